@@ -1,0 +1,78 @@
+"""A data set in memory: two splits of uint8 images with integer labels."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """One split: `pixels` uint8 [N, C, H, W] in 0..255 and `labels` int64 [N], both on one device.
+
+    Raises:
+        DataError: the dtypes or shapes are others than these.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+            raise DataError(f"pixels are {_describe(self.pixels)}, expected uint8 [N, C, H, W]")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
+            raise DataError(f"labels are {_describe(self.labels)}, expected int64 [{len(self.pixels)}]")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor | slice) -> "Images":
+        """The images at `index` (an integer or bool tensor, or a slice), as `Images`."""
+        return Images(self.pixels[index], self.labels[index])
+
+    def to(self, device: torch.device | str) -> "Images":
+        """The same images on `device`."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A named data set; label k means `classes[k]`."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Images
+    test: Images
+
+    def hold_out(self, fraction: float, seed: int) -> "Dataset":
+        """Splits the training images in two by class, so that one can choose on images that are not the test split.
+
+        Args:
+            fraction: part of each class's training images to hold out, in (0, 1); rounded, at least 1 image.
+            seed: of the random choice; the same seed gives the same split.
+
+        Returns:
+            A data set whose `train` is the rest, in the old order, and whose `test` is the held-out part.
+
+        Raises:
+            DataError: `fraction` is not in (0, 1), or a class has fewer than two training images.
+        """
+        if not 0 < fraction < 1:
+            raise DataError(f"the fraction to hold out is {fraction}, expected a number between 0 and 1, such as 0.1")
+        generator = torch.Generator().manual_seed(seed)
+        labels = self.train.labels.cpu()
+        held = torch.zeros(len(labels), dtype=torch.bool)
+        for label, name in enumerate(self.classes):
+            members = (labels == label).nonzero().flatten()
+            if len(members) < 2:
+                raise DataError(f"class {name!r} has {len(members)} training images; holding out needs at least 2")
+            count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+            held[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+        held = held.to(self.train.labels.device)
+        return replace(self, train=self.train[~held], test=self.train[held])
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

@@ -1,0 +1,43 @@
+"""The one error users of `eisnn.data` see, and how failures of the file libraries become it."""
+
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# What Pillow, gzip, tarfile and zipfile raise on damaged or unreadable files (Pillow's are OSError, SyntaxError for
+# PNG, ValueError; an encrypted zip is a RuntimeError).
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+)
+
+
+class DataError(ValueError):
+    """Data that cannot be used as given; the message says what was wrong, where, and what would be right."""
+
+
+@contextmanager
+def reading(source: Path | str) -> Iterator[None]:
+    """Turns a failure to read `source` inside the `with` block into a `DataError` that names it."""
+    try:
+        yield
+    except DataError:
+        raise
+    except PermissionError as error:
+        raise DataError(f"{source} may not be read: {error.strerror or error}. Check its permissions.") from error
+    except _DAMAGE as error:
+        raise DataError(
+            f"{source} is missing, truncated, damaged or of another format ({type(error).__name__}: {error}). "
+            "Replace it with a complete copy."
+        ) from error

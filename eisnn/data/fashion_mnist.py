@@ -1,0 +1,79 @@
+"""Fashion-MNIST as four idx files, compressed or not, in one folder.
+
+An idx file is big-endian: two zero bytes, the type (8: uint8), the number of axes, their lengths as int32, the data.
+Source: https://github.com/zalandoresearch/fashion-mnist
+"""
+
+import gzip
+import math
+import struct
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .dataset import Dataset, Images
+from .errors import DataError, reading
+from .source import Source
+
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+COUNTS = {"train": 60_000, "t10k": 10_000}
+SIDE = 28  # pixels
+# Where Debian's package dataset-fashion-mnist puts them: the first in version 0.0~git20200523.
+DEBIAN = (Path("/usr/share/datasets/fashion-mnist"), Path("/usr/share/dataset-fashion-mnist"))
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+def locate(path: Path) -> Source | None:
+    """Fashion-MNIST in the folder `path`, or None if none of its files is there."""
+    present = tuple(file for name in FILES for file in (path / name, path / f"{name}.gz") if file.is_file())
+    return Source(path, present, lambda: read(path)) if present else None
+
+
+def read(path: Path) -> Dataset:
+    """Checks and decodes the four files: pixels uint8 [N, 1, 28, 28].
+
+    Raises:
+        DataError: a file is missing, damaged, or not what its name says.
+    """
+    train, test = (_read_split(path, split) for split in COUNTS)
+    return Dataset("fashion-mnist", CLASSES, train, test)
+
+
+def _read_split(folder: Path, split: str) -> Images:
+    count = COUNTS[split]
+    pixels = _read_idx(folder, f"{split}-images-idx3-ubyte", (count, SIDE, SIDE))
+    labels = _read_idx(folder, f"{split}-labels-idx1-ubyte", (count,)).long()
+    if labels.max() >= len(CLASSES):
+        raise DataError(f"{split}-labels-idx1-ubyte in {folder} has label {labels.max()}, expected 0 to 9")
+    return Images(pixels.unsqueeze(1), labels)
+
+
+def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Tensor:
+    """The array in `name` or `name.gz` (the uncompressed file goes first), which must be uint8 of `shape`."""
+    file = folder / name
+    if file.is_file():
+        with reading(file):
+            content = file.read_bytes()
+    else:
+        file = folder / f"{name}.gz"
+        with reading(file):
+            content = gzip.decompress(file.read_bytes())
+    header = struct.pack(f">HBB{len(shape)}i", 0, 8, len(shape), *shape)
+    if content[: len(header)] != header:
+        raise DataError(f"{file} does not begin with the idx header of a uint8 array of shape {shape}")
+    expected = len(header) + math.prod(shape)
+    if len(content) != expected:
+        raise DataError(f"{file} holds {len(content):,} bytes (uncompressed), expected {expected:,}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=len(header)).view(shape)

@@ -1,0 +1,129 @@
+"""Batches of a split that lives on the training device."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .augment import Augmentation, require_size
+from .dataset import Images
+from .errors import DataError
+
+
+class Batch(NamedTuple):
+    """This process's part of a batch.
+
+    Attributes:
+        images: float32 [b, C, H, W] in [0, 1].
+        labels: int64 [b].
+        weight: of this part's mean loss, so that the average over processes of weight * mean is the mean over the
+            whole batch: 1 where all parts are equal, 0 for the placeholder of a process that got no image.
+    """
+
+    images: Tensor
+    labels: Tensor
+    weight: float
+
+
+class Loader:
+    """Iterates over a split, shuffled and augmented on its device, the same for any device and number of processes.
+
+    All that is random in an epoch comes from one CPU generator, seeded by `seed` and the epoch alone, before the first
+    batch. So a run can resume at any step, and each process takes its slice of each batch without talking to others.
+
+    Args:
+        images: the split; it is moved to `device` once and stays there as uint8.
+        batch_size: images a step, over all processes together.
+        augmentation: None only scales the images to [0, 1].
+        shuffle: a new order every epoch.
+        seed: of order and augmentation, >= 0.
+        size: side of the batches' images in pixels; larger images are resized, None keeps them.
+        rank: which process this is.
+        world_size: how many there are.
+        device: None leaves the images where they are.
+
+    Raises:
+        DataError: a value out of range, no images, or images smaller than `size` (they are padded when loaded).
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        batch_size: int,
+        *,
+        augmentation: Augmentation | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if len(images) == 0:
+            raise DataError("there are no images to load")
+        if batch_size < 1:
+            raise DataError(f"batch_size is {batch_size}, expected at least 1")
+        if not 0 <= rank < world_size:
+            raise DataError(f"rank is {rank} and world_size {world_size}, expected 0 <= rank < world_size")
+        if seed < 0:
+            raise DataError(f"seed is {seed}, expected at least 0")
+        self.images = images if device is None else images.to(device)
+        self.batch_size = batch_size
+        self.augmentation = augmentation or Augmentation()
+        self.shuffle = shuffle
+        self.seed = seed
+        self.size = size
+        self.rank = rank
+        self.world_size = world_size
+        if size is not None and self.augmentation.resized_crop is None:
+            require_size(*self._shape(), size)  # here, not in the middle of the first epoch
+
+    def __len__(self) -> int:
+        """Steps an epoch; the last, smaller batch counts."""
+        return -(-len(self.images) // self.batch_size)
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from step `start` on, exactly those an iteration from 0 would give.
+
+        Raises:
+            DataError: `start` is not in 0..len(self), or `epoch` is negative.
+        """
+        if epoch < 0 or not 0 <= start <= len(self):
+            raise DataError(f"epoch is {epoch} and start {start}, expected epoch >= 0 and start in 0..{len(self)}")
+        return self._batches(epoch, start)
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        count, device = len(self.images), self.images.pixels.device
+        generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+        order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
+        order = order.to(device)
+        # Entry k belongs to position k of the epoch, whichever image comes there.
+        draws = self.augmentation.draw(count, *self._shape(), generator)
+        draws = {name: draw.to(device) for name, draw in draws.items()}
+        for step in range(start, len(self)):
+            part, weight = self._part(step)
+            batch = self.images[order[part]]
+            own = {name: draw[part] for name, draw in draws.items()}
+            yield Batch(self.augmentation.apply(batch.pixels, own, self.size), batch.labels, weight)
+
+    def _part(self, step: int) -> tuple[slice, float]:
+        """This process's positions in the epoch at `step`, and their weight; parts differ by one image at most."""
+        first = step * self.batch_size
+        count = min(self.batch_size, len(self.images) - first)
+        share, surplus = divmod(count, self.world_size)
+        size = share + (self.rank < surplus)
+        if size == 0:
+            return slice(first, first + 1), 0.0
+        begin = first + self.rank * share + min(self.rank, surplus)
+        return slice(begin, begin + size), size * self.world_size / count
+
+    def _shape(self) -> tuple[int, int]:
+        height, width = self.images.pixels.shape[-2:]
+        return height, width
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """One seed of the two, without (seed, epoch + 1) being (seed + 1, epoch)."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])

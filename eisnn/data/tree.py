@@ -1,0 +1,95 @@
+"""A folder with a `train/` inside, on disk or in a zip archive, read the same way."""
+
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import DataError, reading
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Names (relative to the folder that holds `train/`, with `/`) of the visible files of `path`.
+
+    Attributes:
+        path: the folder, or the zip archive.
+        prefix: of the names inside the archive.
+        names: sorted.
+    """
+
+    path: Path
+    prefix: str
+    names: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What lies on disk: the archive, or every file."""
+        return (self.path,) if self.path.is_file() else tuple(self.path / name for name in self.names)
+
+    def label(self, name: str) -> str:
+        """How error messages call a file."""
+        return f"{name} in {self.path}" if self.path.is_file() else str(self.path / name)
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[str], bytes]]:
+        """Gives the function that reads a file by its name; the archive is open only inside the `with` block."""
+        if not self.path.is_file():
+            yield self._read_from_disk
+            return
+        with reading(self.path):
+            archive = zipfile.ZipFile(self.path)
+
+        def read(name: str) -> bytes:
+            with reading(self.label(name)):
+                return archive.read(self.prefix + name)  # checks the CRC
+
+        with archive:
+            yield read
+
+    def _read_from_disk(self, name: str) -> bytes:
+        with reading(self.label(name)):
+            return (self.path / name).read_bytes()
+
+
+def find_tree(path: Path, splits: tuple[str, ...]) -> Tree | None:
+    """The tree of the folder `path`, or of the one `train/` anywhere in the zip archive `path`, or None.
+
+    Args:
+        path: of the folder or archive.
+        splits: the subfolders to list, `train` among them.
+
+    Raises:
+        DataError: `path` is a file but no readable zip archive.
+    """
+    if path.is_file():
+        return _find_in_archive(path, splits)
+    if not (path / "train").is_dir():
+        return None
+    found = (
+        os.path.relpath(os.path.join(folder, file), path).replace(os.sep, "/")
+        for split in splits
+        for folder, _, files in os.walk(path / split)
+        for file in files
+    )
+    return Tree(path, "", tuple(sorted(name for name in found if _visible(name))))
+
+
+def _find_in_archive(path: Path, splits: tuple[str, ...]) -> Tree | None:
+    with reading(path), zipfile.ZipFile(path) as archive:
+        entries = [name for name in archive.namelist() if not name.endswith("/") and _visible(name)]
+    prefixes = {"/".join(parts[: parts.index("train")]) for name in entries if "train" in (parts := name.split("/"))}
+    if not prefixes:
+        return None
+    if len(prefixes) > 1:
+        raise DataError(f"{path} holds more than one train/ folder: in {sorted(prefixes)[:5]}; expected one")
+    prefix = f"{only}/" if (only := prefixes.pop()) else ""
+    names = (name.removeprefix(prefix) for name in entries if name.startswith(prefix))
+    return Tree(path, prefix, tuple(sorted(name for name in names if name.split("/")[0] in splits)))
+
+
+def _visible(name: str) -> bool:
+    """Leaves out what operating systems strew about, such as `.DS_Store` and `__MACOSX/`."""
+    return not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))

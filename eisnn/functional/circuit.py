@@ -1,0 +1,141 @@
+"""The E-I circuit, eqs. (9)-(14): as written, and folded (one stacked kernel) to the same function at less cost.
+
+    d, n_E, n_I   fan-in, number of E and I neurons (channels)
+    x             [T, B, C, ...]   input of one layer, >= 0
+    weight_ee     [n_E, d]         W_EE >= 0 (a convolution: [n_E, C, kh, kw])
+    weight_ie     [n_I, d]         W_IE >= 0
+    weight_ei     [n_E, n_I]       W_EI >= 0
+    gain_i        [n_I]            g_I >= 0, strength of divisive inhibition
+    gain_e, bias  [n_E]            g_E >= 0 and b_E
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from eisnn.functional.connection import Connection, fan_in, per_neuron
+from eisnn.functional.stabilize import stabilize
+
+
+class Currents(NamedTuple):
+    """Input currents of the E population, eqs. (9)-(13), each `[T, B, n_E, ...]` and >= 0."""
+
+    i_ee: Tensor
+    i_sub: Tensor
+    i_div: Tensor
+
+
+class FoldedCurrents(NamedTuple):
+    """The two currents that matter: `balanced` = `I_EE - I_sub` (any sign) and `i_div` >= 0, each `[T, B, n_E, ...]`."""
+
+    balanced: Tensor
+    i_div: Tensor
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] * ctx.factor, None
+
+
+def scale_gradient(weight: Tensor, factor: float) -> Tensor:
+    """Identity whose gradient is multiplied by `factor`; E-I Prop scales that of `weight_ei` by `1/d`."""
+    return _ScaleGradient.apply(weight, factor)  # type: ignore[no-untyped-call]
+
+
+def ei_currents(
+    x: Tensor, weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, gain_i: Tensor, connection: Connection
+) -> Currents:
+    """Eqs. (9)-(13) as written: five projections, each current on its own.
+
+    The I neuron is fast spiking without memory, `s_I = ReLU(I_IE)`, eqs. (5)-(8); as `I_IE >= 0` that is the
+    identity, with derivative 1 at `I_IE = 0` too.
+    """
+    weight_ei = scale_gradient(weight_ei, 1 / fan_in(weight_ee))
+    i_ee = connection.feedforward(x, weight_ee)
+    s_i = connection.feedforward(x, weight_ie)
+    i_sub = connection.lateral(s_i, weight_ei)
+    i_div = connection.lateral(per_neuron(gain_i, s_i) * s_i, weight_ei)
+    return Currents(i_ee, i_sub, i_div)
+
+
+def integrate(balanced: Tensor, i_div: Tensor, gain_e: Tensor, bias: Tensor) -> Tensor:
+    """Eq. (14): `I_E = g_E (I_EE - I_sub) / I_div~ + b_E`, `[T, B, n_E, ...]`, with adaptive stabilisation."""
+    return per_neuron(gain_e, balanced) * (balanced / stabilize(i_div)) + per_neuron(bias, balanced)
+
+
+def ei_circuit(
+    x: Tensor,
+    weight_ee: Tensor,
+    weight_ie: Tensor,
+    weight_ei: Tensor,
+    gain_i: Tensor,
+    gain_e: Tensor,
+    bias: Tensor,
+    connection: Connection,
+) -> Tensor:
+    """The readable reference of eqs. (9)-(14): `x` `[T, B, C, ...]` -> `I_E` `[T, B, n_E, ...]`."""
+    i_ee, i_sub, i_div = ei_currents(x, weight_ee, weight_ie, weight_ei, gain_i, connection)
+    return integrate(i_ee - i_sub, i_div, gain_e, bias)
+
+
+def fold(weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> Tensor:
+    """The signed kernel `W = W_EE - W_EI W_IE` of the balanced current, shaped like `weight_ee`.
+
+    The difference is taken between weights, in at least float32, also under autocast: between the currents, two large
+    and nearly equal numbers, it loses digits.
+    """
+    with torch.autocast(weight_ee.device.type, enabled=False):
+        wide = torch.promote_types(weight_ee.dtype, torch.float32)
+        inhibition = weight_ei.to(wide) @ weight_ie.to(wide).flatten(1)
+        return (weight_ee.to(wide) - inhibition.view_as(weight_ee)).to(weight_ee.dtype)
+
+
+def folded_currents(
+    x: Tensor, weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, gain_i: Tensor, connection: Connection
+) -> FoldedCurrents:
+    """Eqs. (9)-(13) folded: one convolution with `[W; W_IE]` and one lateral projection `M = W_EI diag(g_I)`.
+
+    Weights and inputs are non-negative, so the I neurons are linear: `I_EE - I_sub = W x` and `I_div = M W_IE x`.
+    """
+    weight_ei = scale_gradient(weight_ei, 1 / fan_in(weight_ee))
+    kernel = torch.cat([fold(weight_ee, weight_ie, weight_ei), weight_ie])
+    balanced, i_ie = connection.feedforward(x, kernel).split([weight_ee.shape[0], weight_ie.shape[0]], dim=2)
+    return FoldedCurrents(balanced, connection.lateral(i_ie, weight_ei * gain_i))
+
+
+def ei_circuit_folded(
+    x: Tensor,
+    weight_ee: Tensor,
+    weight_ie: Tensor,
+    weight_ei: Tensor,
+    gain_i: Tensor,
+    gain_e: Tensor,
+    bias: Tensor,
+    connection: Connection,
+) -> Tensor:
+    """The same function as `ei_circuit` by the folded currents."""
+    return integrate(*folded_currents(x, weight_ee, weight_ie, weight_ei, gain_i, connection), gain_e, bias)
+
+
+def ei_readout(
+    x: Tensor, weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, connection: Connection
+) -> Tensor:
+    """Readout as written: `W_EE x - W_EI W_IE x`, subtractive inhibition only; `[T, B, d]` -> `[T, B, n_E]`."""
+    weight_ei = scale_gradient(weight_ei, 1 / fan_in(weight_ee))
+    i_ie = connection.feedforward(x, weight_ie)
+    return connection.feedforward(x, weight_ee) - connection.lateral(i_ie, weight_ei)
+
+
+def ei_readout_folded(
+    x: Tensor, weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, connection: Connection
+) -> Tensor:
+    """The same function as `ei_readout` with the folded kernel."""
+    weight_ei = scale_gradient(weight_ei, 1 / fan_in(weight_ee))
+    return connection.feedforward(x, fold(weight_ee, weight_ie, weight_ei))

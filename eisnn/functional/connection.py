@@ -1,0 +1,61 @@
+"""How one population projects to another: all-to-all, or as a convolution.
+
+The mathematics of the circuit is the same for both; only `x -> W x` (from the layer below) and `u -> M u` (lateral,
+from the I to the E population at the same position) differ. Sequences are `[T, B, C, ...]`, C = features or channels.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from torch import Tensor
+from torch.nn import functional as F
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """All-to-all: `x` `[T, B, d]`, weights `[n, d]`."""
+
+    spatial = 0
+
+    def feedforward(self, x: Tensor, weight: Tensor) -> Tensor:
+        """`W x`: `[T, B, d]` -> `[T, B, n]`."""
+        return F.linear(x, weight)
+
+    def lateral(self, u: Tensor, weight: Tensor) -> Tensor:
+        """`M u`: `[T, B, n_I]`, `[n_E, n_I]` -> `[T, B, n_E]`."""
+        return F.linear(u, weight)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Convolution: `x` `[T, B, C, H, W]`, weights `[n, C, kh, kw]`; the lateral projection is a 1x1 convolution."""
+
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+
+    spatial = 2
+
+    def feedforward(self, x: Tensor, weight: Tensor) -> Tensor:
+        """`W x`: `[T, B, C, H, W]` -> `[T, B, n, H', W']`."""
+        y = F.conv2d(x.flatten(0, 1), weight, None, self.stride, self.padding, self.dilation)
+        return y.unflatten(0, x.shape[:2])
+
+    def lateral(self, u: Tensor, weight: Tensor) -> Tensor:
+        """`M u`: `[T, B, n_I, H, W]`, `[n_E, n_I]` -> `[T, B, n_E, H, W]`."""
+        return F.conv2d(u.flatten(0, 1), weight[:, :, None, None]).unflatten(0, u.shape[:2])
+
+
+Connection = Dense | Conv
+
+
+def fan_in(weight: Tensor) -> int:
+    """`d`: how many inputs one neuron has; `in_features`, or `C_in kh kw` of a convolution."""
+    return prod(weight.shape[1:])
+
+
+def per_neuron(parameter: Tensor, like: Tensor) -> Tensor:
+    """Shape a `[n]` parameter so that it multiplies the neuron axis (the third) of `like` `[T, B, n, ...]`."""
+    return parameter.view(-1, *(1,) * (like.ndim - 3))

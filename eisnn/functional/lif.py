@@ -1,0 +1,166 @@
+"""Leaky integrate-and-fire neurons, eqs. (1)-(4): one step, and the scan over T.
+
+Shapes: currents and spikes `[T, B, ...]`, potentials `[B, ...]`. Current and potential are in units of the threshold
+current, time in steps.
+
+    H[t] = (1 - 1/tau) V[t-1] + I[t]        the input is not decayed
+    s[t] = Heaviside(H[t] - theta)          H = theta fires
+    V[t] = H[t] - theta s[t]                soft reset; hard reset: V[t] = H[t] (1 - s[t])
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from eisnn.functional.surrogate import SURROGATES, heaviside, surrogate_derivative
+
+
+@dataclass(frozen=True)
+class LIFConstants:
+    """Constants of an LIF neuron.
+
+    Args:
+        tau: membrane time constant in time steps, >= 1 (1 is a neuron without memory).
+        theta: firing threshold, > 0.
+        reset: "soft" subtracts the threshold, "hard" sets the potential to 0.
+        surrogate: name of the surrogate derivative, see `eisnn.functional.SURROGATES`.
+        alpha: its width parameter; None takes its default.
+        detach_reset: no gradient through the reset term (the paper's choice).
+    """
+
+    tau: float = 2.0
+    theta: float = 1.0
+    reset: Literal["soft", "hard"] = "soft"
+    surrogate: str = "sigmoid"
+    alpha: float | None = None
+    detach_reset: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.tau >= 1:
+            raise ValueError(f"tau is the membrane time constant in time steps and must be >= 1, got {self.tau}")
+        if not self.theta > 0:
+            raise ValueError(f"theta is the firing threshold and must be > 0, got {self.theta}")
+        if self.reset not in ("soft", "hard"):
+            raise ValueError(f'reset must be "soft" or "hard", got {self.reset!r}')
+        if self.surrogate not in SURROGATES:
+            raise ValueError(f"unknown surrogate {self.surrogate!r}; known: {', '.join(sorted(SURROGATES))}")
+
+    @property
+    def decay(self) -> float:
+        """`1 - 1/tau`: the part of the potential that remains after one step, in [0, 1)."""
+        return 1 - 1 / self.tau
+
+
+def lif_step(current: Tensor, v: Tensor, constants: LIFConstants) -> tuple[Tensor, Tensor]:
+    """One time step of (1)-(4).
+
+    Args:
+        current: `I[t]`, `[B, ...]`.
+        v: `V[t-1]`, like `current`.
+    Returns: spikes `s[t]` in {0, 1} and the potential `V[t]`.
+    """
+    h = constants.decay * v + current
+    s = heaviside(h - constants.theta, constants.surrogate, constants.alpha)
+    reset = s.detach() if constants.detach_reset else s
+    v = h - constants.theta * reset if constants.reset == "soft" else h * (1 - reset)
+    return s, v
+
+
+def lif_reference(
+    current: Tensor, constants: LIFConstants, v: Tensor | None = None, time_steps: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The scan of `lif_step` over T, as written; ground truth of `lif`, with the same arguments."""
+    steps = current.shape[0] if time_steps is None else time_steps
+    v = torch.zeros_like(current[0]) if v is None else v
+    spikes = []
+    for i in current.expand(steps, *current.shape[1:]):
+        s, v = lif_step(i, v, constants)
+        spikes.append(s)
+    return torch.stack(spikes), v
+
+
+def lif(
+    current: Tensor, constants: LIFConstants, v: Tensor | None = None, time_steps: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Spikes of LIF neurons over T steps, eqs. (1)-(4); one autograd node that keeps one map for each step.
+
+    Args:
+        current: `[T, B, ...]`; or `[1, B, ...]` with `time_steps=T`, a current that is the same at every step.
+        constants: see `LIFConstants`.
+        v: potential before the first step, `[B, ...]`; None is 0.
+        time_steps: T, where `current` holds a single step.
+    Returns: spikes `[T, B, ...]` in {0, 1} and the potential after the last step `[B, ...]`.
+    """
+    steps = current.shape[0] if time_steps is None else time_steps
+    return _LIF.apply(current, v, constants, steps)  # type: ignore[no-untyped-call]
+
+
+def scan_(potentials: Tensor, spikes: Tensor, v: Tensor | None, constants: LIFConstants) -> Tensor:
+    """Run (1)-(4) in place: `potentials` holds `I[t]` and receives `H[t]`; `spikes` receives `s[t]`.
+
+    Returns: the potential after the last step.
+    """
+    for t, h in enumerate(potentials):
+        if v is not None:
+            h.add_(v, alpha=constants.decay)
+        s = spikes[t]
+        torch.ge(h, constants.theta, out=s) if s.dtype == h.dtype else s.copy_(h >= constants.theta)
+        v = h.sub(s, alpha=constants.theta) if constants.reset == "soft" else torch.where(h >= constants.theta, 0, h)
+    assert v is not None
+    return v
+
+
+def scan_backward_(
+    potentials: Tensor, grad_spikes: Tensor, grad_v: Tensor | None, constants: LIFConstants
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the scan, backwards in time; `potentials` holds `H[t]` and receives `dL/dI[t]`.
+
+    Args:
+        grad_spikes: `dL/ds[t]`, like `potentials`.
+        grad_v: `dL/dV[T]` or None for 0.
+    Returns: `potentials`, and `dL/dV[0]` for the potential before the first step.
+    """
+    soft, theta = constants.reset == "soft", constants.theta
+    for t in reversed(range(potentials.shape[0])):
+        h = potentials[t]
+        derivative = surrogate_derivative(h - theta, constants.surrogate, constants.alpha)
+        grad_h = grad_spikes[t] * derivative
+        if grad_v is not None:
+            if soft:
+                through = grad_v if constants.detach_reset else grad_v * (1 - theta * derivative)
+            else:
+                through = torch.where(h >= theta, 0, grad_v)
+                if not constants.detach_reset:
+                    through = through - grad_v * h * derivative
+            grad_h.add_(through)
+        h.copy_(grad_h)
+        grad_v = grad_h.mul_(constants.decay)
+    assert grad_v is not None
+    return potentials, grad_v
+
+
+class _LIF(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, current: Tensor, v: Tensor | None, constants: LIFConstants, steps: int
+    ) -> tuple[Tensor, Tensor]:
+        potentials = current.expand(steps, *current.shape[1:]).clone()
+        spikes = torch.empty_like(potentials)
+        v_last = scan_(potentials, spikes, v, constants)
+        ctx.save_for_backward(potentials)
+        ctx.constants, ctx.static, ctx.has_state = constants, current.shape[0] != steps, v is not None
+        ctx.set_materialize_grads(False)
+        return spikes, v_last
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        (potentials,) = ctx.saved_tensors
+        grad_spikes, grad_v = grads
+        if grad_spikes is None:
+            grad_spikes = torch.zeros_like(potentials)
+        grad_current, grad_v = scan_backward_(potentials.clone(), grad_spikes, grad_v, ctx.constants)
+        if ctx.static:
+            grad_current = grad_current.sum(0, keepdim=True)
+        return grad_current, grad_v if ctx.has_state else None, None, None

@@ -1,0 +1,9 @@
+"""Networks, one class for each architecture, built of any kind of layer."""
+
+from eisnn.models.mlp import MLP
+from eisnn.models.network import Carry, SpikingNetwork
+from eisnn.models.registry import MODELS, create_model, list_models
+from eisnn.models.resnet import SEWBlock, SEWResNet
+from eisnn.models.vgg import PLANS, VGG
+
+__all__ = ["MLP", "MODELS", "PLANS", "VGG", "Carry", "SEWBlock", "SEWResNet", "SpikingNetwork", "create_model", "list_models"]

@@ -1,0 +1,107 @@
+"""What all models share: time, state and the average of the logits over T."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Carry:
+    """Hands every layer its state from before the sequence and collects the states after it, in execution order.
+
+    Args:
+        states: as returned by an earlier call of the model; None starts every layer at 0.
+        collect: whether states are wanted.
+    """
+
+    def __init__(self, states: list[Any] | None, collect: bool) -> None:
+        self._given = None if states is None else iter(states)
+        self.collected: list[Any] | None = [] if collect else None
+
+    def __call__(self, layer: nn.Module, x: Tensor, time_steps: int) -> Tensor:
+        try:
+            state = None if self._given is None else next(self._given)
+        except StopIteration:
+            raise ValueError("state holds fewer entries than the model has layers; pass what this model returned") from None
+        if state is None and self.collected is None:
+            return layer(x, time_steps)
+        x, state = layer(x, time_steps, state=state, return_state=True)
+        if self.collected is not None:
+            self.collected.append(state)
+        return x
+
+
+class SpikingNetwork(nn.Module):
+    """Base of the models: `features` maps a sequence to `[T, B, F]`, `readout` to logits.
+
+    Args:
+        in_channels: of the images or event frames.
+        num_classes: of the readout.
+        time_steps: T, >= 1.
+    """
+
+    min_size = 1
+
+    def __init__(self, in_channels: int, num_classes: int, time_steps: int) -> None:
+        super().__init__()
+        for name, value in [("in_channels", in_channels), ("num_classes", num_classes), ("time_steps", time_steps)]:
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        self.in_channels, self.num_classes, self.time_steps = in_channels, num_classes, time_steps
+        self.readout: nn.Module
+
+    def features(self, x: Tensor, carry: Carry) -> Tensor:
+        """`[T or 1, B, C, H, W]` -> `[T, B, F]`."""
+        raise AttributeError(f"{type(self).__name__} defines no features()")
+
+    def forward(
+        self, x: Tensor, state: list[Any] | None = None, return_state: bool = False, per_step: bool = False
+    ) -> Any:
+        """Classify images or event sequences.
+
+        Args:
+            x: static images `[B, C, H, W]` (shown at each of the T steps), or a sequence `[T, B, C, H, W]`; values
+                >= 0 (pixels in [0, 1], event counts). Negative or NaN input fails an asynchronous assertion.
+            state: membrane states from an earlier call, for streams.
+            return_state: also return the states after the last step.
+            per_step: logits of each step instead of their mean.
+        Returns: logits `[B, num_classes]` (`[T, B, num_classes]` with `per_step`), or (logits, state).
+        Raises: ValueError for a wrong shape.
+        """
+        x = self._as_sequence(x)
+        if not torch.compiler.is_compiling():
+            torch._assert_async((x >= 0).all(), "the input of an E-I network must be >= 0 and not NaN")  # type: ignore
+        carry = Carry(state, return_state)
+        logits = self.readout(self.features(x, carry), self.time_steps)
+        logits = logits if per_step else logits.mean(0)
+        return (logits, carry.collected) if return_state else logits
+
+    def _as_sequence(self, x: Tensor) -> Tensor:
+        if x.ndim not in (4, 5):
+            raise ValueError(
+                f"the input must be images [B, C, H, W] or a sequence [T, B, C, H, W], got shape {list(x.shape)}"
+            )
+        if x.ndim == 5 and x.shape[0] != self.time_steps:
+            raise ValueError(
+                f"a sequence must be [T, B, C, H, W] with T = time_steps = {self.time_steps}, got shape "
+                f"{list(x.shape)} (is it [B, T, ...]?)"
+            )
+        if x.shape[-3] != self.in_channels:
+            raise ValueError(f"this model has {self.in_channels} input channels, got {x.shape[-3]} ({list(x.shape)})")
+        if min(x.shape[-2:]) < self.min_size:
+            raise ValueError(
+                f"this model needs images of at least {self.min_size}x{self.min_size} pixels, got "
+                f"{x.shape[-2]}x{x.shape[-1]}; pad or resize them (eisnn.data.load(..., size={self.min_size}))"
+            )
+        return x if x.ndim == 5 else x[None]
+
+
+def average_pool(x: Tensor) -> Tensor:
+    """2x2 average pooling of every step: `[T, B, C, H, W]` -> `[T, B, C, H // 2, W // 2]`."""
+    return F.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
+
+
+def global_average(x: Tensor) -> Tensor:
+    """Mean over positions: `[T, B, C, H, W]` -> `[T, B, C]`."""
+    return x.mean((-2, -1))

@@ -1,0 +1,52 @@
+"""Models by name."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from eisnn.models.mlp import MLP
+from eisnn.models.network import SpikingNetwork
+from eisnn.models.resnet import BLOCKS, SEWResNet
+from eisnn.models.vgg import PLANS, VGG
+from eisnn.nn import LIF, make_layers
+
+MODELS: dict[str, Callable[..., SpikingNetwork]] = {
+    **{name: partial(VGG, plan) for name, plan in PLANS.items()},
+    **{name: partial(SEWResNet, blocks) for name, blocks in BLOCKS.items()},
+    "mlp": partial(MLP, (512, 256)),
+}
+
+
+def list_models() -> list[str]:
+    """Names that `create_model` knows."""
+    return list(MODELS)
+
+
+def create_model(
+    name: str,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    time_steps: int = 4,
+    circuit: str = "ei",
+    neuron: nn.Module | None = None,
+    ei_ratio: int | None = None,
+    **options: Any,
+) -> SpikingNetwork:
+    """Build a network; an E-I one still needs `eisnn.ei_init_` before its first forward.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes, in_channels, time_steps: readout, input, and T.
+        circuit: "ei" is the paper's, "bn" the batch-norm twin.
+        neuron: copied into each layer; None is `LIF()`, the paper's.
+        ei_ratio: E neurons for each I neuron (4 in the paper), for circuits that have both.
+        **options: of the model class, e.g. `width=0.25`, `image_size=28` (MLP).
+    Raises: ValueError for an unknown model or circuit.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+    circuit_options = {} if ei_ratio is None else {"ei_ratio": ei_ratio}
+    layers = make_layers(circuit, LIF() if neuron is None else neuron, **circuit_options)
+    return MODELS[name](layers, in_channels, num_classes, time_steps, **options)

@@ -1,0 +1,26 @@
+"""Layers: parameters and shapes; each forward calls into `eisnn.functional`."""
+
+from eisnn.nn.baselines import BNConv2d, BNLinear, LinearReadout
+from eisnn.nn.circuit import EICircuit, EIConv2d, EILayer, EILinear, EIReadout
+from eisnn.nn.dale import constrained_parameters, dale_violations, enforce_dale, project_
+from eisnn.nn.factory import CIRCUITS, Layers, make_layers
+from eisnn.nn.lif import LIF
+
+__all__ = [
+    "CIRCUITS",
+    "LIF",
+    "BNConv2d",
+    "BNLinear",
+    "EICircuit",
+    "EIConv2d",
+    "EILayer",
+    "EILinear",
+    "EIReadout",
+    "Layers",
+    "LinearReadout",
+    "constrained_parameters",
+    "dale_violations",
+    "enforce_dale",
+    "make_layers",
+    "project_",
+]

@@ -1,0 +1,206 @@
+"""The E-I circuit as layers: parameters and shapes; the mathematics is in `eisnn.functional`."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from eisnn import functional as EF
+from eisnn.nn.dale import count_violations
+from eisnn.nn.layer import check_sequence, copy_neuron, layer_output, run_neuron
+from eisnn.nn.lif import LIF
+
+Size = int | tuple[int, int]
+
+
+def pair(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+class EICircuit(nn.Module):
+    """Base of the E-I layers: the weights of one circuit, Dale's law, and whether it has been initialised.
+
+    Args:
+        n_e: number of E neurons (channels).
+        inputs: shape of one neuron's receptive field, `(in_features,)` or `(C_in, kh, kw)`.
+        connection: how the population projects, `Dense` or `Conv`.
+        ei_ratio: E neurons for each I neuron; `n_I = max(1, n_E // ei_ratio)`.
+    """
+
+    dale_parameters: ClassVar[tuple[str, ...]] = ("weight_ee", "weight_ie", "weight_ei")
+
+    def __init__(
+        self,
+        n_e: int,
+        inputs: tuple[int, ...],
+        connection: EF.Connection,
+        ei_ratio: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in [("number of outputs", n_e), ("ei_ratio", ei_ratio), *(("size of an input", n) for n in inputs)]:
+            if value < 1:
+                raise ValueError(f"{type(self).__name__}: the {name} must be >= 1, got {value}")
+        self.n_e, self.n_i, self.connection, self.ei_ratio = n_e, max(1, n_e // ei_ratio), connection, ei_ratio
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.weight_ee = nn.Parameter(torch.zeros(n_e, *inputs, **factory))
+        self.weight_ie = nn.Parameter(torch.zeros(self.n_i, *inputs, **factory))
+        self.weight_ei = nn.Parameter(torch.zeros(n_e, self.n_i, **factory))
+        # A plain attribute, saved by hand below: reading a buffer in forward would synchronise with the device.
+        self.initialized = False
+
+    @property
+    def fan_in(self) -> int:
+        """`d`: inputs of one neuron."""
+        return EF.fan_in(self.weight_ee)
+
+    def _check_input(self, x: Tensor, time_steps: int | None) -> None:
+        name = type(self).__name__
+        check_sequence(x, 3 + self.connection.spatial, time_steps, name)
+        if x.shape[2] != self.weight_ee.shape[1]:
+            raise ValueError(f"{name} has {self.weight_ee.shape[1]} inputs, got {x.shape[2]} (shape {list(x.shape)})")
+        if not self.initialized:
+            raise RuntimeError(
+                f"this {name} was never initialised: call eisnn.ei_init_(model, first_batch) once, or load a checkpoint"
+            )
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "initialized"] = torch.tensor(self.initialized)
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, unexpected: Any, errors: Any
+    ) -> None:
+        for name in self.dale_parameters:
+            value = state_dict.get(prefix + name)
+            if value is not None and (count := count_violations(value)):
+                errors.append(f"{prefix}{name} violates Dale's law: {count} negative or NaN entries; this layer was left as it was")
+                return
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+        key = prefix + "initialized"
+        if key in unexpected:
+            unexpected.remove(key)
+        if key in state_dict:
+            self.initialized = bool(state_dict[key])
+        elif strict:
+            missing.append(key)
+
+    def extra_repr(self) -> str:
+        inputs = ", ".join(str(n) for n in self.weight_ee.shape[1:])
+        state = "" if self.initialized else ", not initialised"
+        return f"inputs=({inputs}), n_E={self.n_e}, n_I={self.n_i}{state}"
+
+
+class EILayer(EICircuit):
+    """A hidden circuit: both kinds of inhibition, gains and a neuron, eqs. (9)-(15)."""
+
+    dale_parameters: ClassVar[tuple[str, ...]] = (*EICircuit.dale_parameters, "gain_i", "gain_e")
+
+    def __init__(
+        self,
+        n_e: int,
+        inputs: tuple[int, ...],
+        connection: EF.Connection,
+        ei_ratio: int,
+        neuron: nn.Module | None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(n_e, inputs, connection, ei_ratio, device, dtype)
+        self.gain_i = nn.Parameter(torch.zeros(self.n_i, device=device, dtype=dtype))
+        self.gain_e = nn.Parameter(torch.ones(n_e, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(n_e, device=device, dtype=dtype))
+        self.neuron = copy_neuron(neuron)
+
+    def forward(
+        self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False
+    ) -> Any:
+        """Run the circuit over a sequence.
+
+        Args:
+            x: `[T, B, ...]` >= 0; or `[1, B, ...]` with `time_steps=T` for an input that is the same at each step.
+            time_steps: T; an error if `x` has another number of steps (it catches `[B, T, ...]`).
+            state: the neuron's state before the first step, as returned; None starts at 0.
+            return_state: also return the state after the last step.
+        Returns: spikes `[T, B, n_E, ...]` in {0, 1} (the current `I_E` with `neuron=None`), or (spikes, state).
+        Raises: RuntimeError before E-I Init; ValueError for a wrong shape.
+        """
+        self._check_input(x, time_steps)
+        currents = EF.folded_currents(
+            x, self.weight_ee, self.weight_ie, self.weight_ei, self.gain_i, self.connection
+        )
+        if isinstance(self.neuron, LIF):
+            out, state = EF.population(*currents, self.gain_e, self.bias, self.neuron.constants, state, time_steps)
+        else:
+            i_e = EF.integrate(*currents, self.gain_e, self.bias)
+            out, state = run_neuron(self.neuron, i_e, time_steps, state, return_state)
+        return layer_output(out, state, return_state)
+
+
+class EIConv2d(EILayer):
+    """E-I circuit whose feedforward projections are convolutions; `[T, B, C_in, H, W]` -> `[T, B, C_out, H', W']`.
+
+    Args:
+        in_channels, out_channels: of the E population below, and `n_E`.
+        kernel_size, stride, padding, dilation: as in `torch.nn.Conv2d`; an int or (vertical, horizontal).
+        ei_ratio: E neurons for each I neuron.
+        neuron: copied into the layer; None returns the current `I_E`, any other module than `LIF` receives it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        ei_ratio: int = 4,
+        neuron: nn.Module | None = LIF(),  # noqa: B008 - copied, never shared
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        connection = EF.Conv(pair(stride), pair(padding), pair(dilation))
+        super().__init__(out_channels, (in_channels, *pair(kernel_size)), connection, ei_ratio, neuron, device, dtype)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self.connection}"
+
+
+class EILinear(EILayer):
+    """E-I circuit with all-to-all feedforward projections; `[T, B, in_features]` -> `[T, B, out_features]`."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        ei_ratio: int = 4,
+        neuron: nn.Module | None = LIF(),  # noqa: B008 - copied, never shared
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(out_features, (in_features,), EF.Dense(), ei_ratio, neuron, device, dtype)
+
+
+class EIReadout(EICircuit):
+    """Last layer: `W_EE x - W_EI W_IE x`, subtractive inhibition only; `[T, B, in_features]` -> logits
+    `[T, B, out_features]` at each step. No division, no gains, no bias, no neuron and no state."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        ei_ratio: int = 4,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(out_features, (in_features,), EF.Dense(), ei_ratio, device, dtype)
+
+    def forward(
+        self, x: Tensor, time_steps: int | None = None, state: None = None, return_state: bool = False
+    ) -> Any:
+        """Logits `[T, B, out_features]` of `x` `[T, B, in_features]` (a static `[1, B, ...]` gives `[1, B, ...]`)."""
+        self._check_input(x, time_steps)
+        logits = EF.ei_readout_folded(x, self.weight_ee, self.weight_ie, self.weight_ei, self.connection)
+        return layer_output(logits, None, return_state)

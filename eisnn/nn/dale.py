@@ -1,0 +1,69 @@
+"""Dale's law: marks, projects and checks the sign constraint. Clamping happens nowhere else.
+
+A module names its constrained parameters in a class attribute `dale_parameters`; everything in it stays >= 0.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+
+def constrained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters of `model` that Dale's law constrains to >= 0."""
+    for prefix, module in model.named_modules():
+        for name in getattr(module, "dale_parameters", ()):
+            parameter = getattr(module, name)
+            if parameter is not None:
+                yield (f"{prefix}.{name}" if prefix else name), parameter
+
+
+def count_violations(values: Tensor) -> int:
+    """How many entries are negative or NaN."""
+    return int((~(values >= 0)).sum())
+
+
+def dale_violations(model: nn.Module) -> dict[str, int]:
+    """Check Dale's law: `{}`, or how many entries are negative (or NaN) by parameter name."""
+    counts = {name: count_violations(p.detach()) for name, p in constrained_parameters(model)}
+    return {name: count for name, count in counts.items() if count}
+
+
+def project_(model: nn.Module) -> None:
+    """Clamp all constrained parameters of `model` to >= 0, in place."""
+    with torch.no_grad():
+        for _, parameter in constrained_parameters(model):
+            parameter.clamp_(min=0)
+
+
+def enforce_dale(optimizer: Any, model: nn.Module) -> RemovableHandle:
+    """Keep Dale's law: after every `optimizer.step()` the constrained parameters of `model` are clamped to >= 0.
+
+    The hook belongs to this optimizer object: `deepcopy` and pickle lose it. Nothing happens on a model without
+    circuits.
+
+    Args:
+        optimizer: a torch optimizer, also inside Lightning Fabric's wrapper.
+        model: raw, or wrapped by Fabric or DistributedDataParallel.
+    Returns: a handle; `handle.remove()` ends the enforcement.
+    Raises: ValueError if the optimizer does not hold a trainable constrained parameter, or a weight is negative now.
+    """
+    optimizer = getattr(optimizer, "optimizer", optimizer)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    missing = [name for name, p in constrained_parameters(model) if p.requires_grad and id(p) not in held]
+    if missing:
+        raise ValueError(
+            f"the optimizer does not hold {len(missing)} of the model's constrained parameters, first {missing[0]}; "
+            "give enforce_dale the optimizer that was made from this model's parameters()"
+        )
+    violations = dale_violations(model)
+    if violations:
+        name, count = next(iter(violations.items()))
+        raise ValueError(f"Dale's law is already violated: {count} negative or NaN entries in {name}; initialise first")
+
+    def clamp(*_: Any) -> None:
+        project_(model)
+
+    return optimizer.register_step_post_hook(clamp)

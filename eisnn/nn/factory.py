@@ -1,0 +1,50 @@
+"""Layer factories: which kind of layer a model is built of (`circuit="ei"`, `"bn"`, ...)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from eisnn.nn.baselines import BNConv2d, BNLinear, LinearReadout
+from eisnn.nn.circuit import EIConv2d, EILinear, EIReadout
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Constructors of the three kinds of layer a model consists of.
+
+    `conv(in_channels, out_channels, kernel_size, stride=, padding=)` and `linear(in_features, out_features)` end in a
+    neuron; `readout(in_features, out_features)` does not. All take sequences `[T, B, ...]` and are called as
+    described in `eisnn.nn.layer`.
+    """
+
+    conv: Callable[..., nn.Module]
+    linear: Callable[..., nn.Module]
+    readout: Callable[..., nn.Module]
+
+
+def _ei(neuron: nn.Module | None, ei_ratio: int = 4) -> Layers:
+    """The paper's circuit."""
+    return Layers(
+        partial(EIConv2d, neuron=neuron, ei_ratio=ei_ratio),
+        partial(EILinear, neuron=neuron, ei_ratio=ei_ratio),
+        partial(EIReadout, ei_ratio=ei_ratio),
+    )
+
+
+def _bn(neuron: nn.Module | None) -> Layers:
+    """Conv-BN-LIF, the baseline."""
+    return Layers(partial(BNConv2d, neuron=neuron), partial(BNLinear, neuron=neuron), LinearReadout)
+
+
+# To add a circuit: a function (neuron, options...) -> Layers, and its name here.
+CIRCUITS: dict[str, Callable[..., Layers]] = {"ei": _ei, "bn": _bn}
+
+
+def make_layers(circuit: str, neuron: nn.Module | None, **options: Any) -> Layers:
+    """The factory of `circuit`; ValueError for an unknown name, TypeError for an option it does not have."""
+    if circuit not in CIRCUITS:
+        raise ValueError(f"unknown circuit {circuit!r}; known: {', '.join(CIRCUITS)}")
+    return CIRCUITS[circuit](neuron, **options)

@@ -1,0 +1,94 @@
+"""`Images`, `Dataset.hold_out` and the bundled sample."""
+
+import pytest
+import torch
+from data_files import random_images, same
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eisnn.data import DataError, Dataset, Images, list_datasets, load
+
+
+def numbered(counts: list[int]) -> Dataset:
+    """A data set with counts[k] training images of class k, in mixed order, each with its number in the pixels."""
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    pixels = torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1)
+    train = Images(pixels, labels)
+    return Dataset("numbered", tuple(f"class {k}" for k in range(len(counts))), train, train[:1])
+
+
+def test_images_check_their_shapes_and_types() -> None:
+    pixels, labels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
+    assert len(Images(pixels, labels)) == 4
+    with pytest.raises(DataError, match=r"pixels are float32 \[4, 3, 8, 8\], expected uint8 \[N, C, H, W\]"):
+        Images(pixels.float(), labels)
+    with pytest.raises(DataError, match=r"labels are int64 \[3\], expected int64 \[4\]"):
+        Images(pixels, labels[:3])
+    with pytest.raises(DataError, match="labels are int32"):
+        Images(pixels, labels.int())
+
+
+def test_images_are_indexed_by_tensor_and_slice() -> None:
+    images = random_images(6, 3)
+    assert same(images[torch.tensor([1, 3])], images[1:4:2])
+    assert images[images.labels == 2].labels.tolist() == [2, 2]
+    assert same(images.to("cpu"), images)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    counts=st.lists(st.integers(2, 30), min_size=1, max_size=5),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**32),
+)
+def test_hold_out_splits_every_class_and_loses_nothing(counts: list[int], fraction: float, seed: int) -> None:
+    dataset = numbered(counts)
+    parts = dataset.hold_out(fraction, seed)
+    again = dataset.hold_out(fraction, seed)
+    assert same(parts.train, again.train)
+    assert same(parts.test, again.test)
+    for label, count in enumerate(counts):
+        held = int((parts.test.labels == label).sum())
+        assert 1 <= held <= count - 1
+        assert abs(held - fraction * count) <= 1
+    numbers = torch.cat((parts.train.pixels, parts.test.pixels)).flatten()
+    assert numbers.sort().values.tolist() == list(range(sum(counts)))
+    for part in (parts.train, parts.test):
+        assert torch.equal(part.labels, dataset.train.labels[part.pixels.flatten().long()])
+        assert (part.pixels.flatten().long().diff() > 0).all()  # the old order
+
+
+def test_hold_out_depends_on_the_seed() -> None:
+    dataset = numbered([40, 40])
+    assert not same(dataset.hold_out(0.5, 0).test, dataset.hold_out(0.5, 1).test)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
+def test_hold_out_rejects_fractions_outside_0_to_1(fraction: float) -> None:
+    with pytest.raises(DataError, match="between 0 and 1"):
+        numbered([4]).hold_out(fraction, 0)
+
+
+def test_hold_out_rejects_classes_of_one_image() -> None:
+    with pytest.raises(DataError, match="class 'class 1' has 1 training images"):
+        numbered([4, 1]).hold_out(0.5, 0)
+
+
+def test_bundled_sample_is_cifar10() -> None:
+    sample = load("cifar10-sample")
+    assert sample.name == "cifar10-sample"
+    assert sample.name in list_datasets()
+    assert sample.train.pixels.shape == (5000, 3, 32, 32)
+    assert sample.test.pixels.shape == (1000, 3, 32, 32)
+    assert sample.train.labels.bincount().tolist() == [500] * 10
+    assert sample.test.labels.bincount().tolist() == [100] * 10
+    # Published channel statistics of CIFAR-10; 500 of 5,000 images a class are near them.
+    means = sample.train.pixels.float().mean((0, 2, 3)) / 255
+    torch.testing.assert_close(means, torch.tensor([0.4914, 0.4822, 0.4465]), atol=0.01, rtol=0)
+
+
+def test_bundled_sample_has_no_image_twice() -> None:
+    sample = load("cifar10-sample")
+    pixels = torch.cat((sample.train.pixels, sample.test.pixels)).flatten(1)
+    assert len(pixels.unique(dim=0)) >= len(pixels) - 5  # CIFAR-10 itself has a few duplicates
