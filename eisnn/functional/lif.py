@@ -8,11 +8,13 @@ current, time in steps.
     V[t] = H[t] - theta s[t]                soft reset; hard reset: V[t] = H[t] (1 - s[t])
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from eisnn.functional.surrogate import SURROGATES, heaviside, surrogate_derivative
 
@@ -141,26 +143,47 @@ def scan_backward_(
     return potentials, grad_v
 
 
+# Elements of one piece of a map: a handful of float32 buffers of this size fit a core's second-level cache.
+PIECE = 1 << 16
+
+
+def pieces(maps: Tensor) -> Iterator[slice]:
+    """Slices of the batch axis of `maps` `[T, B, ...]` whose time steps stay in the cache; on an accelerator, where
+    launching costs more than memory, the whole batch."""
+    batch = maps.shape[1]
+    images = max(1, PIECE // max(1, maps[0, :1].numel())) if maps.device.type == "cpu" else max(1, batch)
+    return (slice(b, b + images) for b in range(0, batch, images))
+
+
 class _LIF(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, current: Tensor, v: Tensor | None, constants: LIFConstants, steps: int
     ) -> tuple[Tensor, Tensor]:
-        potentials = current.expand(steps, *current.shape[1:]).clone()
-        spikes = torch.empty_like(potentials)
-        v_last = scan_(potentials, spikes, v, constants)
+        potentials = torch.empty_like(current.expand(steps, *current.shape[1:]))
+        spikes, v_last = torch.empty_like(potentials), torch.empty_like(current[0])
+        for b in pieces(current):
+            h = potentials[:, b]
+            h.copy_(current[:, b])
+            v_last[b] = scan_(h, spikes[:, b], None if v is None else v[b], constants)
         ctx.save_for_backward(potentials)
         ctx.constants, ctx.static, ctx.has_state = constants, current.shape[0] != steps, v is not None
         ctx.set_materialize_grads(False)
         return spikes, v_last
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         (potentials,) = ctx.saved_tensors
-        grad_spikes, grad_v = grads
+        grad_spikes, grad_v_last = grads
         if grad_spikes is None:
             grad_spikes = torch.zeros_like(potentials)
-        grad_current, grad_v = scan_backward_(potentials.clone(), grad_spikes, grad_v, ctx.constants)
-        if ctx.static:
-            grad_current = grad_current.sum(0, keepdim=True)
-        return grad_current, grad_v if ctx.has_state else None, None, None
+        grad_current = torch.empty_like(potentials[:1] if ctx.static else potentials)
+        grad_v = torch.empty_like(potentials[0]) if ctx.has_state else None
+        for b in pieces(potentials):
+            upstream = None if grad_v_last is None else grad_v_last[b]
+            grad, before = scan_backward_(potentials[:, b].clone(), grad_spikes[:, b], upstream, ctx.constants)
+            grad_current[:, b] = grad.sum(0, keepdim=True) if ctx.static else grad
+            if grad_v is not None:
+                grad_v[b] = before
+        return grad_current, grad_v, None, None

@@ -5,7 +5,6 @@ works through the batch in pieces that stay in the cache, keeps only its two inp
 membrane trajectory again in the backward pass.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,12 +13,8 @@ from torch.autograd.function import once_differentiable
 
 from eisnn.functional.circuit import integrate
 from eisnn.functional.connection import per_neuron
-from eisnn.functional.lif import LIFConstants, lif_reference, scan_, scan_backward_
-from eisnn.functional.stabilize import smallest_positive, zero_level
-
-# Elements of one piece of a map: a handful of float32 buffers of this size fit a core's second-level cache.
-PIECE = 1 << 16
-
+from eisnn.functional.lif import LIFConstants, lif_reference, pieces, scan_, scan_backward_
+from eisnn.functional.stabilize import replace_zeros, smallest_positive
 
 def population_reference(
     balanced: Tensor,
@@ -60,17 +55,10 @@ def population(
     return _Population.apply(balanced, i_div, gain_e, bias, v, constants, steps)  # type: ignore[no-untyped-call]
 
 
-def _pieces(like: Tensor) -> Iterator[slice]:
-    """Slices of the batch axis; a whole map at once on an accelerator, where launching costs more than memory."""
-    batch = like.shape[1]
-    images = max(1, PIECE // max(1, like[0, 0].numel())) if like.device.type == "cpu" else batch
-    return (slice(i, i + images) for i in range(0, batch, max(1, images)))
-
-
-def _currents(balanced: Tensor, i_div: Tensor, smallest: Tensor, zero: Tensor | float) -> tuple[Tensor, Tensor]:
+def _currents(balanced: Tensor, i_div: Tensor, smallest: Tensor) -> tuple[Tensor, Tensor]:
     """`q = N / I_div~` and `I_div~`, in at least float32."""
     wide = torch.promote_types(i_div.dtype, torch.float32)
-    i_div = torch.where(i_div > zero, i_div, smallest).to(wide)
+    i_div = replace_zeros(i_div, smallest).to(wide)
     return balanced / i_div, i_div
 
 
@@ -94,14 +82,12 @@ class _Population(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(i_div.dtype, torch.float32)
         gain, offset = gain_e.to(wide), bias.to(wide)
-        zero = zero_level(i_div)
         smallest = i_div.new_empty((*i_div.shape[:2], *(1,) * (i_div.ndim - 2)))
         spikes = torch.empty_like(i_div.expand(steps, *i_div.shape[1:]), dtype=balanced.dtype)
         v_last = torch.empty_like(i_div[0], dtype=wide)
-        for b in _pieces(i_div):
-            z = zero[:, b] if isinstance(zero, Tensor) else zero
+        for b in pieces(i_div):
             smallest[:, b] = smallest_positive(i_div[:, b])
-            q, _ = _currents(balanced[:, b], i_div[:, b], smallest[:, b], z)
+            q, _ = _currents(balanced[:, b], i_div[:, b], smallest[:, b])
             h = _potentials(q, gain, offset, steps)
             v_last[b] = scan_(h, spikes[:, b], None if v is None else v[b].to(wide), constants)
         ctx.save_for_backward(balanced, i_div, smallest, gain_e, bias, v)
@@ -116,14 +102,12 @@ class _Population(torch.autograd.Function):
         grad_spikes, grad_v_last = grads
         wide = torch.promote_types(i_div.dtype, torch.float32)
         gain, offset = gain_e.to(wide), bias.to(wide)
-        zero = zero_level(i_div)
         others = tuple(a for a in range(i_div.ndim) if a != 2)
         grad_balanced, grad_i_div = torch.empty_like(i_div, dtype=balanced.dtype), torch.empty_like(i_div)
         grad_gain, grad_bias = torch.zeros_like(gain), torch.zeros_like(offset)
         grad_v = None if v is None else torch.empty_like(v)
-        for b in _pieces(i_div):
-            z = zero[:, b] if isinstance(zero, Tensor) else zero
-            q, divisor = _currents(balanced[:, b], i_div[:, b], smallest[:, b], z)
+        for b in pieces(i_div):
+            q, divisor = _currents(balanced[:, b], i_div[:, b], smallest[:, b])
             h = _potentials(q, gain, offset, ctx.steps)
             scratch = torch.empty_like(h)
             scan_(h, scratch, None if v is None else v[b].to(wide), ctx.constants)
@@ -137,6 +121,5 @@ class _Population(torch.autograd.Function):
             grad_gain += (delta * q).sum(others)
             nbar = delta.mul_(per_neuron(gain, delta)).div_(divisor)
             grad_balanced[:, b] = nbar
-            torch.mul(nbar, q, out=divisor)
-            grad_i_div[:, b] = divisor.neg_()
+            grad_i_div[:, b] = nbar.mul_(q).neg_()
         return grad_balanced, grad_i_div, grad_gain.to(gain_e.dtype), grad_bias.to(bias.dtype), grad_v, None, None

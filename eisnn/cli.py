@@ -1,0 +1,182 @@
+"""The command line: `eisnn COMMAND ...`. Options come from the types of the functions and of `TrainConfig`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+HELP = """\
+usage: eisnn COMMAND ...
+
+  train RECIPE [--field value ...]   train from a recipe into a new run folder (`eisnn train RECIPE --help`: all fields)
+  resume RUN                         continue a run that was interrupted or killed
+  evaluate RUN_OR_CHECKPOINT         accuracy of a checkpoint on its evaluation split
+  bench [--model vgg8 ...]           step time and memory of an E-I network against its batch-norm twin
+  list                               models, circuits, data sets and recipes
+  demo                               train a small E-I network and its batch-norm twin on bundled images
+
+`eisnn COMMAND --help` explains a command.
+"""
+
+EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_INTERRUPTED = 2, 3, 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 (wrong input), 3 (diverged), 130 (interrupted, saved)."""
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0 if args else EXIT_USER_ERROR
+    if args[0] == "--version":
+        from eisnn import __version__
+
+        print(__version__)
+        return 0
+    if args[0] not in COMMANDS:
+        print(f"eisnn: unknown command {args[0]!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    return _guarded(args[0], args[1:])
+
+
+def _guarded(command: str, rest: list[str]) -> int:
+    """Turn the errors that are meant for users into one message and an exit code."""
+    from pydantic import ValidationError
+
+    from eisnn.train import Diverged, Interrupted
+
+    try:
+        COMMANDS[command](rest)
+    except Diverged as error:
+        print(f"eisnn: diverged: {error}", file=sys.stderr)
+        return EXIT_DIVERGED
+    except Interrupted as error:
+        print(f"eisnn: {error}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        print("eisnn: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except ValidationError as error:
+        problems = [f"  {'.'.join(map(str, e['loc'])) or 'configuration'}: {e['msg']}" for e in error.errors()]
+        print("eisnn: the configuration is not valid\n" + "\n".join(problems), file=sys.stderr)
+        return EXIT_USER_ERROR
+    except (ValueError, OSError) as error:
+        print(f"eisnn: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    return 0
+
+
+def _train(args: list[str]) -> None:
+    import tyro
+    from tyro.conf import FlagConversionOff, arg
+
+    from eisnn.train import TrainConfig, fit, recipe, recipes
+
+    if not args or args[0].startswith("-"):
+        known = "\n  ".join(recipes())
+        print(f"usage: eisnn train RECIPE [--run-dir DIR] [--field value ...]\n\nrecipes:\n  {known}")
+        if args and args[0] in ("-h", "--help"):
+            return
+        raise ValueError("train needs the name of a recipe")
+    name = args[0]
+
+    def run(
+        config: Annotated[TrainConfig, arg(name="")] = recipe(name),  # noqa: B008 - evaluated once, on purpose
+        run_dir: Annotated[Path, arg(help="Folder for log and checkpoints.")] = Path("runs") / name,
+    ) -> None:
+        result = fit(config, run_dir)
+        _report(result)
+
+    tyro.cli(run, args=args[1:], prog=f"eisnn train {name}", description=f"Train from the recipe {name}.", config=(FlagConversionOff,))
+
+
+def _resume(args: list[str]) -> None:
+    import tyro
+
+    from eisnn.train import resume
+
+    def run(folder: tyro.conf.Positional[Path]) -> None:
+        """Continue a run from its last checkpoint.
+
+        Args:
+            folder: The run's folder.
+        """
+        _report(resume(folder))
+
+    tyro.cli(run, args=args, prog="eisnn resume")
+
+
+def _report(result: object) -> None:
+    from eisnn.train import Result
+
+    assert isinstance(result, Result)
+    print(
+        f"accuracy after the last epoch: {result.accuracy:.2f} % "
+        f"(best {result.best_accuracy:.2f} % after epoch {result.best_epoch}); run: {result.run_dir}"
+    )
+
+
+def _evaluate(args: list[str]) -> None:
+    import tyro
+
+    from eisnn.train import evaluate
+
+    def run(path: tyro.conf.Positional[Path], data_path: str | None = None, accelerator: str | None = None) -> None:
+        """Evaluate a checkpoint on its evaluation split.
+
+        Args:
+            path: A run's folder (its last checkpoint) or a checkpoint file, e.g. RUN/best.safetensors.
+            data_path: Where the data set is, if not where it was at training.
+            accelerator: Of Lightning Fabric: auto, cpu, cuda, mps.
+        """
+        r = evaluate(path, data_path=data_path, accelerator=accelerator)
+        print(
+            f"{r['accuracy']:.2f} % of {r['images']} images, loss {r['loss']:.4f}, firing rate {r['firing_rate']:.3f} "
+            f"({r['checkpoint']}, {r['dataset']}, {r['split']})"
+        )
+
+    tyro.cli(run, args=args, prog="eisnn evaluate")
+
+
+def _list(args: list[str]) -> None:
+    from eisnn.data import list_datasets
+    from eisnn.models import list_models
+    from eisnn.nn import CIRCUITS
+    from eisnn.train import recipes
+
+    if args:
+        raise ValueError(f"list takes no arguments, got {' '.join(args)}")
+    for title, names in {
+        "models": list_models(),
+        "circuits": list(CIRCUITS),
+        "data sets": list_datasets(),
+        "recipes": list(recipes()),
+    }.items():
+        print(f"{title}: {', '.join(names)}")
+
+
+def _bench(args: list[str]) -> None:
+    import tyro
+
+    from eisnn.bench import bench
+
+    tyro.cli(bench, args=args, prog="eisnn bench")
+
+
+def _demo(args: list[str]) -> None:
+    import tyro
+
+    from eisnn.demo import demo
+
+    tyro.cli(demo, args=args, prog="eisnn demo")
+
+
+COMMANDS = {
+    "train": _train,
+    "resume": _resume,
+    "evaluate": _evaluate,
+    "bench": _bench,
+    "list": _list,
+    "demo": _demo,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

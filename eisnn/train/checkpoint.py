@@ -1,0 +1,98 @@
+"""Checkpoints: one safetensors file each, no pickle, made visible by one atomic rename.
+
+    model.NAME               weights and buffers
+    optimizer.INDEX.KEY      tensors of the optimizer's state
+    rng                      torch's CPU generator of each process [processes, bytes]
+    meter.NAME               running sums
+    metadata "eisnn"         JSON: progress, numbers of the optimizer, the run's configuration, versions
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, or of another model; the message names the file and the reason."""
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to a temporary file beside `path`, flush it to the disk, and rename it into place."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors (any device) and JSON-able metadata to `path`; an older file there is replaced at once or not."""
+    own = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    write_atomically(path, save(own, {"eisnn": json.dumps(metadata)}))
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a checkpoint; CheckpointError if it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors checkpoint: {error}") from error
+    if "eisnn" not in metadata:
+        raise CheckpointError(f"{path} is a safetensors file but no eisnn checkpoint: its metadata lacks 'eisnn'")
+    return tensors, json.loads(metadata["eisnn"])
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {f"model.{name}": value for name, value in model.state_dict().items()}
+
+
+def load_model(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load the `model.` tensors of a checkpoint; CheckpointError if names, shapes or signs do not fit."""
+    state = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit the model: {error}") from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The optimizer's state as named tensors and JSON-able numbers."""
+    state = optimizer.state_dict()
+    tensors, numbers = {}, {}
+    for index, entries in state["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value
+            else:
+                numbers[f"{index}.{key}"] = value
+    return tensors, {"groups": state["param_groups"], "numbers": numbers}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
+    """The inverse of `optimizer_tensors`."""
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    for name, number in saved["numbers"].items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = number
+    optimizer.load_state_dict({"state": state, "param_groups": saved["groups"]})

@@ -1,0 +1,74 @@
+"""One complete, typed and validated description of a training run. Its fields are the options of `eisnn train`."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from eisnn.data.augment import Augmentation
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class TrainConfig(BaseModel):
+    """A training run.
+
+    Raises: pydantic.ValidationError naming the field, the value and what would be right.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    # The network
+    model: str = Field("vgg8", description="Architecture, see `eisnn list`.")
+    circuit: str = Field("ei", description="Kind of layer: ei is the paper's circuit, bn the batch-norm twin.")
+    width: float = Field(1.0, gt=0, description="Multiplies the channels of every layer.")
+    time_steps: Positive = Field(4, description="T, simulation steps for each image.")
+    tau: float = Field(2.0, ge=1, description="Membrane time constant, time steps.")
+    surrogate: str = Field("sigmoid", description="Surrogate derivative of the spike.")
+    # The data
+    dataset: str = Field("cifar10", description="Data set, see `eisnn list`.")
+    data_path: str | None = Field(None, description="Its archive or folder; None looks in the data folder.")
+    download: bool = Field(False, description="Fetch the data set if it is not there.")
+    image_size: Positive = Field(32, description="Side of the images, pixels; smaller ones are padded, larger resized.")
+    hold_out: float = Field(
+        0.0, ge=0, lt=1, description="Part of the training images held out, and evaluated on instead of the test split."
+    )
+    augmentation: Augmentation = Field(default_factory=Augmentation, description="Of the training images.")
+    # Optimization
+    epochs: Positive = Field(300, description="Passes over the training images.")
+    batch_size: Positive = Field(128, description="Images a step, over all processes together.")
+    lr: float = Field(0.001, gt=0, description="Peak learning rate.")
+    lr_start: float = Field(1e-7, ge=0, description="Learning rate at the start of the warm-up.")
+    warmup_epochs: float = Field(10, ge=0, description="Length of the linear warm-up; then cosine to 0.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD.")
+    weight_decay: float = Field(5e-4, ge=0, description="On all parameters.")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Of weights, order and augmentation.")
+    # The machine
+    precision: Literal["32", "bf16", "64"] = Field("32", description="bf16 is mixed: division and membrane stay in 32.")
+    accelerator: str = Field("auto", description="Of Lightning Fabric: auto, cpu, cuda, mps.")
+    devices: Positive = Field(1, description="Devices (processes) on each node.")
+    num_nodes: Positive = Field(1, description="Nodes.")
+    channels_last: bool = Field(False, description="Memory format of maps and kernels.")
+    # The record
+    checkpoint_seconds: float = Field(60.0, ge=0, description="Time between checkpoints; 0 writes one at every step.")
+    log_steps: Positive = Field(50, description="Steps between lines of the log.")
+    tensorboard: bool = Field(False, description="Write TensorBoard events beside metrics.jsonl.")
+
+    @model_validator(mode="after")
+    def _known_names(self) -> "TrainConfig":
+        from eisnn.data import list_datasets
+        from eisnn.functional import SURROGATES
+        from eisnn.models import list_models
+        from eisnn.nn import CIRCUITS
+
+        known = {
+            "model": list_models(),
+            "circuit": list(CIRCUITS),
+            "surrogate": list(SURROGATES),
+            "dataset": list_datasets(),
+        }
+        for field, names in known.items():
+            if getattr(self, field) not in names:
+                raise ValueError(f"{field} is {getattr(self, field)!r}; known: {', '.join(sorted(names))}")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}, more than epochs = {self.epochs}")
+        return self

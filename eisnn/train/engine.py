@@ -1,0 +1,433 @@
+"""`fit`: data, model, E-I Init; then epochs of forward, loss, backward, optimizer, Dale, metrics, log, checkpoint.
+
+Everything random follows from (seed, epoch), and every number that a resumed run needs is in its checkpoint; so on a
+CPU a run that was killed and resumed ends bit for bit like one that was not.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+import eisnn
+from eisnn.data import Dataset, Loader, load
+from eisnn.init import ei_init_
+from eisnn.models import SpikingNetwork, create_model
+from eisnn.nn import LIF, dale_violations, enforce_dale
+from eisnn.train import checkpoint as ckpt
+from eisnn.train.config import TrainConfig
+from eisnn.train.metrics import FiringRate, Meter, cross_entropy
+from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate
+from eisnn.train.progress import Interrupt, ProgressBar, Stopwatch, catch_interrupt
+from eisnn.train.run import Run, RunError
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
+RATE_STEPS = 10  # the firing rate is measured at every tenth step: it costs a pass over all spikes
+
+
+class Diverged(RuntimeError):
+    """The loss or a weight is no longer finite."""
+
+
+class Interrupted(RuntimeError):
+    """The run was asked to stop; it has saved a checkpoint."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with every checkpoint."""
+
+    epoch: int = 0
+    step: int = 0  # within the epoch
+    accuracy: float = 0.0  # %, of the last evaluation
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    log_size: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run reports: accuracies in % on the evaluation split (the test split, or the held-out part)."""
+
+    run_dir: Path
+    accuracy: float
+    best_accuracy: float
+    best_epoch: int
+
+
+def fit(config: TrainConfig, run_dir: str | Path, *, quiet: bool = False) -> Result:
+    """Train from the start, into a new run folder.
+
+    Args:
+        config: the whole run, e.g. `recipe("cifar10-vgg8")`.
+        run_dir: folder for configuration, log and checkpoints; it must not hold a run.
+        quiet: no progress bar and no lines.
+    Returns: the last epoch's accuracy and, beside it, the best.
+    Raises: RunError, DataError, Diverged, Interrupted (after Ctrl-C, with everything saved).
+    """
+    return _train(config, Run(Path(run_dir)), new=True, quiet=quiet)
+
+
+def resume(run_dir: str | Path, *, quiet: bool = False) -> Result:
+    """Continue a run that was interrupted or killed, as if nothing had happened; a finished one just reports."""
+    run = Run(Path(run_dir))
+    return _train(run.config(), run, new=False, quiet=quiet)
+
+
+def build_model(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
+    """The network of a configuration, for the channels and classes of `dataset`; not yet initialised if E-I."""
+    options: dict[str, Any] = {"image_size": config.image_size} if config.model == "mlp" else {}
+    model = create_model(
+        config.model,
+        num_classes=len(dataset.classes),
+        in_channels=dataset.train.pixels.shape[1],
+        time_steps=config.time_steps,
+        circuit=config.circuit,
+        neuron=LIF(tau=config.tau, surrogate=config.surrogate),
+        width=config.width,
+        **options,
+    )
+    return model.double() if config.precision == "64" else model
+
+
+def load_data(config: TrainConfig) -> Dataset:
+    """The data set of a configuration; its `test` is the held-out part where there is one."""
+    dataset = load(config.dataset, config.data_path, download=config.download, size=config.image_size)
+    return dataset.hold_out(config.hold_out, seed=0) if config.hold_out else dataset
+
+
+def _make_fabric(config: TrainConfig) -> "Fabric":
+    from lightning.fabric import Fabric
+
+    several = config.devices * config.num_nodes > 1
+    return Fabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy="ddp" if several else "auto",
+        precision=PRECISION[config.precision],  # type: ignore[arg-type]
+    )
+
+
+def _claim(run: Run, config: TrainConfig, fabric: "Fabric") -> None:
+    """Create the run folder on the first process; if that fails, every process fails."""
+    problem = None
+    if fabric.is_global_zero:
+        try:
+            run.create(config)
+        except (RunError, OSError) as error:
+            problem = str(error)
+    problem = fabric.broadcast(problem)
+    if problem is not None:
+        raise RunError(problem)
+
+
+def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
+    fabric = _make_fabric(config)
+    fabric.launch()
+    if new:
+        _claim(run, config, fabric)
+    dataset = load_data(config)
+    sharing: dict[str, Any] = {
+        "size": config.image_size, "rank": fabric.global_rank, "world_size": fabric.world_size, "device": fabric.device
+    }  # fmt: skip
+    train = Loader(
+        dataset.train, config.batch_size, augmentation=config.augmentation, shuffle=True, seed=config.seed, **sharing
+    )
+    test = Loader(dataset.test, config.batch_size, **sharing)
+
+    torch.manual_seed(config.seed)
+    bare = build_model(config, dataset).to(fabric.device)
+    if config.channels_last:
+        bare = bare.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    saved = None if new or not run.last.exists() else ckpt.load_checkpoint(run.last)
+    if saved is None:
+        group = torch.distributed.group.WORLD if fabric.world_size > 1 else None
+        first = next(train.epoch(0)).images.to(next(bare.parameters()).dtype)
+        ei_init_(bare, first, generator=torch.Generator().manual_seed(config.seed), process_group=group)
+    else:
+        ckpt.load_model(bare, saved[0], run.last)
+    rates = FiringRate(bare)
+    model, optimizer = fabric.setup(bare, make_optimizer(bare, config))
+    enforce_dale(optimizer, bare)
+
+    loop = Loop(config, run, fabric, bare, model, optimizer, rates, len(train))
+    if saved is not None:
+        loop.restore(*saved)
+    elif not new and fabric.is_global_zero:
+        run.truncate_log(0)
+    with catch_interrupt() as interrupt, loop.open(quiet):
+        if saved is None:
+            loop.save()
+        while loop.progress.epoch < config.epochs:
+            loop.train_epoch(train, interrupt)
+            loop.evaluate_epoch(test, interrupt)
+    p = loop.progress
+    return Result(run.folder, p.accuracy, p.best_accuracy, p.best_epoch)
+
+
+class Loop:
+    """The state of a run in motion: progress, running sums, and how they are saved and restored."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: Run,
+        fabric: "Fabric",
+        bare: SpikingNetwork,
+        model: nn.Module,
+        optimizer: Any,
+        rates: FiringRate,
+        steps_per_epoch: int,
+    ) -> None:
+        self.config, self.run, self.fabric, self.rates = config, run, fabric, rates
+        self.bare, self.model, self.optimizer = bare, model, optimizer
+        self.steps_per_epoch = steps_per_epoch
+        self.progress = Progress()
+        self.epoch_meter, self.line_meter = Meter(fabric.device), Meter(fabric.device)
+        self.first_bad = torch.tensor(torch.inf, dtype=torch.float64, device=fabric.device)
+        self.saved_at = time.monotonic()
+        self.clock = Stopwatch()
+        # A single process on a CPU looks at every step for trouble, Ctrl-C and due checkpoints; elsewhere looking
+        # costs a synchronisation, and so it is done with the lines of the log.
+        self.watchful = fabric.world_size == 1 and fabric.device.type == "cpu"
+
+    def open(self, quiet: bool) -> Any:
+        """Context of the progress bar (and of the TensorBoard writer)."""
+        self.writer = None
+        if self.config.tensorboard and self.fabric.is_global_zero:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.run.folder / "tensorboard"), purge_step=self._global_step())  # type: ignore
+        total = self.config.epochs * self.steps_per_epoch
+        self.bar = ProgressBar(total, self._global_step(), self.fabric.is_global_zero and not quiet)
+        return self.bar if self.writer is None else _Together(self.bar, closing(self.writer))
+
+    def train_epoch(self, loader: Loader, interrupt: Interrupt) -> None:
+        """The rest of the current epoch."""
+        p, config = self.progress, self.config
+        self.model.train()
+        self.clock = Stopwatch()
+        for batch in loader.epoch(p.epoch, p.step):
+            set_learning_rate(self.optimizer, learning_rate(self._global_step(), self.steps_per_epoch, config))
+            with self.rates.measure(p.step % RATE_STEPS == 0):
+                logits = self.model(batch.images)
+            loss = cross_entropy(logits, batch.labels)
+            self.fabric.backward(loss * batch.weight)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+            rate = self.rates.take()
+            if batch.weight > 0:
+                for meter in (self.epoch_meter, self.line_meter):
+                    meter.update(logits, batch.labels, loss, rate)
+            bad = torch.where(loss.detach().isfinite(), torch.inf, float(p.step + 1))
+            self.first_bad = torch.minimum(self.first_bad, bad)
+            self.clock.images += len(batch.labels) * self.fabric.world_size
+            p.step += 1
+            line_due = p.step % config.log_steps == 0 or p.step == self.steps_per_epoch
+            if self.watchful or line_due:
+                self._look(line_due, interrupt)
+
+    def evaluate_epoch(self, loader: Loader, interrupt: Interrupt) -> None:
+        """Evaluate, log the epoch, keep the best weights, and go on to the next epoch."""
+        p, config = self.progress, self.config
+        seconds, speed = self.clock.seconds, self.clock.images_per_second
+        stop = (lambda: interrupt.requested) if self.watchful else (lambda: False)
+        test = evaluate_loader(self.model, loader, self.rates, self._sum, stop)
+        if test is None:
+            self._leave()
+        train = self.epoch_meter.read(self._sum)
+        p.accuracy = test["accuracy"]
+        is_best = p.accuracy > p.best_accuracy
+        if is_best:
+            p.best_accuracy, p.best_epoch = p.accuracy, p.epoch + 1
+        p.epoch, p.step = p.epoch + 1, 0
+        self.epoch_meter.sums.zero_()
+        lr = learning_rate(p.epoch * self.steps_per_epoch - 1, self.steps_per_epoch, config)
+        self._log(
+            {"kind": "epoch", "epoch": p.epoch, "lr": lr}
+            | {f"train_{k}": v for k, v in train.items()}
+            | {f"test_{k}": v for k, v in test.items()}
+            | {"best_accuracy": p.best_accuracy, "seconds": seconds, "images_per_second": speed}
+        )
+        self.bar.print(
+            f"epoch {p.epoch:>3}/{config.epochs}  train: loss {train['loss']:.3f}, {train['accuracy']:.2f} %  "
+            f"test: {p.accuracy:.2f} % (best {p.best_accuracy:.2f})  rate {train['firing_rate']:.3f}  "
+            f"{speed:.0f} img/s"
+        )
+        if is_best:
+            self._check_weights()
+            self._write(self.run.best, {}, {"epoch": p.epoch, "accuracy": p.accuracy})
+        if self._agree(self._checkpoint_due()) or p.epoch == config.epochs:
+            self.save()
+        if p.epoch < config.epochs and self._agree(interrupt.requested):
+            self._leave()
+
+    def _look(self, line_due: bool, interrupt: Interrupt) -> None:
+        """Log, check, save and leave, as is due after a step."""
+        p = self.progress
+        if self._agree(bool(self.first_bad.isfinite())):
+            self._diverged(f"the loss is not finite at epoch {p.epoch + 1}, step {int(self.first_bad)}")
+        if line_due:
+            self._check_weights()
+            line = self.line_meter.read(self._sum)
+            self.line_meter.sums.zero_()
+            self._log({"kind": "steps", "epoch": p.epoch + 1, "step": p.step, **line})
+        if self.watchful or line_due:
+            train = self.epoch_meter.read(self._sum)
+            name = f"epoch {p.epoch + 1}/{self.config.epochs}"
+            self.bar.show(name, self._global_step(), train, self.clock.images_per_second)
+        if self._agree(self._checkpoint_due()):
+            self.save()
+        if self._agree(interrupt.requested):
+            self._leave()
+
+    def save(self) -> None:
+        """Write `last.safetensors`: all that is needed to continue."""
+        self._check_weights()
+        tensors, optimizer = ckpt.optimizer_tensors(self.optimizer.optimizer)
+        for name, meter in self._meters().items():
+            tensors[f"meter.{name}"] = self._sum(meter.sums.clone())
+        rng = torch.get_rng_state().to(self.fabric.device)
+        tensors["rng"] = self.fabric.all_gather(rng).reshape(-1, rng.numel())  # type: ignore[union-attr]
+        self.progress.log_size = self.run.log_size()
+        self._write(self.run.last, tensors, {"progress": asdict(self.progress), "optimizer": optimizer})
+        self.saved_at = time.monotonic()
+
+    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+        """The inverse of `save`, after the model's weights have been loaded."""
+        if "progress" not in metadata:
+            raise ckpt.CheckpointError(f"{self.run.last} holds weights only: it cannot be continued")
+        ckpt.load_optimizer(self.optimizer.optimizer, tensors, metadata["optimizer"])
+        self.progress = Progress(**metadata["progress"])
+        for name, meter in self._meters().items():  # sums over all processes: the first one carries them on
+            meter.sums.copy_(tensors[f"meter.{name}"] * self.fabric.is_global_zero)
+        states = tensors["rng"]
+        if self.fabric.global_rank < len(states):
+            torch.set_rng_state(states[self.fabric.global_rank])
+        if self.fabric.is_global_zero:
+            self.run.truncate_log(self.progress.log_size)
+
+    def _write(self, path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+        if self.fabric.is_global_zero:
+            versions = {"eisnn": eisnn.__version__, "torch": torch.__version__}
+            config = self.config.model_dump(mode="json")
+            ckpt.save_checkpoint(
+                path, ckpt.model_tensors(self.bare) | tensors, metadata | {"config": config, "versions": versions}
+            )
+        self.fabric.barrier()
+
+    def _log(self, record: dict[str, Any]) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        self.run.log(record)
+        if self.writer is not None:
+            for key, value in record.items():
+                if key not in ("kind", "epoch", "step"):
+                    self.writer.add_scalar(f"{record['kind']}/{key}", value, self._global_step())
+
+    def _check_weights(self) -> None:
+        """A non-finite weight can hide behind a finite loss: its neurons just stay silent."""
+        if not all(bool(p.isfinite().all()) for p in self.bare.parameters()):
+            self._diverged(f"a weight is not finite at epoch {self.progress.epoch + 1}, step {self.progress.step}")
+        violations = dale_violations(self.bare)
+        if violations:
+            raise RuntimeError(f"Dale's law is violated, the run was not saved: negative entries in {violations}")
+
+    def _diverged(self, what: str) -> None:
+        self._log({"kind": "end", "reason": what})
+        raise Diverged(f"{what}; a lower learning rate may help. The last good checkpoint is {self.run.last}")
+
+    def _leave(self) -> None:
+        self.save()
+        raise Interrupted(f"stopped; continue with: eisnn resume {self.run.folder}")
+
+    def _meters(self) -> dict[str, Meter]:
+        return {"epoch": self.epoch_meter, "line": self.line_meter}
+
+    def _global_step(self) -> int:
+        return self.progress.epoch * self.steps_per_epoch + self.progress.step
+
+    def _checkpoint_due(self) -> bool:
+        return time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
+
+    def _sum(self, values: Tensor) -> Tensor:
+        return self.fabric.all_reduce(values, reduce_op="sum")  # type: ignore[return-value]
+
+    def _agree(self, flag: bool) -> bool:
+        """True on every process if it is true on one."""
+        if self.fabric.world_size == 1:
+            return flag
+        return bool(self._sum(torch.tensor(float(flag), device=self.fabric.device)) > 0)
+
+
+class _Together:
+    """Two contexts as one."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self.first, self.second = first, second
+
+    def __enter__(self) -> None:
+        self.first.__enter__()
+        self.second.__enter__()
+
+    def __exit__(self, *details: Any) -> None:
+        self.second.__exit__(*details)
+        self.first.__exit__(*details)
+
+
+def evaluate_loader(
+    model: nn.Module,
+    loader: Loader,
+    rates: FiringRate,
+    reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
+    """Loss, accuracy (%) and firing rate of `model` on a split; None if `stop()` came true."""
+    model.eval()
+    meter = Meter(loader.images.pixels.device)
+    with torch.no_grad():
+        for step, batch in enumerate(loader.epoch()):
+            with rates.measure(step % RATE_STEPS == 0):
+                logits = model(batch.images)
+            rate = rates.take()
+            if batch.weight > 0:
+                meter.update(logits, batch.labels, cross_entropy(logits, batch.labels), rate)
+            if stop():
+                return None
+    return meter.read(reduce)
+
+
+def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str | None = None) -> dict[str, Any]:
+    """Evaluate a checkpoint file, or a run folder's last checkpoint, on its evaluation split.
+
+    Args:
+        path: `RUN`, `RUN/best.safetensors`, or any checkpoint of this package.
+        data_path: where the data is, if not where it was at training.
+        accelerator: other than at training.
+    Returns: loss, accuracy in %, firing rate, and what was evaluated.
+    """
+    path = Path(path)
+    file = Run(path).last if path.is_dir() else path
+    tensors, metadata = ckpt.load_checkpoint(file)
+    changes = {"data_path": data_path, "accelerator": accelerator, "devices": 1, "num_nodes": 1}
+    config = TrainConfig(**(metadata["config"] | {k: v for k, v in changes.items() if v is not None}))
+    fabric = _make_fabric(config)
+    dataset = load_data(config)
+    bare = build_model(config, dataset).to(fabric.device)
+    ckpt.load_model(bare, tensors, file)
+    rates = FiringRate(bare)
+    loader = Loader(dataset.test, config.batch_size, size=config.image_size, device=fabric.device)
+    result = evaluate_loader(fabric.setup(bare), loader, rates)
+    assert result is not None
+    split = f"held-out {config.hold_out:.0%} of the training images" if config.hold_out else "test split"
+    return {"checkpoint": str(file), "dataset": config.dataset, "split": split, "images": len(dataset.test), **result}

@@ -1,0 +1,71 @@
+"""Running sums of loss, accuracy and firing rate; they stay on the device until someone reads them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eisnn.nn import EILayer
+from eisnn.nn.baselines import BNLayer
+
+
+class Meter:
+    """Sums over images: cross-entropy, correct answers, images; and over measured steps: firing rate, steps."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(5, dtype=torch.float64, device=device)
+
+    def update(self, logits: Tensor, labels: Tensor, loss: Tensor, rate: Tensor | None) -> None:
+        """Add one batch: `logits` `[B, classes]`, `labels` `[B]`, its mean `loss` and, if measured, its firing rate."""
+        n = labels.shape[0]
+        self.sums[0] += loss.detach().double() * n
+        self.sums[1] += (logits.detach().argmax(-1) == labels).sum()
+        self.sums[2] += n
+        if rate is not None:
+            self.sums[3] += rate
+            self.sums[4] += 1
+
+    def read(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Means, over all processes through `reduce` (a sum): loss, accuracy in %, firing rate in spikes a step."""
+        loss, correct, images, rate, measured = reduce(self.sums.clone()).tolist()
+        return {
+            "loss": loss / max(images, 1),
+            "accuracy": 100 * correct / max(images, 1),
+            "firing_rate": rate / max(measured, 1),
+        }
+
+
+class FiringRate:
+    """Mean firing rate of all spiking layers, spikes per neuron and time step, measured while `active`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.active = False
+        self._rates: list[Tensor] = []
+        for module in model.modules():
+            if isinstance(module, EILayer | BNLayer) and module.neuron is not None:
+                module.register_forward_hook(self._record)
+
+    def _record(self, module: nn.Module, args: object, output: Tensor | tuple[Tensor, object]) -> None:
+        if self.active:
+            spikes = output[0] if isinstance(output, tuple) else output
+            self._rates.append(spikes.detach().mean(dtype=torch.float32))
+
+    @contextmanager
+    def measure(self, active: bool) -> Iterator[None]:
+        self.active = active
+        try:
+            yield
+        finally:
+            self.active = False
+
+    def take(self) -> Tensor | None:
+        """Mean over the layers of the passes since the last call; None if nothing was measured."""
+        rates, self._rates = self._rates, []
+        return torch.stack(rates).mean() if rates else None
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of the logits averaged over T, in at least float32."""
+    return F.cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, labels)
