@@ -1,8 +1,13 @@
 """The command line: `eisnn COMMAND ...`. Options come from the types of the functions and of `TrainConfig`."""
 
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+
+if TYPE_CHECKING:
+    from eisnn.train import Result
 
 HELP = """\
 usage: eisnn COMMAND ...
@@ -39,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _guarded(command: str, rest: list[str]) -> int:
     """Turn the errors that are meant for users into one message and an exit code."""
+    os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
     from pydantic import ValidationError
 
     from eisnn.train import Diverged, Interrupted
@@ -46,22 +52,40 @@ def _guarded(command: str, rest: list[str]) -> int:
     try:
         COMMANDS[command](rest)
     except Diverged as error:
-        print(f"eisnn: diverged: {error}", file=sys.stderr)
-        return EXIT_DIVERGED
+        return _agreed(f"diverged: {error}", EXIT_DIVERGED)
     except Interrupted as error:
-        print(f"eisnn: {error}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _agreed(str(error), EXIT_INTERRUPTED)
     except KeyboardInterrupt:
-        print("eisnn: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _fail("interrupted", EXIT_INTERRUPTED)
     except ValidationError as error:
-        problems = [f"  {'.'.join(map(str, e['loc'])) or 'configuration'}: {e['msg']}" for e in error.errors()]
-        print("eisnn: the configuration is not valid\n" + "\n".join(problems), file=sys.stderr)
-        return EXIT_USER_ERROR
+        return _fail("the configuration is not valid\n" + "\n".join(map(_problem, error.errors())), EXIT_USER_ERROR)
     except (ValueError, OSError) as error:
-        print(f"eisnn: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return _fail(str(error), EXIT_USER_ERROR)
     return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"eisnn: {message}", file=sys.stderr)
+    return code
+
+
+def _agreed(message: str, code: int) -> int:
+    """All processes of a run stop for the same reason; the first one says so, and the others end in peace: the
+    launcher kills everybody when one of them fails."""
+    return _fail(message, code) if _is_first_process() else 0
+
+
+def _is_first_process() -> bool:
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    """One line for one of pydantic's errors: field, what would be right, and the value; our own name all three."""
+    if not error["loc"]:
+        return f"  {error['msg'].removeprefix('Value error, ')}"
+    return f"  {'.'.join(map(str, error['loc']))}: {error['msg']}, got {error['input']!r}"
 
 
 def _train(args: list[str]) -> None:
@@ -82,10 +106,15 @@ def _train(args: list[str]) -> None:
         config: Annotated[TrainConfig, arg(name="")] = recipe(name),  # noqa: B008 - evaluated once, on purpose
         run_dir: Annotated[Path, arg(help="Folder for log and checkpoints.")] = Path("runs") / name,
     ) -> None:
-        result = fit(config, run_dir)
-        _report(result)
+        _report(fit(config, run_dir))
 
-    tyro.cli(run, args=args[1:], prog=f"eisnn train {name}", description=f"Train from the recipe {name}.", config=(FlagConversionOff,))
+    tyro.cli(
+        run,
+        args=args[1:],
+        prog=f"eisnn train {name}",
+        description=f"Train from the recipe {name}.",
+        config=(FlagConversionOff,),
+    )
 
 
 def _resume(args: list[str]) -> None:
@@ -104,14 +133,12 @@ def _resume(args: list[str]) -> None:
     tyro.cli(run, args=args, prog="eisnn resume")
 
 
-def _report(result: object) -> None:
-    from eisnn.train import Result
-
-    assert isinstance(result, Result)
-    print(
-        f"accuracy after the last epoch: {result.accuracy:.2f} % "
-        f"(best {result.best_accuracy:.2f} % after epoch {result.best_epoch}); run: {result.run_dir}"
-    )
+def _report(result: "Result") -> None:
+    if _is_first_process():
+        print(
+            f"accuracy after the last epoch: {result.accuracy:.2f} % "
+            f"(best {result.best_accuracy:.2f} % after epoch {result.best_epoch}); run: {result.run_dir}"
+        )
 
 
 def _evaluate(args: list[str]) -> None:
@@ -125,7 +152,7 @@ def _evaluate(args: list[str]) -> None:
         Args:
             path: A run's folder (its last checkpoint) or a checkpoint file, e.g. RUN/best.safetensors.
             data_path: Where the data set is, if not where it was at training.
-            accelerator: Of Lightning Fabric: auto, cpu, cuda, mps.
+            accelerator: auto, cpu or cuda, if not that of the training.
         """
         r = evaluate(path, data_path=data_path, accelerator=accelerator)
         print(

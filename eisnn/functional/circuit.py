@@ -66,8 +66,14 @@ def ei_currents(
 
 
 def integrate(balanced: Tensor, i_div: Tensor, gain_e: Tensor, bias: Tensor) -> Tensor:
-    """Eq. (14): `I_E = g_E (I_EE - I_sub) / I_div~ + b_E`, `[T, B, n_E, ...]`, with adaptive stabilisation."""
-    return per_neuron(gain_e, balanced) * (balanced / stabilize(i_div)) + per_neuron(bias, balanced)
+    """Eq. (14): `I_E = g_E (I_EE - I_sub) / I_div~ + b_E`, `[T, B, n_E, ...]`, with adaptive stabilisation.
+
+    The division is done in at least float32, whatever the dtype of the currents.
+    """
+    wide = torch.promote_types(balanced.dtype, torch.float32)
+    q = balanced.to(wide) / stabilize(i_div).to(wide)
+    i_e = per_neuron(gain_e, q) * q + per_neuron(bias, q)
+    return i_e.to(torch.promote_types(balanced.dtype, gain_e.dtype))
 
 
 def ei_circuit(

@@ -2,7 +2,8 @@
 
 from eisnn.train.checkpoint import CheckpointError
 from eisnn.train.config import TrainConfig
-from eisnn.train.engine import Diverged, Interrupted, Result, evaluate, fit, resume
+from eisnn.train.engine import Diverged, Interrupted, Result, fit, resume
+from eisnn.train.evaluation import evaluate
 from eisnn.train.recipes import recipe, recipes
 from eisnn.train.run import Run, RunError
 

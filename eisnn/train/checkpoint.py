@@ -56,7 +56,10 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} is not a readable safetensors checkpoint: {error}") from error
     if "eisnn" not in metadata:
         raise CheckpointError(f"{path} is a safetensors file but no eisnn checkpoint: its metadata lacks 'eisnn'")
-    return tensors, json.loads(metadata["eisnn"])
+    try:
+        return tensors, json.loads(metadata["eisnn"])
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is damaged: its metadata 'eisnn' is no JSON: {error}") from error
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ class TrainConfig(BaseModel):
     Raises: pydantic.ValidationError naming the field, the value and what would be right.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     # The network
     model: str = Field("vgg8", description="Architecture, see `eisnn list`.")
@@ -44,12 +44,14 @@ class TrainConfig(BaseModel):
     seed: Annotated[int, Field(ge=0)] = Field(0, description="Of weights, order and augmentation.")
     # The machine
     precision: Literal["32", "bf16", "64"] = Field("32", description="bf16 is mixed: division and membrane stay in 32.")
-    accelerator: str = Field("auto", description="Of Lightning Fabric: auto, cpu, cuda, mps.")
+    accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one, else cpu.")
     devices: Positive = Field(1, description="Devices (processes) on each node.")
     num_nodes: Positive = Field(1, description="Nodes.")
     channels_last: bool = Field(False, description="Memory format of maps and kernels.")
     # The record
-    checkpoint_seconds: float = Field(60.0, ge=0, description="Time between checkpoints; 0 writes one at every step.")
+    checkpoint_seconds: float = Field(
+        60.0, ge=0, description="Time between checkpoints; 0 writes one at every step (on cuda: with each log line)."
+    )
     log_steps: Positive = Field(50, description="Steps between lines of the log.")
     tensorboard: bool = Field(False, description="Write TensorBoard events beside metrics.jsonl.")
 
@@ -71,4 +73,7 @@ class TrainConfig(BaseModel):
                 raise ValueError(f"{field} is {getattr(self, field)!r}; known: {', '.join(sorted(names))}")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs}, more than epochs = {self.epochs}")
+        processes = self.devices * self.num_nodes
+        if self.batch_size < processes:
+            raise ValueError(f"batch_size is {self.batch_size}, less than one image for each of {processes} processes")
         return self

@@ -5,22 +5,24 @@ CPU a run that was killed and resumed ends bit for bit like one that was not.
 """
 
 import time
-from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 import eisnn
-from eisnn.data import Dataset, Loader, load
+from eisnn.data import Loader
 from eisnn.init import ei_init_
-from eisnn.models import SpikingNetwork, create_model
-from eisnn.nn import LIF, dale_violations, enforce_dale
+from eisnn.models import SpikingNetwork
+from eisnn.nn import dale_violations, enforce_dale
 from eisnn.train import checkpoint as ckpt
+from eisnn.train.build import build_model, launch, load_data, make_fabric
 from eisnn.train.config import TrainConfig
+from eisnn.train.evaluation import RATE_STEPS, evaluate_loader
 from eisnn.train.metrics import FiringRate, Meter, cross_entropy
 from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate
 from eisnn.train.progress import Interrupt, ProgressBar, Stopwatch, catch_interrupt
@@ -28,9 +30,6 @@ from eisnn.train.run import Run, RunError
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
-
-PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
-RATE_STEPS = 10  # the firing rate is measured at every tenth step: it costs a pass over all spikes
 
 
 class Diverged(RuntimeError):
@@ -82,60 +81,12 @@ def resume(run_dir: str | Path, *, quiet: bool = False) -> Result:
     return _train(run.config(), run, new=False, quiet=quiet)
 
 
-def build_model(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
-    """The network of a configuration, for the channels and classes of `dataset`; not yet initialised if E-I."""
-    options: dict[str, Any] = {"image_size": config.image_size} if config.model == "mlp" else {}
-    model = create_model(
-        config.model,
-        num_classes=len(dataset.classes),
-        in_channels=dataset.train.pixels.shape[1],
-        time_steps=config.time_steps,
-        circuit=config.circuit,
-        neuron=LIF(tau=config.tau, surrogate=config.surrogate),
-        width=config.width,
-        **options,
-    )
-    return model.double() if config.precision == "64" else model
-
-
-def load_data(config: TrainConfig) -> Dataset:
-    """The data set of a configuration; its `test` is the held-out part where there is one."""
-    dataset = load(config.dataset, config.data_path, download=config.download, size=config.image_size)
-    return dataset.hold_out(config.hold_out, seed=0) if config.hold_out else dataset
-
-
-def _make_fabric(config: TrainConfig) -> "Fabric":
-    from lightning.fabric import Fabric
-
-    several = config.devices * config.num_nodes > 1
-    return Fabric(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
-        strategy="ddp" if several else "auto",
-        precision=PRECISION[config.precision],  # type: ignore[arg-type]
-    )
-
-
-def _claim(run: Run, config: TrainConfig, fabric: "Fabric") -> None:
-    """Create the run folder on the first process; if that fails, every process fails."""
-    problem = None
-    if fabric.is_global_zero:
-        try:
-            run.create(config)
-        except (RunError, OSError) as error:
-            problem = str(error)
-    problem = fabric.broadcast(problem)
-    if problem is not None:
-        raise RunError(problem)
-
-
 def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
-    fabric = _make_fabric(config)
-    fabric.launch()
+    fabric = make_fabric(config)
     if new:
-        _claim(run, config, fabric)
-    dataset = load_data(config)
+        run.require_free()
+    dataset = load_data(config)  # before the other processes start: what can fail fails once, and is cached for them
+    launch(fabric)
     sharing: dict[str, Any] = {
         "size": config.image_size, "rank": fabric.global_rank, "world_size": fabric.world_size, "device": fabric.device
     }  # fmt: skip
@@ -146,8 +97,6 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
 
     torch.manual_seed(config.seed)
     bare = build_model(config, dataset).to(fabric.device)
-    if config.channels_last:
-        bare = bare.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     saved = None if new or not run.last.exists() else ckpt.load_checkpoint(run.last)
     if saved is None:
         group = torch.distributed.group.WORLD if fabric.world_size > 1 else None
@@ -159,6 +108,8 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
     model, optimizer = fabric.setup(bare, make_optimizer(bare, config))
     enforce_dale(optimizer, bare)
 
+    if new:
+        _claim(run, config, fabric)
     loop = Loop(config, run, fabric, bare, model, optimizer, rates, len(train))
     if saved is not None:
         loop.restore(*saved)
@@ -172,6 +123,19 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
             loop.evaluate_epoch(test, interrupt)
     p = loop.progress
     return Result(run.folder, p.accuracy, p.best_accuracy, p.best_epoch)
+
+
+def _claim(run: Run, config: TrainConfig, fabric: "Fabric") -> None:
+    """Create the run folder on the first process; if that fails, every process fails."""
+    problem = None
+    if fabric.is_global_zero:
+        try:
+            run.create(config)
+        except (RunError, OSError) as error:
+            problem = str(error)
+    problem = fabric.broadcast(problem)
+    if problem is not None:
+        raise RunError(problem)
 
 
 class Loop:
@@ -196,20 +160,23 @@ class Loop:
         self.first_bad = torch.tensor(torch.inf, dtype=torch.float64, device=fabric.device)
         self.saved_at = time.monotonic()
         self.clock = Stopwatch()
-        # A single process on a CPU looks at every step for trouble, Ctrl-C and due checkpoints; elsewhere looking
-        # costs a synchronisation, and so it is done with the lines of the log.
-        self.watchful = fabric.world_size == 1 and fabric.device.type == "cpu"
+        self.writer: Any = None
+        # A CPU looks at every step for trouble, Ctrl-C and due checkpoints; elsewhere looking costs a synchronisation
+        # with the device, and so it is done with the lines of the log.
+        self.watchful = fabric.device.type == "cpu"
 
-    def open(self, quiet: bool) -> Any:
+    def open(self, quiet: bool) -> ExitStack:
         """Context of the progress bar (and of the TensorBoard writer)."""
-        self.writer = None
+        stack = ExitStack()
         if self.config.tensorboard and self.fabric.is_global_zero:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(self.run.folder / "tensorboard"), purge_step=self._global_step())  # type: ignore
+            self.writer = SummaryWriter(str(self.run.folder / "tensorboard"), purge_step=self._global_step())
+            stack.callback(self.writer.close)
         total = self.config.epochs * self.steps_per_epoch
         self.bar = ProgressBar(total, self._global_step(), self.fabric.is_global_zero and not quiet)
-        return self.bar if self.writer is None else _Together(self.bar, closing(self.writer))
+        stack.enter_context(self.bar)
+        return stack
 
     def train_epoch(self, loader: Loader, interrupt: Interrupt) -> None:
         """The rest of the current epoch."""
@@ -241,7 +208,7 @@ class Loop:
         """Evaluate, log the epoch, keep the best weights, and go on to the next epoch."""
         p, config = self.progress, self.config
         seconds, speed = self.clock.seconds, self.clock.images_per_second
-        stop = (lambda: interrupt.requested) if self.watchful else (lambda: False)
+        stop = (lambda: self._agree(interrupt.requested)) if self.watchful else (lambda: False)
         test = evaluate_loader(self.model, loader, self.rates, self._sum, stop)
         if test is None:
             self._leave()
@@ -275,8 +242,9 @@ class Loop:
     def _look(self, line_due: bool, interrupt: Interrupt) -> None:
         """Log, check, save and leave, as is due after a step."""
         p = self.progress
-        if self._agree(bool(self.first_bad.isfinite())):
-            self._diverged(f"the loss is not finite at epoch {p.epoch + 1}, step {int(self.first_bad)}")
+        bad_step = float(self.fabric.all_reduce(self.first_bad.clone(), reduce_op="min"))  # type: ignore[arg-type]
+        if bad_step != inf:
+            self._diverged(f"the loss is not finite at epoch {p.epoch + 1}, step {bad_step:.0f}")
         if line_due:
             self._check_weights()
             line = self.line_meter.read(self._sum)
@@ -313,7 +281,7 @@ class Loop:
             meter.sums.copy_(tensors[f"meter.{name}"] * self.fabric.is_global_zero)
         states = tensors["rng"]
         if self.fabric.global_rank < len(states):
-            torch.set_rng_state(states[self.fabric.global_rank])
+            torch.set_rng_state(states[self.fabric.global_rank].clone())  # torch reads a view from its base's start
         if self.fabric.is_global_zero:
             self.run.truncate_log(self.progress.log_size)
 
@@ -337,17 +305,20 @@ class Loop:
 
     def _check_weights(self) -> None:
         """A non-finite weight can hide behind a finite loss: its neurons just stay silent."""
-        if not all(bool(p.isfinite().all()) for p in self.bare.parameters()):
-            self._diverged(f"a weight is not finite at epoch {self.progress.epoch + 1}, step {self.progress.step}")
+        state = [*self.bare.state_dict().values(), *ckpt.optimizer_tensors(self.optimizer.optimizer)[0].values()]
+        if self._agree(not all(bool(value.isfinite().all()) for value in state)):
+            self._diverged(
+                f"a weight or its momentum is not finite at epoch {self.progress.epoch + 1}, step {self.progress.step}"
+            )
         violations = dale_violations(self.bare)
         if violations:
             raise RuntimeError(f"Dale's law is violated, the run was not saved: negative entries in {violations}")
 
-    def _diverged(self, what: str) -> None:
+    def _diverged(self, what: str) -> NoReturn:
         self._log({"kind": "end", "reason": what})
         raise Diverged(f"{what}; a lower learning rate may help. The last good checkpoint is {self.run.last}")
 
-    def _leave(self) -> None:
+    def _leave(self) -> NoReturn:
         self.save()
         raise Interrupted(f"stopped; continue with: eisnn resume {self.run.folder}")
 
@@ -368,66 +339,3 @@ class Loop:
         if self.fabric.world_size == 1:
             return flag
         return bool(self._sum(torch.tensor(float(flag), device=self.fabric.device)) > 0)
-
-
-class _Together:
-    """Two contexts as one."""
-
-    def __init__(self, first: Any, second: Any) -> None:
-        self.first, self.second = first, second
-
-    def __enter__(self) -> None:
-        self.first.__enter__()
-        self.second.__enter__()
-
-    def __exit__(self, *details: Any) -> None:
-        self.second.__exit__(*details)
-        self.first.__exit__(*details)
-
-
-def evaluate_loader(
-    model: nn.Module,
-    loader: Loader,
-    rates: FiringRate,
-    reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
-    stop: Callable[[], bool] = lambda: False,
-) -> dict[str, float] | None:
-    """Loss, accuracy (%) and firing rate of `model` on a split; None if `stop()` came true."""
-    model.eval()
-    meter = Meter(loader.images.pixels.device)
-    with torch.no_grad():
-        for step, batch in enumerate(loader.epoch()):
-            with rates.measure(step % RATE_STEPS == 0):
-                logits = model(batch.images)
-            rate = rates.take()
-            if batch.weight > 0:
-                meter.update(logits, batch.labels, cross_entropy(logits, batch.labels), rate)
-            if stop():
-                return None
-    return meter.read(reduce)
-
-
-def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str | None = None) -> dict[str, Any]:
-    """Evaluate a checkpoint file, or a run folder's last checkpoint, on its evaluation split.
-
-    Args:
-        path: `RUN`, `RUN/best.safetensors`, or any checkpoint of this package.
-        data_path: where the data is, if not where it was at training.
-        accelerator: other than at training.
-    Returns: loss, accuracy in %, firing rate, and what was evaluated.
-    """
-    path = Path(path)
-    file = Run(path).last if path.is_dir() else path
-    tensors, metadata = ckpt.load_checkpoint(file)
-    changes = {"data_path": data_path, "accelerator": accelerator, "devices": 1, "num_nodes": 1}
-    config = TrainConfig(**(metadata["config"] | {k: v for k, v in changes.items() if v is not None}))
-    fabric = _make_fabric(config)
-    dataset = load_data(config)
-    bare = build_model(config, dataset).to(fabric.device)
-    ckpt.load_model(bare, tensors, file)
-    rates = FiringRate(bare)
-    loader = Loader(dataset.test, config.batch_size, size=config.image_size, device=fabric.device)
-    result = evaluate_loader(fabric.setup(bare), loader, rates)
-    assert result is not None
-    split = f"held-out {config.hold_out:.0%} of the training images" if config.hold_out else "test split"
-    return {"checkpoint": str(file), "dataset": config.dataset, "split": split, "images": len(dataset.test), **result}

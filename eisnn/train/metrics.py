@@ -12,7 +12,7 @@ from eisnn.nn.baselines import BNLayer
 
 
 class Meter:
-    """Sums over images: cross-entropy, correct answers, images; and over measured steps: firing rate, steps."""
+    """Sums over images: cross-entropy, correct answers, images; and over those of measured steps: rates, images."""
 
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(5, dtype=torch.float64, device=device)
@@ -24,8 +24,8 @@ class Meter:
         self.sums[1] += (logits.detach().argmax(-1) == labels).sum()
         self.sums[2] += n
         if rate is not None:
-            self.sums[3] += rate
-            self.sums[4] += 1
+            self.sums[3] += rate * n
+            self.sums[4] += n
 
     def read(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Means, over all processes through `reduce` (a sum): loss, accuracy in %, firing rate in spikes a step."""

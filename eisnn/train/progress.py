@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 class ProgressBar:
     """One bar for the whole run: epoch, loss, accuracy, firing rate, images a second, time left.
 
+    Without a terminal there is no bar, and only what is printed appears.
+
     Args:
         total: steps of the whole run.
         done: steps before this session.
@@ -22,9 +24,10 @@ class ProgressBar:
 
     def __init__(self, total: int, done: int, enabled: bool) -> None:
         self.console = Console(quiet=not enabled)
+        shown = enabled and self.console.is_terminal
         columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}")
         self._progress = Progress(
-            *columns, TimeRemainingColumn(compact=True), console=self.console, disable=not enabled, transient=True
+            *columns, TimeRemainingColumn(compact=True), console=self.console, disable=not shown, transient=True
         )
         self._task = self._progress.add_task("starting", total=total, completed=done, numbers="")
 
@@ -43,7 +46,7 @@ class ProgressBar:
         self._progress.update(self._task, description=epoch, completed=done, numbers=numbers)
 
     def print(self, line: str) -> None:
-        self.console.print(line, highlight=False)
+        self.console.print(line, highlight=False, soft_wrap=True)  # a line of the log stays one line
 
 
 class Stopwatch:

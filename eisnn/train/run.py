@@ -24,13 +24,18 @@ class Run:
         self.metrics_file = folder / "metrics.jsonl"
         self.last, self.best = folder / "last.safetensors", folder / "best.safetensors"
 
+    def require_free(self) -> None:
+        """RunError if the folder already holds a run, or what is left of one."""
+        for file in (self.config_file, self.metrics_file, self.last, self.best):
+            if file.exists():
+                raise RunError(
+                    f"{self.folder} already holds a run (there is a {file.name} in it); continue it with "
+                    f"`eisnn resume {self.folder}` or choose another folder (--run-dir)"
+                )
+
     def create(self, config: TrainConfig) -> None:
         """Claim the folder for a new run; RunError if it already holds one."""
-        if self.config_file.exists():
-            raise RunError(
-                f"{self.folder} already holds a run; continue it with `eisnn resume {self.folder}` or choose another "
-                "folder (--run-dir)"
-            )
+        self.require_free()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.config_file, config.model_dump_json(indent=2).encode())
 
@@ -57,13 +62,17 @@ class Run:
     def truncate_log(self, size: int) -> None:
         """Drop the lines written after the checkpoint that a resumed run starts from: it writes them again."""
         if self.log_size() < size:
-            raise RunError(f"{self.metrics_file} is shorter than its checkpoint says ({self.log_size()} < {size} bytes)")
+            raise RunError(
+                f"{self.metrics_file} is shorter than its checkpoint says ({self.log_size()} < {size} bytes); "
+                "lines of it were lost"
+            )
         if self.metrics_file.exists():
             os.truncate(self.metrics_file, size)
 
     def metrics(self, kind: str = "epoch") -> list[dict[str, Any]]:
-        """The logged records of one kind: "epoch", "steps" or "end"."""
+        """The logged records of one kind: "epoch", "steps", or "end" (of a diverged run); not a line cut in half."""
         if not self.metrics_file.exists():
             return []
-        records = [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+        lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
+        records = [json.loads(line) for line in lines if line.endswith("\n")]
         return [r for r in records if r["kind"] == kind]

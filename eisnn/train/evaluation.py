@@ -1,0 +1,72 @@
+"""Accuracy of a model on a split, during training and of a checkpoint afterwards."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from eisnn.data import Loader
+from eisnn.train.build import build_model, load_data, make_fabric
+from eisnn.train.checkpoint import CheckpointError, load_checkpoint, load_model
+from eisnn.train.config import TrainConfig
+from eisnn.train.metrics import FiringRate, Meter, cross_entropy
+from eisnn.train.run import Run
+
+RATE_STEPS = 10  # the firing rate is measured at every tenth step: it costs a pass over all spikes
+
+
+def evaluate_loader(
+    model: nn.Module,
+    loader: Loader,
+    rates: FiringRate,
+    reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
+    """Loss, accuracy (%) and firing rate of `model` on a split; None if `stop()` came true."""
+    model.eval()
+    meter = Meter(loader.images.pixels.device)
+    with torch.no_grad():
+        for step, batch in enumerate(loader.epoch()):
+            with rates.measure(step % RATE_STEPS == 0):
+                logits = model(batch.images)
+            rate = rates.take()
+            if batch.weight > 0:
+                meter.update(logits, batch.labels, cross_entropy(logits, batch.labels), rate)
+            if stop():
+                return None
+    return meter.read(reduce)
+
+
+def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str | None = None) -> dict[str, Any]:
+    """Evaluate a checkpoint file, or a run folder's last checkpoint, on its evaluation split.
+
+    Args:
+        path: `RUN`, `RUN/best.safetensors`, or any checkpoint of this package.
+        data_path: where the data is, if not where it was at training.
+        accelerator: other than at training.
+    Returns: loss, accuracy in %, firing rate, and what was evaluated.
+    Raises: CheckpointError naming the file if it is missing, damaged or of another model; DataError.
+    """
+    path = Path(path)
+    file = Run(path).last if path.is_dir() else path
+    tensors, metadata = load_checkpoint(file)
+    try:
+        config = TrainConfig.model_validate(metadata.get("config"))
+    except ValidationError as error:
+        raise CheckpointError(f"{file} holds no valid configuration: {error}") from error
+    changes = {"data_path": data_path, "accelerator": accelerator}
+    here = {"devices": 1, "num_nodes": 1} | {k: v for k, v in changes.items() if v is not None}
+    config = TrainConfig(**(config.model_dump() | here))
+    fabric = make_fabric(config)
+    dataset = load_data(config)
+    bare = build_model(config, dataset).to(fabric.device)
+    load_model(bare, tensors, file)
+    rates = FiringRate(bare)
+    loader = Loader(dataset.test, config.batch_size, size=config.image_size, device=fabric.device)
+    result = evaluate_loader(fabric.setup(bare), loader, rates)
+    assert result is not None
+    split = f"held-out {config.hold_out:.0%} of the training images" if config.hold_out else "test split"
+    return {"checkpoint": str(file), "dataset": config.dataset, "split": split, "images": len(dataset.test), **result}

@@ -1,0 +1,331 @@
+"""The command line, as a user types it."""
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from train_runs import SIZE, assert_same_run, interrupt_at, tiny, write_images
+
+import eisnn
+from eisnn import cli, train
+from eisnn.data import list_datasets
+from eisnn.train import Result, Run, TrainConfig, engine, recipe, recipes
+from eisnn.train.checkpoint import load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EISNN_DATA", str(tmp_path_factory.getbasetemp() / "eisnn-data"))
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def run(argv: list[str]) -> int:
+    """Exit code of a command; tyro leaves by SystemExit."""
+    try:
+        return cli.main(argv)
+    except SystemExit as error:
+        return int(error.code or 0)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainConfig, Path]]:
+    """What `eisnn train` asks `fit` to do, without doing it."""
+    calls: list[tuple[TrainConfig, Path]] = []
+
+    def fit(config: TrainConfig, run_dir: Path) -> Result:
+        calls.append((config, run_dir))
+        return Result(run_dir, 50.0, 75.0, 3)
+
+    monkeypatch.setattr(train, "fit", fit)
+    return calls
+
+
+# Start
+
+
+def test_help_is_quick_and_needs_no_torch() -> None:
+    code = """
+import resource, sys
+from eisnn.cli import main
+assert main(["--help"]) == 0
+assert main(["--version"]) == 0
+heavy = {"torch", "numpy", "lightning", "pydantic", "tyro", "rich"} & set(sys.modules)
+assert not heavy, heavy
+usage = resource.getrusage(resource.RUSAGE_SELF)
+print("CPU", usage.ru_utime + usage.ru_stime)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    *_, last = done.stdout.splitlines()
+    assert float(last.split()[1]) < 0.7
+    assert done.stdout.startswith("usage: eisnn COMMAND")
+    assert eisnn.__version__ in done.stdout
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == run(["-h"]) == run(["help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {command} " in text for command in cli.COMMANDS)
+    assert run([]) == 2
+
+
+def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["trian"]) == 2
+    err = capsys.readouterr().err
+    assert err == f"eisnn: unknown command 'trian'; known: {', '.join(cli.COMMANDS)}\n"
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["list"]) == 0
+    lines = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert {k: v.split(", ") for k, v in lines.items()} == {
+        "models": eisnn.list_models(),
+        "circuits": ["ei", "bn"],
+        "data sets": list_datasets(),
+        "recipes": list(recipes()),
+    }
+    assert run(["list", "models"]) == 2
+    assert capsys.readouterr().err == "eisnn: list takes no arguments, got models\n"
+
+
+# Options of train
+
+
+@pytest.mark.parametrize("name", ["demo", "cifar10-vgg8", "tiny-imagenet-resnet18-bn"])
+def test_without_options_a_recipe_is_itself(asked: list[tuple[TrainConfig, Path]], name: str) -> None:
+    assert run(["train", name]) == 0
+    assert asked == [(recipe(name), Path("runs") / name)]
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        ("--lr 0.5", "lr", 0.5),
+        ("--lr 1e-4", "lr", 1e-4),
+        ("--epochs 70", "epochs", 70),
+        ("--model mlp", "model", "mlp"),
+        ("--circuit bn", "circuit", "bn"),
+        ("--precision bf16", "precision", "bf16"),
+        ("--precision 64", "precision", "64"),
+        ("--tensorboard True", "tensorboard", True),
+        ("--download False", "download", False),
+        ("--data-path some/where.zip", "data_path", "some/where.zip"),
+        ("--data-path None", "data_path", None),
+        ("--data_path x", "data_path", "x"),
+        ("--hold-out 0.1", "hold_out", 0.1),
+        ("--checkpoint-seconds 0", "checkpoint_seconds", 0.0),
+        ("--warmup-epochs 0", "warmup_epochs", 0.0),
+        ("--augmentation.flip False", "augmentation.flip", False),
+        ("--augmentation.cutout rectangle", "augmentation.cutout", "rectangle"),
+        ("--augmentation.crop-padding 3", "augmentation.crop_padding", 3),
+        ("--augmentation.resized-crop 0.2 0.9", "augmentation.resized_crop", (0.2, 0.9)),
+        ("--augmentation.resized-crop None", "augmentation.resized_crop", None),
+        ("--augmentation.color-jitter 0.1 0.2 0.3 0.4", "augmentation.color_jitter", (0.1, 0.2, 0.3, 0.4)),
+        ("--augmentation.color-jitter None", "augmentation.color_jitter", None),
+    ],
+)
+def test_an_option_changes_its_field_and_no_other(
+    asked: list[tuple[TrainConfig, Path]], words: str, field: str, value: object
+) -> None:
+    name = "tiny-imagenet-resnet18"
+    assert run(["train", name, *words.split()]) == 0
+    expected = recipe(name).model_dump()
+    *parents, leaf = field.split(".")
+    place: dict[str, Any] = expected
+    for parent in parents:
+        place = place[parent]
+    assert leaf in place
+    place[leaf] = value
+    ((config, _),) = asked
+    assert config == TrainConfig(**expected)
+
+
+def test_the_run_folder_and_the_report(asked: list, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "demo", "--run-dir", "here", "--seed", "3"]) == 0
+    assert asked == [(recipe("demo").model_copy(update={"seed": 3}), Path("here"))]
+    out = capsys.readouterr().out
+    assert out == "accuracy after the last epoch: 50.00 % (best 75.00 % after epoch 3); run: here\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("--lr -1", ["lr", "greater than 0", "-1.0"]),
+        ("--lr fast", ["--lr", "float", "'fast'"]),
+        ("--lr inf", ["lr", "finite", "inf"]),
+        ("--model vgg7", ["model is 'vgg7'", "known: convnet3, mlp"]),
+        ("--circuit dann", ["circuit is 'dann'", "known: bn, ei"]),
+        ("--dataset mnist", ["dataset is 'mnist'", "cifar10-sample"]),
+        ("--surrogate step", ["surrogate is 'step'", "sigmoid"]),
+        ("--warmup-epochs 99", ["warmup_epochs is 99.0", "epochs = 8"]),
+        ("--epochs 0", ["epochs", "greater than or equal to 1", "got 0"]),
+        ("--hold-out 1", ["hold_out", "less than 1", "got 1.0"]),
+        ("--precision 16", ["--precision", "'16'", "'bf16'"]),
+        ("--accelerator tpu", ["--accelerator", "'tpu'", "'cpu'"]),
+        ("--tensorboard maybe", ["--tensorboard", "'maybe'", "'True'"]),
+        ("--learning-rate 0.1", ["--learning-rate"]),
+        ("--augmentation.cutout-size 0", ["cutout_size", "greater than or equal to 1", "input_value=0"]),
+        ("--augmentation.resized-crop 0.9 0.1", ["resized_crop is (0.9, 0.1)", "smaller area first"]),
+        ("--augmentation.resized-crop 0.9", ["--augmentation.resized-crop"]),
+        ("--augmentation.blur 1", ["--augmentation.blur"]),
+    ],
+)
+def test_a_wrong_option_is_one_clear_message(
+    asked: list, capsys: pytest.CaptureFixture[str], words: str, named: list[str]
+) -> None:
+    assert run(["train", "demo", *words.split()]) == 2
+    out, err = capsys.readouterr()
+    assert asked == []
+    assert "Traceback" not in err
+    assert out == ""
+    text = " ".join(err.replace("│", " ").split())
+    for part in named:
+        assert part in text
+    assert len(err.splitlines()) <= 20
+
+
+def test_an_unknown_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "cifar10-vgg7"]) == 2
+    assert capsys.readouterr().err == f"eisnn: unknown recipe 'cifar10-vgg7'; known: {', '.join(recipes())}\n"
+    assert run(["train", "--lr", "1"]) == 2
+    assert run(["train"]) == 2
+
+
+def test_train_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in recipes())
+    assert run(["train", "demo", "--help"]) == 0
+    text = capsys.readouterr().out
+    for name in {*TrainConfig.model_fields} - {"augmentation"}:
+        assert f"--{name.replace('_', '-')}" in text
+    assert "--augmentation.cutout" in text
+    assert "Peak learning rate. (default: 0.01)" in text
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    assert f"eisnn {command}" in capsys.readouterr().out
+
+
+# Runs
+
+
+def options(images: Path, folder: Path, **changes: str) -> list[str]:
+    words = {
+        "--dataset": "folder",
+        "--data-path": str(images),
+        "--image-size": str(SIZE),
+        "--width": "0.25",
+        "--time-steps": "2",
+        "--epochs": "2",
+        "--accelerator": "cpu",
+        "--run-dir": str(folder),
+    }
+    words |= {f"--{name.replace('_', '-')}": value for name, value in changes.items()}
+    return ["train", "demo", *(word for pair in words.items() for word in pair)]
+
+
+def test_train_then_evaluate(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert run(options(images, folder)) == 0
+    epochs = Run(folder).metrics()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("epoch   1/2  train: loss ")
+    accuracy, best = epochs[-1]["test_accuracy"], epochs[-1]["best_accuracy"]
+    assert lines[2].startswith(f"accuracy after the last epoch: {accuracy:.2f} % (best {best:.2f} % after epoch ")
+    for name, expected in (("", accuracy), ("last.safetensors", accuracy), ("best.safetensors", best)):
+        assert run(["evaluate", str(folder / name)]) == 0
+        assert capsys.readouterr().out.startswith(f"{expected:.2f} % of 24 images, loss ")
+    assert run(options(images, folder)) == 2
+    assert f"eisnn resume {folder}" in capsys.readouterr().err
+    assert run(["resume", str(folder)]) == 0  # finished: it just reports
+    assert capsys.readouterr().out.splitlines() == [lines[2]]
+
+
+def test_interrupted_and_resumed(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    assert run(options(images, whole)) == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        assert run(options(images, pieces)) == 130
+    assert capsys.readouterr().err == f"eisnn: stopped; continue with: eisnn resume {pieces}\n"
+    assert run(["resume", str(pieces)]) == 0
+    assert_same_run(whole, pieces)
+
+
+def test_a_diverged_run_exits_with_3(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = engine.cross_entropy
+    monkeypatch.setattr(engine, "cross_entropy", lambda *args: loss(*args) * float("inf"))
+    assert run(options(images, tmp_path / "run")) == 3
+    err = capsys.readouterr().err
+    assert err.startswith("eisnn: diverged: the loss is not finite at epoch 1, step 1; a lower learning rate may help.")
+    assert err.count("\n") == 1
+    assert json.loads(Run(tmp_path / "run").metrics_file.read_text())["kind"] == "end"
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_files_that_are_missing_or_damaged(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    made = Run(tmp_path / "run")
+    made.create(tiny(tmp_path, dataset="cifar10-sample", data_path=None))
+    made.last.write_bytes(b"garbage")
+    assert run([command, str(made.folder)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"eisnn: {made.last} is not a readable safetensors checkpoint")
+    assert err.count("\n") == 1
+
+
+def test_missing_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(options(tmp_path / "nowhere", tmp_path / "run")) == 2
+    assert str(tmp_path / "nowhere") in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_in_a_terminal(images: Path, tmp_path: Path) -> None:
+    """A real terminal: it shows the bar, and Ctrl-C typed there saves the run and leaves with code 130."""
+    made = Run(tmp_path / "run")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ |= {"TERM": "xterm-256color", "COLUMNS": "140", "OMP_NUM_THREADS": "1"}
+        argv = options(images, made.folder, epochs="100000")
+        os.execv(sys.executable, [sys.executable, "-m", "eisnn.cli", *argv])
+    shown, status, pressed = "", None, False
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([terminal], [], [], 0.1)
+        try:
+            shown += os.read(terminal, 65536).decode(errors="replace") if ready else ""
+        except OSError:  # the other end is closed
+            break
+        if not pressed and "img/s" in shown and len(made.metrics()) > 2:
+            os.write(terminal, b"\x03")
+            pressed = True
+    else:
+        os.kill(pid, 9)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 130, shown[-2000:]
+    assert "eisnn: stopped; continue with: eisnn resume " in shown
+    for word in ("━", "loss ", "acc ", "rate ", " img/s"):
+        assert word in shown
+    assert "Traceback" not in shown
+    progress = load_checkpoint(made.last)[1]["progress"]
+    assert progress["log_size"] == made.log_size()  # it saved at the very end

@@ -1,0 +1,191 @@
+"""The hot operation against its readable reference: stabilise, divide, gain, bias and LIF over all time steps."""
+
+import sys
+
+import pytest
+import torch
+from circuits import agree, rng, spikes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import eisnn.functional as EF
+from eisnn.functional import LIFConstants
+
+CONSTANTS = st.builds(
+    LIFConstants,
+    tau=st.floats(1, 5),
+    theta=st.floats(0.5, 2),
+    reset=st.sampled_from(["soft", "hard"]),
+    surrogate=st.sampled_from(sorted(EF.SURROGATES)),
+    detach_reset=st.booleans(),
+)
+NAMES = ("balanced", "i_div", "gain_e", "bias")
+
+
+def inputs(
+    t: int = 3,
+    b: int = 4,
+    n: int = 5,
+    space: tuple[int, ...] = (3, 2),
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> dict[str, Tensor]:
+    """Currents with silent sites, partly dead sites and, from two images on, a silent sample."""
+    g = rng(seed)
+    balanced = torch.randn(t, b, n, *space, generator=g, dtype=torch.float64)
+    i_div = torch.empty_like(balanced).exponential_(generator=g) + 0.05
+    i_div = i_div * spikes(i_div.shape, 0.8, seed + 1)
+    balanced = torch.where((i_div == 0) & (spikes(i_div.shape, 0.7, seed + 2) > 0), 0, balanced)
+    if b > 1:
+        balanced[0, 1] = i_div[0, 1] = 0
+    gain = 0.5 + torch.rand(n, generator=g, dtype=torch.float64)
+    bias = torch.randn(n, generator=g, dtype=torch.float64)
+    return {"balanced": balanced.to(dtype), "i_div": i_div.to(dtype), "gain_e": gain.to(dtype), "bias": bias.to(dtype)}
+
+
+def run(
+    op, tensors: dict[str, Tensor], constants: LIFConstants, v: Tensor | None, t: int, use: str = "both"
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Spikes, last potential and all gradients of a random linear function of them."""
+    leaves = {k: x.clone().requires_grad_() for k, x in tensors.items()}
+    state = None if v is None else v.clone().requires_grad_()
+    s, last = op(*[leaves[k] for k in NAMES], constants, state, t)
+    if state is not None:
+        leaves["v"] = state
+    g = torch.randn(t + 1, *last.shape, generator=rng(9), dtype=torch.float64)
+    loss = (use != "state") * (s * g[1:]).sum() + (use != "spikes") * (last * g[0]).sum()
+    return s.detach(), last.detach(), dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+
+
+def test_uninitialised_memory_is_nan_here():
+    assert torch.empty(3).isnan().all()
+    assert torch.empty_like(torch.zeros(2)).isnan().all()
+
+
+@settings(max_examples=100)
+@given(
+    constants=CONSTANTS,
+    t=st.integers(1, 4),
+    b=st.integers(1, 4),
+    space=st.sampled_from([(), (2, 3), (1, 1)]),
+    static=st.booleans(),
+    state=st.booleans(),
+    use=st.sampled_from(["spikes", "state", "both"]),
+    seed=st.integers(0, 10**6),
+)
+def test_equals_the_reference_in_value_and_every_gradient(constants, t, b, space, static, state, use, seed):
+    tensors = inputs(1 if static else t, b, space=space, seed=seed)
+    v = torch.randn(b, 5, *space, generator=rng(seed + 3), dtype=torch.float64) if state else None
+    ours, reference = (run(op, tensors, constants, v, t, use) for op in (EF.population, EF.population_reference))
+    assert torch.equal(ours[0], reference[0])
+    agree(ours[1], reference[1], 1e-12)
+    for name, grad in reference[2].items():
+        agree(ours[2][name], grad, 1e-12)
+
+
+@pytest.mark.parametrize("piece", [1, 70, 1 << 16])
+def test_the_pieces_of_the_batch_do_not_show(piece, monkeypatch):
+    monkeypatch.setattr(sys.modules["eisnn.functional.lif"], "PIECE", piece)
+    tensors, v = inputs(b=7), torch.randn(7, 5, 3, 2, generator=rng(3), dtype=torch.float64)
+    ours = run(EF.population, tensors, LIFConstants(), v, 3)
+    reference = run(EF.population_reference, tensors, LIFConstants(), v, 3)
+    assert torch.equal(ours[0], reference[0])
+    for name, grad in reference[2].items():
+        agree(ours[2][name], grad, 1e-12)
+
+
+@given(constants=CONSTANTS, seed=st.integers(0, 10**6))
+def test_a_static_input_equals_the_repeated_one(constants, seed):
+    tensors = inputs(1, seed=seed)
+    repeated = {k: x.repeat(4, *(1,) * (x.ndim - 1)) if x.ndim > 1 else x for k, x in tensors.items()}
+    one, many = run(EF.population, tensors, constants, None, 4), run(EF.population, repeated, constants, None, 4)
+    assert torch.equal(one[0], many[0])
+    assert torch.equal(one[1], many[1])
+    for name in NAMES:
+        expected = many[2][name].sum(0, keepdim=True) if name in ("balanced", "i_div") else many[2][name]
+        agree(one[2][name], expected, 1e-12)
+
+
+@given(constants=CONSTANTS, seed=st.integers(0, 10**6))
+def test_two_calls_with_the_state_passed_on_equal_one(constants, seed):
+    x = inputs(6, seed=seed)
+    leaves = [x[k].requires_grad_() for k in NAMES]
+    whole, last = EF.population(*leaves, constants)
+    balanced, i_div, gain_e, bias = leaves
+    first, v = EF.population(balanced[:2], i_div[:2], gain_e, bias, constants)
+    second, end = EF.population(balanced[2:], i_div[2:], gain_e, bias, constants, v)
+    parts = torch.cat([first, second])
+    assert torch.equal(parts, whole)
+    agree(end, last, 1e-13)
+    upstream = torch.randn(whole.shape, generator=rng(1), dtype=torch.float64)
+    for ours, expected in zip(*(torch.autograd.grad(s, leaves, upstream) for s in (parts, whole)), strict=True):
+        agree(ours, expected, 1e-12)
+
+
+@pytest.mark.parametrize("op", [EF.population, EF.population_reference])
+def test_a_silent_sample_integrates_its_bias_alone(op):
+    tensors = inputs(3, 2)
+    for k in ("balanced", "i_div"):
+        tensors[k][:, 1] = 0
+    s, _, grads = run(op, tensors, LIFConstants(), None, 3)
+    bias = tensors["bias"].view(5, 1, 1).expand(3, 1, 5, 3, 2)
+    assert torch.equal(s[:, 1:], EF.lif(bias.contiguous(), LIFConstants())[0])
+    assert (grads["balanced"][:, 1] == 0).all()
+    assert (grads["i_div"][:, 1] == 0).all()
+    assert all(g.isfinite().all() for g in grads.values())
+
+
+def test_a_sample_never_depends_on_the_others():
+    tensors = inputs(3, 4)
+    s, last, _ = run(EF.population, tensors, LIFConstants(), None, 3)
+    alone = {k: x[:, 2:3] if x.ndim > 1 else x for k, x in tensors.items()}
+    one, one_last, _ = run(EF.population, alone, LIFConstants(), None, 3)
+    assert torch.equal(one, s[:, 2:3])
+    assert torch.equal(one_last, last[2:3])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_low_precision_currents_are_divided_and_integrated_in_float32(dtype):
+    tensors = inputs(4, dtype=dtype)
+    s, last, grads = run(EF.population, tensors, LIFConstants(), None, 4)
+    wide = {k: x.float() for k, x in tensors.items()}
+    s32, last32, grads32 = run(EF.population, wide, LIFConstants(), None, 4)
+    assert (s.dtype, last.dtype) == (dtype, torch.float32)
+    assert torch.equal(s.float(), s32)
+    agree(last, last32, 1e-6)
+    for name in NAMES:
+        assert grads[name].dtype == dtype
+        agree(grads[name], grads32[name], 2 * torch.finfo(dtype).eps + 1e-6)
+
+
+def test_any_memory_format():
+    tensors = inputs(3, 4)
+    last = {
+        k: x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (3, 4)) if x.ndim > 1 else x
+        for k, x in tensors.items()
+    }
+    one, two = (run(EF.population, x, LIFConstants(), None, 3) for x in (tensors, last))
+    assert torch.equal(one[0], two[0])
+    for name in NAMES:
+        agree(two[2][name], one[2][name], 1e-13)
+
+
+def test_a_kept_graph_gives_the_same_gradients_again():
+    leaves = [x.requires_grad_() for x in inputs().values()]
+    s, _ = EF.population(*leaves, LIFConstants())
+    upstream = torch.randn(s.shape, generator=rng(1), dtype=torch.float64)
+    for first, second in zip(
+        *(torch.autograd.grad(s, leaves, upstream, retain_graph=True) for _ in range(2)), strict=True
+    ):
+        assert torch.equal(first, second)
+
+
+def test_no_input_is_changed():
+    tensors, v = inputs(3, 4), torch.randn(4, 5, 3, 2, generator=rng(3), dtype=torch.float64)
+    leaves = {k: x.clone().requires_grad_() for k, x in tensors.items()}
+    state = v.clone()
+    EF.population(*leaves.values(), LIFConstants(), state)[0].sum().backward()
+    assert torch.equal(state, v)
+    for k, x in tensors.items():
+        assert torch.equal(leaves[k], x)

@@ -1,0 +1,444 @@
+"""Checkpoints and resuming: whatever ends a run, and wherever, it continues as if nothing had happened."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from train_runs import (
+    Killed,
+    assert_same_checkpoint,
+    assert_same_run,
+    count_writes,
+    interrupt_at,
+    records,
+    tiny,
+    write_images,
+)
+
+import eisnn
+from eisnn.train import CheckpointError, Interrupted, Result, Run, RunError, engine, evaluate, evaluation, fit, resume
+from eisnn.train import checkpoint as ckpt
+from eisnn.train.checkpoint import load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EISNN_DATA", str(tmp_path_factory.getbasetemp() / "eisnn-data"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    run = tmp_path_factory.mktemp("runs") / "undisturbed"
+    return run, fit(tiny(images), run, quiet=True)
+
+
+@pytest.fixture
+def finished(undisturbed: tuple[Path, Result], tmp_path: Path) -> Path:
+    """A copy of a finished run that a test may damage."""
+    return Path(shutil.copytree(undisturbed[0], tmp_path / "finished"))
+
+
+def finish(run: Path) -> Result:
+    return resume(run, quiet=True)
+
+
+# Interruption
+
+
+def test_interrupted_at_any_moment_it_continues_bit_for_bit(
+    images: Path, undisturbed: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = set()
+    for query in range(1, 100):
+        run = tmp_path / str(query)
+        with monkeypatch.context() as patch:
+            looked = interrupt_at(patch, query)
+            try:
+                fit(tiny(images), run, quiet=True)
+            except Interrupted as stop:
+                assert str(stop) == f"stopped; continue with: eisnn resume {run}"  # noqa: PT017 - the loop must end
+            else:
+                assert looked() < query
+                break
+        progress = load_checkpoint(Run(run).last)[1]["progress"]
+        places.add((progress["epoch"], progress["step"]))
+        result = finish(run)
+        assert_same_run(undisturbed[0], run)
+        assert result.accuracy == undisturbed[1].accuracy
+        assert (result.best_accuracy, result.best_epoch) == (undisturbed[1].best_accuracy, undisturbed[1].best_epoch)
+    # every step of both epochs, the two evaluations (step 5) and the end of the first epoch
+    assert places == {(0, k) for k in range(1, 6)} | {(1, k) for k in range(6)}
+    assert query == 1 + 2 * (5 + 2) + 1
+
+
+@pytest.mark.parametrize("changes", [{}, {"circuit": "bn", "channels_last": True}, {"momentum": 0.0}], ids=str)
+def test_interrupted_again_and_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    config = tiny(images, **changes)
+    fit(config, tmp_path / "whole", quiet=True)
+    run, sessions = tmp_path / "pieces", 1
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        with pytest.raises(Interrupted):
+            fit(config, run, quiet=True)
+        while sessions < 20:
+            interrupt_at(patch, 1 + sessions % 3)
+            sessions += 1
+            try:
+                finish(run)
+            except Interrupted:
+                continue
+            break
+    assert sessions > 4
+    assert_same_run(tmp_path / "whole", run)
+
+
+# Killing
+
+
+def half(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("checkpoint_seconds", [0, 1e6])
+def test_killed_at_any_moment_it_continues_bit_for_bit(
+    images: Path,
+    undisturbed: tuple[Path, Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    checkpoint_seconds: float,
+) -> None:
+    """Before each fsync and rename of a whole run: these are all the moments at which its folder changes.
+
+    Killed at an fsync, the file being written is left half there, as after a power failure.
+    """
+    config = tiny(images, checkpoint_seconds=checkpoint_seconds)
+    before_config = before_checkpoint = temporary = lost_lines = 0
+    # With a checkpoint at every step the same kinds of moments come again and again: some of the later ones will do.
+    moments = [*range(1, 13), *range(13, 52, 4)] if checkpoint_seconds == 0 else range(1, 1000)
+    for moment in moments:
+        run = Run(tmp_path / str(moment))
+
+        def kill(n: int, kind: str, moment: int = moment, run: Run = run) -> None:
+            if n != moment:
+                return
+            written = list(run.folder.glob(".*.tmp"))
+            if kind == "fsync" and written:
+                half(written[0])
+            elif kind == "fsync" and run.metrics_file.exists():
+                size = load_checkpoint(run.last)[1]["progress"]["log_size"]
+                if run.log_size() > size:
+                    os.truncate(run.metrics_file, run.log_size() - 7)
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            writes = count_writes(patch, kill)
+            try:
+                fit(config, run.folder, quiet=True)
+            except Killed:
+                pass
+            else:
+                assert writes() == moment - 1
+                break
+        temporary += bool(list(run.folder.glob(".*.tmp")))
+        if not run.config_file.exists():
+            before_config += 1
+            with pytest.raises(RunError, match="holds no run"):
+                finish(run.folder)
+            fit(config, run.folder, quiet=True)
+        else:
+            before_checkpoint += not run.last.exists()
+            if run.last.exists():
+                lost_lines += run.log_size() > load_checkpoint(run.last)[1]["progress"]["log_size"]
+                evaluate(run.folder)  # what is there is whole
+                run.metrics()
+            finish(run.folder)
+        assert_same_run(undisturbed[0], run.folder)
+    assert before_config >= 2
+    assert before_checkpoint >= 2
+    assert temporary >= 4
+    assert lost_lines >= 2
+
+
+@pytest.mark.parametrize("what", ["step", "evaluation"])
+def test_killed_in_the_middle_of_the_work(
+    images: Path, undisturbed: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Between checkpoints; the resumed session is killed as well."""
+    module = {"step": engine, "evaluation": evaluation}[what]
+    run = tmp_path / "run"
+    start: Callable[[], Any] = lambda: fit(tiny(images, checkpoint_seconds=0), run, quiet=True)  # noqa: E731
+    loss = module.cross_entropy
+    for life in (3, 1, 1, 2):
+        calls = 0
+
+        def dies(*args: torch.Tensor, life: int = life) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            if calls == life:
+                raise Killed
+            return loss(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "cross_entropy", dies)
+            with pytest.raises(Killed):
+                start()
+        start = lambda: finish(run)  # noqa: E731
+    finish(run)
+    assert_same_run(undisturbed[0], run)
+
+
+def test_killed_before_the_first_checkpoint_it_starts_over(
+    images: Path, undisturbed: tuple[Path, Result], tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run")
+    run.create(tiny(images))
+    (run.folder / ".last.safetensors.tmp").write_bytes(b"half of a checkpoint")
+    run.metrics_file.write_text("lines of which no checkpoint knows")
+    finish(run.folder)
+    assert_same_run(undisturbed[0], run.folder)
+
+
+def test_what_was_written_after_the_checkpoint_is_dropped_and_written_again(
+    images: Path, undisturbed: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        with pytest.raises(Interrupted):
+            fit(tiny(images), run.folder, quiet=True)
+    kept = run.metrics_file.read_bytes()
+    with open(run.metrics_file, "ab") as file:
+        file.write(b'{"kind": "steps", "epoch": 1, "step": 4, "loss": 0}\n{"kind": "epoch", "epo')
+    (run.folder / ".last.safetensors.tmp").write_bytes(b"half")
+    shutil.copy(undisturbed[0] / "best.safetensors", run.best)  # ahead of last.safetensors
+    assert len(run.metrics("steps")) == 2  # readable in the meantime, without the half line
+    assert run.metrics("epoch") == []
+    finish(run.folder)
+    assert run.metrics_file.read_bytes().startswith(kept)
+    assert_same_run(undisturbed[0], run.folder)
+
+
+def test_a_log_that_lost_lines_is_an_error(finished: Path) -> None:
+    half(finished / "metrics.jsonl")
+    with pytest.raises(RunError, match=r"metrics\.jsonl is shorter than its checkpoint says"):
+        finish(finished)
+
+
+def test_resuming_a_finished_run_changes_nothing(undisturbed: tuple[Path, Result], finished: Path) -> None:
+    before = {file.name: file.read_bytes() for file in finished.iterdir()}
+    result = finish(finished)
+    _, whole = undisturbed
+    assert (result.accuracy, result.best_accuracy, result.best_epoch) == (
+        whole.accuracy,
+        whole.best_accuracy,
+        whole.best_epoch,
+    )
+    assert {file.name: file.read_bytes() for file in finished.iterdir()} == before
+
+
+def test_the_random_state_is_restored(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the package draws from torch's global generator while it trains, but a layer of a user's may."""
+    loss = engine.cross_entropy
+    drawn: list[float] = []
+
+    def noisy(*args: torch.Tensor) -> torch.Tensor:
+        drawn.append(float(torch.rand(())))
+        return loss(*args) * (1 + drawn[-1])
+
+    monkeypatch.setattr(engine, "cross_entropy", noisy)
+    fit(tiny(images), tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 9)
+        with pytest.raises(Interrupted):
+            fit(tiny(images), tmp_path / "pieces", quiet=True)
+    torch.manual_seed(99)
+    finish(tmp_path / "pieces")
+    assert len(drawn) == 20
+    assert drawn[10:] == drawn[:10]
+    assert_same_run(tmp_path / "whole", tmp_path / "pieces")
+
+
+# Files that are missing, damaged, or of something else
+
+
+def test_a_missing_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"nowhere holds no run: there is no config\.json in it"):
+        finish(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("size", [0, 5, 1000, -1])
+def test_a_truncated_checkpoint_is_named(finished: Path, size: int) -> None:
+    file = finished / "last.safetensors"
+    os.truncate(file, size if size >= 0 else file.stat().st_size - 1)
+    for use in (finish, evaluate):
+        with pytest.raises(CheckpointError, match=r"last\.safetensors is not a readable safetensors checkpoint"):
+            use(finished)
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+    garbage, foreign, broken = (tmp_path / name for name in ("garbage", "foreign", "broken"))
+    garbage.write_bytes(os.urandom(2000))
+    save_file({"weight": torch.zeros(2)}, foreign)
+    save_file({"weight": torch.zeros(2)}, broken, {"eisnn": '{"config": '})
+    for file, reason in ((garbage, "not a readable"), (foreign, "no eisnn checkpoint"), (broken, "is no JSON")):
+        with pytest.raises(CheckpointError, match=f"{file.name}.*{reason}"):
+            evaluate(file)
+
+
+def rewrite(file: Path, change: Callable[[dict[str, torch.Tensor], dict[str, Any]], None]) -> None:
+    tensors, metadata = load_checkpoint(file)
+    change(tensors, metadata)
+    save_file(tensors, file, {"eisnn": json.dumps(metadata)})
+
+
+def test_a_checkpoint_without_a_valid_configuration_is_named(finished: Path) -> None:
+    rewrite(finished / "last.safetensors", lambda _, metadata: metadata["config"].update(model="vgg7"))
+    with pytest.raises(CheckpointError, match=r"(?s)last\.safetensors holds no valid configuration.*vgg7"):
+        evaluate(finished)
+    rewrite(finished / "best.safetensors", lambda _, metadata: metadata.pop("config"))
+    with pytest.raises(CheckpointError, match=r"best\.safetensors holds no valid configuration"):
+        evaluate(finished / "best.safetensors")
+
+
+@pytest.mark.parametrize("value", [-1e-6, float("nan")])
+@pytest.mark.parametrize("name", ["model.layers.0.weight_ei", "model.layers.1.gain_i", "model.readout.weight_ee"])
+def test_weights_that_break_dales_law_are_not_loaded(finished: Path, name: str, value: float) -> None:
+    def change(tensors: dict[str, torch.Tensor], _: dict[str, Any]) -> None:
+        tensors[name].view(-1)[1] = value
+
+    rewrite(finished / "last.safetensors", change)
+    for use in (finish, evaluate):
+        with pytest.raises(
+            CheckpointError, match=rf"(?s)last\.safetensors does not fit.*{name[6:]} violates Dale's law: 1 "
+        ):
+            use(finished)
+
+
+def test_a_checkpoint_of_another_model_is_named(images: Path, finished: Path, tmp_path: Path) -> None:
+    for other in ({"width": 0.5}, {"circuit": "bn"}, {"model": "mlp"}):
+        run = Run(tmp_path / str(other))
+        run.create(tiny(images, **other))
+        shutil.copy(finished / "last.safetensors", run.last)
+        with pytest.raises(CheckpointError, match=r"(?s)last\.safetensors does not fit the model"):
+            finish(run.folder)
+
+
+def test_weights_alone_cannot_be_continued(finished: Path) -> None:
+    shutil.copy(finished / "best.safetensors", finished / "last.safetensors")
+    with pytest.raises(CheckpointError, match=r"last\.safetensors holds weights only"):
+        finish(finished)
+
+
+def test_a_tensor_is_missing(finished: Path) -> None:
+    rewrite(finished / "last.safetensors", lambda tensors, _: tensors.__delitem__("model.layers.1.bias"))
+    with pytest.raises(CheckpointError, match=r"(?s)does not fit the model.*layers\.1\.bias"):
+        finish(finished)
+
+
+# The format
+
+
+def test_a_checkpoint_is_plain_safetensors_with_its_configuration(images: Path, finished: Path) -> None:
+    tensors, metadata = load_checkpoint(finished / "last.safetensors")
+    assert load_file(finished / "last.safetensors").keys() == tensors.keys()
+    assert metadata["config"] == tiny(images).model_dump(mode="json")
+    assert metadata["versions"] == {"eisnn": eisnn.__version__, "torch": torch.__version__}
+    parameters = [name for name in tensors if name.startswith("model.") and not name.endswith("initialized")]
+    momentum = [name for name in tensors if name.startswith("optimizer.")]
+    assert len(parameters) == len(momentum) == 3 * 6 + 3
+    assert tensors["rng"].shape[0] == 1
+
+
+def test_writing_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old file is there whole until the new one is on the disk, whole."""
+    file = tmp_path / "file"
+    ckpt.write_atomically(file, b"old")
+    events = []
+
+    def look(_: int, kind: str) -> None:
+        events.append((kind, file.read_bytes(), sorted(f.name for f in tmp_path.iterdir())))
+
+    count_writes(monkeypatch, look)
+    ckpt.write_atomically(file, b"new")
+    both = [".file.tmp", "file"]
+    assert events == [("fsync", b"old", both), ("rename", b"old", both), ("fsync", b"new", ["file"])]
+
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "SGD": lambda p: torch.optim.SGD(p, 0.1),
+    "SGD, momentum": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True),
+    "Adam": lambda p: torch.optim.Adam(p, 0.1, amsgrad=True),
+    "AdamW": lambda p: torch.optim.AdamW(p, 0.1),
+    "NAdam": lambda p: torch.optim.NAdam(p, 0.1),
+    "RAdam": lambda p: torch.optim.RAdam(p, 0.1),
+    "Adamax": lambda p: torch.optim.Adamax(p, 0.1),
+    "Adagrad": lambda p: torch.optim.Adagrad(p, 0.1),
+    "Adadelta": lambda p: torch.optim.Adadelta(p, 0.1),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, 0.1, momentum=0.5, centered=True),
+    "Rprop": lambda p: torch.optim.Rprop(p, 0.1),
+    "ASGD": lambda p: torch.optim.ASGD(p, 0.1),
+    "Adafactor": lambda p: torch.optim.Adafactor(p, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_state_of_any_optimizer_survives(name: str, tmp_path: Path) -> None:
+    def build() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+        groups = [{"params": model[0].parameters(), "lr": 0.01}, {"params": model[1].parameters()}]
+        return model, OPTIMIZERS[name](groups)
+
+    def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            x = torch.rand(5, 4, generator=torch.Generator().manual_seed(step))
+            model(x).pow(2).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    model, optimizer = build()
+    train(model, optimizer, range(4))
+    tensors, numbers = ckpt.optimizer_tensors(optimizer)
+    ckpt.save_checkpoint(tmp_path / "file", tensors | ckpt.model_tensors(model), {"optimizer": numbers})
+    train(model, optimizer, range(4, 8))
+
+    other, fresh = build()
+    tensors, metadata = load_checkpoint(tmp_path / "file")
+    ckpt.load_model(other, tensors, tmp_path / "file")
+    ckpt.load_optimizer(fresh, tensors, metadata["optimizer"])
+    train(other, fresh, range(4, 8))
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_comparing_runs_sees_one_bit(finished: Path, undisturbed: tuple[Path, Result]) -> None:
+    """The comparison that the tests above rest on can fail."""
+    assert_same_run(undisturbed[0], finished)
+    for name in ("model.layers.0.weight_ee", "optimizer.3.momentum_buffer", "rng", "meter.epoch"):
+        damaged = finished / "damaged"
+        shutil.copy(finished / "last.safetensors", damaged)
+
+        def flip(tensors: dict[str, torch.Tensor], _: dict[str, Any], name: str = name) -> None:
+            tensors[name].view(torch.uint8).view(-1)[0] ^= 1
+
+        rewrite(damaged, flip)
+        with pytest.raises(AssertionError, match=name):
+            assert_same_checkpoint(finished / "last.safetensors", damaged)
+        damaged.unlink()
+    lines = (finished / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (finished / "metrics.jsonl").write_text("".join(lines[:-1]))
+    assert records(finished) != records(undisturbed[0])

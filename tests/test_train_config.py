@@ -1,0 +1,177 @@
+"""The configuration of a run: published values, validation, JSON, and the learning rate."""
+
+import json
+import re
+from math import cos, inf, pi
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from eisnn.data import Augmentation
+from eisnn.train import RunError, TrainConfig, recipe, recipes
+from eisnn.train.optim import learning_rate, make_optimizer
+from eisnn.train.run import Run
+
+# METHOD 6, retyped by hand: peak rate, start of the warm-up, its epochs.
+PUBLISHED = {
+    "cifar10-vgg8": (0.002, 1e-7, 10),
+    "cifar10-vgg11": (0.002, 1e-7, 10),
+    "cifar10-vgg16": (0.001, 1e-7, 30),
+    "cifar10-vgg19": (0.001, 1e-7, 30),
+    "cifar10-resnet18": (0.001, 1e-7, 30),
+    "cifar100-vgg16": (0.001, 1e-7, 30),
+    "cifar100-vgg19": (0.001, 1e-7, 30),
+    "tiny-imagenet-resnet18": (0.003, 0.001, 10),
+}
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_is_exact_in_json(name: str) -> None:
+    config = recipe(name)
+    again = TrainConfig.model_validate_json(config.model_dump_json())
+    assert again == config
+    assert TrainConfig(**json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+
+def test_awkward_floats_survive_json() -> None:
+    config = TrainConfig(lr=0.1 + 0.2, lr_start=5e-324, warmup_epochs=1 / 3, checkpoint_seconds=1e300)
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_values(name: str) -> None:
+    config = recipe(name)
+    dataset, model = name.rsplit("-", 1)
+    assert (config.dataset, config.model, config.circuit, config.width) == (dataset, model, "ei", 1.0)
+    assert (config.lr, config.lr_start, config.warmup_epochs) == PUBLISHED[name]
+    assert (config.epochs, config.batch_size, config.time_steps) == (300, 128, 4)
+    assert (config.momentum, config.weight_decay, config.tau, config.image_size) == (0.9, 5e-4, 2.0, 32)
+    assert config.hold_out == 0  # the published evaluation split
+    augmentation = config.augmentation
+    assert augmentation.flip
+    assert augmentation.cutout == "square"
+    if dataset == "tiny-imagenet":
+        assert augmentation.resized_crop == (0.08, 1.0)
+        assert augmentation.color_jitter == (0.4, 0.4, 0.4, 0.1)
+        assert augmentation.crop_padding == 0
+    else:
+        assert augmentation.crop_padding == 4
+        assert augmentation.resized_crop is None
+
+
+@pytest.mark.parametrize("name", [name for name in recipes() if not name.endswith("-bn")])
+def test_the_twin_differs_in_circuit_rate_and_decay_only(name: str) -> None:
+    changed = {"circuit": "bn", "lr": 0.1, "weight_decay": 1e-4}
+    assert recipe(f"{name}-bn").model_dump() == recipe(name).model_dump() | changed
+
+
+def test_the_static_image_recipes_are_all_there() -> None:
+    assert {n for n in recipes() if n.startswith(("cifar", "tiny")) and not n.endswith("-bn")} == set(PUBLISHED)
+
+
+def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown recipe 'cifar10-vgg7'; known: cifar10-vgg8, "):
+        recipe("cifar10-vgg7")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "right"),
+    [
+        ("model", "vgg7", "known: .*vgg8"),
+        ("circuit", "dann", "known: bn, ei"),
+        ("surrogate", "step", "known: .*sigmoid"),
+        ("dataset", "mnist", "known: .*cifar10"),
+        ("lr", -0.1, "greater than 0"),
+        ("lr", 0, "greater than 0"),
+        ("lr", inf, "finite"),
+        ("lr", float("nan"), "greater than 0|finite"),
+        ("lr", "fast", "valid number"),
+        ("lr_start", -1e-7, "greater than or equal to 0"),
+        ("weight_decay", -1, "greater than or equal to 0"),
+        ("momentum", 1.0, "less than 1"),
+        ("epochs", 0, "greater than or equal to 1"),
+        ("batch_size", 0, "greater than or equal to 1"),
+        ("batch_size", 12.5, "valid integer"),
+        ("time_steps", 0, "greater than or equal to 1"),
+        ("tau", 0.5, "greater than or equal to 1"),
+        ("width", 0, "greater than 0"),
+        ("hold_out", 1.0, "less than 1"),
+        ("seed", -1, "greater than or equal to 0"),
+        ("precision", "16", "'32', 'bf16' or '64'"),
+        ("accelerator", "tpu", "'auto', 'cpu' or 'cuda'"),
+        ("devices", 0, "greater than or equal to 1"),
+        ("checkpoint_seconds", -1, "greater than or equal to 0"),
+        ("warmup_epochs", 301, "more than epochs = 300"),
+        ("learning_rate", 0.1, "Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_field_and_what_would_be_right(field: str, value: object, right: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TrainConfig(**{field: value})  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert field in message
+    assert str(value) in message
+    assert re.search(right, message), message
+
+
+def test_a_batch_must_hold_an_image_for_each_process() -> None:
+    with pytest.raises(ValidationError, match="batch_size is 3, less than one image for each of 4 processes"):
+        TrainConfig(batch_size=3, devices=2, num_nodes=2)
+
+
+def test_a_nested_field_is_checked() -> None:
+    with pytest.raises(ValidationError, match="cutout_size"):
+        TrainConfig(augmentation={"cutout_size": 0})  # type: ignore[arg-type]
+
+
+def test_a_configuration_cannot_be_changed_behind_its_validation() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe("demo").lr = -1  # type: ignore[misc]
+
+
+def test_a_damaged_configuration_file_is_named(tmp_path) -> None:
+    run = Run(tmp_path / "run")
+    run.create(TrainConfig(augmentation=Augmentation(flip=True)))
+    assert run.config() == TrainConfig(augmentation=Augmentation(flip=True))
+    run.config_file.write_text(run.config_file.read_text()[:100])
+    with pytest.raises(RunError, match=r"run.config\.json is not a valid configuration"):
+        run.config()
+
+
+def test_the_learning_rate_warms_up_by_iteration_and_falls_along_a_cosine() -> None:
+    config = TrainConfig(epochs=10, lr=0.4, lr_start=0.1, warmup_epochs=2.5)
+    steps = 4  # an epoch: 10 of warm-up, 30 of cosine
+    rates = [learning_rate(step, steps, config) for step in range(40)]
+    assert rates[:11] == pytest.approx([0.1 + 0.03 * k for k in range(11)], rel=1e-14)
+    assert rates[10:] == pytest.approx([0.2 * (1 + cos(pi * k / 30)) for k in range(30)], rel=1e-14)
+    assert max(rates) == rates[10] == 0.4
+    assert learning_rate(40, steps, config) == 0
+    assert len(set(rates[10:])) == 30  # a new rate at every iteration
+
+
+def test_the_published_warm_up_starts_at_1e_7() -> None:
+    config = recipe("cifar10-vgg8")
+    assert learning_rate(0, 391, config) == 1e-7
+    assert learning_rate(3910, 391, config) == 0.002
+    assert learning_rate(300 * 391 - 1, 391, config) < 1e-9
+
+
+def test_no_warm_up_starts_at_the_peak() -> None:
+    assert learning_rate(0, 10, TrainConfig(epochs=1, lr=0.3, warmup_epochs=0)) == 0.3
+
+
+def test_the_whole_run_can_be_warm_up() -> None:
+    config = TrainConfig(epochs=1, lr=1.0, lr_start=0, warmup_epochs=1)
+    assert [learning_rate(step, 4, config) for step in range(4)] == [0, 0.25, 0.5, 0.75]
+
+
+def test_weight_decay_is_on_all_parameters() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    optimizer = make_optimizer(model, TrainConfig(lr=0.5, weight_decay=0.25, momentum=0.8))
+    assert isinstance(optimizer, torch.optim.SGD)
+    (group,) = optimizer.param_groups
+    assert len(group["params"]) == 4
+    assert (group["lr"], group["weight_decay"], group["momentum"]) == (0.5, 0.25, 0.8)
+    assert (group["nesterov"], group["dampening"]) == (False, 0)

@@ -1,0 +1,256 @@
+"""Two CPU processes (gloo) do what one process does, and stop together.
+
+One script does everything in two processes, which Lightning Fabric starts; the tests look at what it left. Each part
+writes what its process saw to `NAME-RANK`.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from train_runs import keep_first_checkpoints, records, tiny, write_images
+
+from eisnn.train import Run, evaluate, fit
+from eisnn.train.checkpoint import load_checkpoint
+
+SCRIPT = '''
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from train_runs import interrupt_at, keep_first_checkpoints, tiny
+
+from eisnn.train import Diverged, Interrupted, RunError, engine, fit, resume
+
+images, out = map(Path, sys.argv[1:])
+config = tiny(images, devices=2, precision="64", checkpoint_seconds=0)
+
+
+def report(name, act):
+    try:
+        what = str(act())
+    except (Diverged, Interrupted, RunError) as error:
+        what = f"{type(error).__name__}: {error}"
+    (out / f"{name}-{os.environ['LOCAL_RANK']}").write_text(what)
+
+
+with pytest.MonkeyPatch.context() as patch:
+    keep_first_checkpoints(patch)
+    report("plain", lambda: fit(config, out / "plain", quiet=True).accuracy)
+second = os.environ["LOCAL_RANK"] == "1"
+
+report("exists", lambda: fit(config, out / "plain", quiet=True))
+
+with pytest.MonkeyPatch.context() as patch:  # somebody else claims the folder a moment later
+    load = engine.load_data
+
+    def load_and_lose(config):
+        dataset = load(config)
+        (out / "taken").mkdir(exist_ok=True)
+        (out / "taken" / "config.json").write_text("theirs")
+        return dataset
+
+    patch.setattr(engine, "load_data", load_and_lose)
+    patch.setattr(engine.Run, "require_free", lambda self, check=engine.Run.require_free, seen=[]: (
+        check(self) if seen else seen.append(1)
+    ))
+    report("taken", lambda: fit(config, out / "taken", quiet=True))
+
+with pytest.MonkeyPatch.context() as patch:
+    interrupt_at(patch, 8 if second else 1000)  # only the second process hears of it, in the second epoch's evaluation
+    report("interrupted", lambda: fit(config, out / "pieces", quiet=True))
+report("resumed", lambda: resume(out / "pieces", quiet=True).accuracy)
+
+with pytest.MonkeyPatch.context() as patch:
+    loss, steps = engine.cross_entropy, []
+
+    def explode(*args):
+        steps.append(1)
+        return loss(*args) * (torch.nan if second and len(steps) == 7 else 1)
+
+    patch.setattr(engine, "cross_entropy", explode)
+    report("diverged", lambda: fit(config, out / "diverged", quiet=True))
+
+twin = config.model_copy(update={"circuit": "bn", "precision": "32"})
+report("bn", lambda: fit(twin, out / "bn", quiet=True).accuracy)
+'''
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Without traces of an earlier launch, which would make this process one of two."""
+    mine = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT")}
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return mine | {"EISNN_DATA": str(folder), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
+@pytest.fixture(scope="module")
+def together(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with all that two processes left."""
+    out = tmp_path_factory.mktemp("together")
+    (out / "script.py").write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, str(out / "script.py"), str(images), str(out)],
+        env=environment(out),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f"two processes hung:\n{process.communicate()[0]}")
+    assert process.returncode == 0, output
+    return out
+
+
+@pytest.fixture(scope="module")
+def alone(images: Path, together: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("alone") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EISNN_DATA", str(together))
+        keep_first_checkpoints(patch)
+        fit(tiny(images, precision="64", checkpoint_seconds=0), run, quiet=True)
+    return run
+
+
+def said(together: Path, name: str) -> tuple[str, str]:
+    return (together / f"{name}-0").read_text(), (together / f"{name}-1").read_text()
+
+
+def assert_close(one: Path, other: Path, tolerance: float) -> None:
+    (tensors, _), (others, _) = load_checkpoint(one), load_checkpoint(other)
+    compared = 0
+    for name, tensor in tensors.items():
+        if name.startswith(("model.", "optimizer.")) and tensor.is_floating_point():
+            assert tensor.dtype == torch.float64
+            error = (tensor - others[name]).abs().max() / tensor.abs().max().clamp(min=1e-30)
+            assert error < tolerance, name
+            compared += 1
+    assert compared >= 3 * 6 + 3
+
+
+def test_ei_init_is_that_of_the_joint_batch(together: Path, alone: Path) -> None:
+    assert_close(alone / "step-0", together / "plain" / "step-0", 1e-12)
+
+
+def test_one_step_is_that_of_the_joint_batch(together: Path, alone: Path) -> None:
+    assert_close(alone / "step-1", together / "plain" / "step-1", 1e-10)
+    (before, _), (after, _) = load_checkpoint(alone / "step-0"), load_checkpoint(alone / "step-1")
+    assert not torch.equal(before["model.layers.0.weight_ee"], after["model.layers.0.weight_ee"])
+
+
+def test_a_whole_run_is_the_same(together: Path, alone: Path) -> None:
+    """Ten steps with augmentation; the last batch of an epoch is 2 + 1 images."""
+    assert_close(Run(alone).last, Run(together / "plain").last, 1e-10)
+    assert_close(Run(alone).best, Run(together / "plain").best, 1e-10)
+    mine, theirs = records(alone), records(together / "plain")
+    assert len(mine) == len(theirs) == 2 * (3 + 1)
+    for one, two in zip(mine, theirs, strict=True):
+        assert one.keys() == two.keys()
+        for key, value in one.items():  # rates are measured in float32
+            rel = 1e-6 if key.endswith("firing_rate") else 1e-10
+            assert two[key] == (value if isinstance(value, str) else pytest.approx(value, rel=rel, abs=0)), key
+
+
+def test_the_log_is_written_once(together: Path) -> None:
+    epochs = Run(together / "plain").metrics()
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+
+
+def test_both_processes_return_the_result(together: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EISNN_DATA", str(together))
+    accuracy = Run(together / "plain").metrics()[-1]["test_accuracy"]
+    assert said(together, "plain") == (str(accuracy), str(accuracy))
+    assert evaluate(together / "plain")["accuracy"] == accuracy  # in one process
+
+
+def test_an_existing_run_is_an_error_on_both(together: Path) -> None:
+    for message in said(together, "exists"):
+        assert message.startswith("RunError: ")
+        assert "already holds a run" in message
+
+
+def test_a_run_that_appears_meanwhile_is_an_error_on_both(together: Path) -> None:
+    for message in said(together, "taken"):
+        assert message.startswith("RunError: ")
+        assert "already holds a run" in message
+    assert (together / "taken" / "config.json").read_text() == "theirs"
+
+
+def test_both_stop_when_one_is_interrupted_and_continue_bit_for_bit(together: Path) -> None:
+    for message in said(together, "interrupted"):
+        assert message == f"Interrupted: stopped; continue with: eisnn resume {together / 'pieces'}"
+    assert said(together, "resumed") == said(together, "plain")
+    whole, pieces = Run(together / "plain"), Run(together / "pieces")
+    assert records(whole.folder) == records(pieces.folder)
+    for one, other in ((whole.last, pieces.last), (whole.best, pieces.best)):
+        (tensors, _), (others, _) = load_checkpoint(one), load_checkpoint(other)
+        assert tensors.keys() == others.keys()
+        for name in tensors:
+            assert torch.equal(tensors[name], others[name]), name
+    assert load_checkpoint(whole.last)[0]["rng"].shape[0] == 2
+
+
+def test_both_stop_when_one_diverges(together: Path) -> None:
+    for message in said(together, "diverged"):
+        assert message.startswith("Diverged: the loss is not finite at epoch 2, step 2; ")
+    tensors, metadata = load_checkpoint(Run(together / "diverged").last)
+    assert metadata["progress"]["step"] == 1
+    assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+
+
+def test_the_twin_trains_too(together: Path) -> None:
+    one, other = said(together, "bn")
+    assert one == other
+    assert 0 <= float(one) <= 100
+
+
+def test_ctrl_c_in_a_terminal_stops_both_processes(images: Path, tmp_path: Path) -> None:
+    """A terminal sends SIGINT to every process of the group."""
+    run = Run(tmp_path / "run")
+    options = {
+        "--dataset": "folder",
+        "--data-path": str(images),
+        "--devices": "2",
+        "--accelerator": "cpu",
+        "--width": "0.25",
+        "--epochs": "100000",
+        "--run-dir": str(run.folder),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "eisnn.cli", "train", "demo", *(word for pair in options.items() for word in pair)],
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not run.metrics("steps") and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, errors
+    assert errors.count(f"eisnn: stopped; continue with: eisnn resume {run.folder}") == 1, errors
+    assert "Traceback" not in errors
+    progress = load_checkpoint(run.last)[1]["progress"]
+    assert json.loads(run.metrics_file.read_text().splitlines()[-1])["epoch"] >= progress["epoch"]
