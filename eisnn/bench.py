@@ -5,16 +5,17 @@ own faster memory format. `stock` is Conv2d, BatchNorm2d and an LIF written as a
 shows that the twin is not a slow baseline.
 """
 
+import gc
 import json
 import multiprocessing
 import platform
-import resource
 import statistics
-import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,7 +41,14 @@ class Subject:
     """One network in one memory format, ready to be timed."""
 
     def __init__(
-        self, network: str, memory_format: str, model: str, batch_size: int, time_steps: int, precision: str, device: str
+        self,
+        network: str,
+        memory_format: str,
+        model: str,
+        batch_size: int,
+        time_steps: int,
+        precision: str,
+        device: str,
     ) -> None:
         torch.manual_seed(0)
         images = torch.rand(batch_size, 3, 32, 32)
@@ -105,11 +113,39 @@ def _peak_memory(arguments: dict[str, Any], threads: int) -> int:
         for _ in range(3):
             subject.step()
         return torch.cuda.max_memory_allocated() - before
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(3):
-        subject.step()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit
+    with ResidentMemory() as memory:
+        for _ in range(3):
+            subject.step()
+    return memory.growth
+
+
+class ResidentMemory:
+    """Growth of the resident memory of this process inside a `with` block, sampled every millisecond.
+
+    `getrusage` cannot say it: its peak includes what building the network and importing torch needed once.
+    """
+
+    def __enter__(self) -> "ResidentMemory":
+        gc.collect()
+        self._process = psutil.Process()
+        self._before = self._peak = self._process.memory_info().rss
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        return self
+
+    def _sample(self) -> None:
+        while not self._done.wait(0.001):
+            self._peak = max(self._peak, self._process.memory_info().rss)
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    @property
+    def growth(self) -> int:
+        """Bytes by which the peak lay above the beginning."""
+        return self._peak - self._before
 
 
 def bench(
@@ -139,9 +175,15 @@ def bench(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, but torch sees no CUDA device; use --device cpu")
-    common = {"model": model, "batch_size": batch_size, "time_steps": time_steps, "precision": precision, "device": device}
+    common: dict[str, Any] = {
+        "model": model,
+        "batch_size": batch_size,
+        "time_steps": time_steps,
+        "precision": precision,
+        "device": device,
+    }
     subjects = {
-        (network, layout): Subject(network=network, memory_format=layout, **common)  # type: ignore[arg-type]
+        (network, layout): Subject(network=network, memory_format=layout, **common)
         for network in NETWORKS
         for layout in FORMATS
     }

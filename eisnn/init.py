@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 
-from eisnn.nn import EICircuit
+from eisnn.nn import EICircuit, EILayer
 
 
 class InputStatistics(NamedTuple):
@@ -94,8 +94,8 @@ def fill_circuit_(
             if group is not None:
                 distributed.broadcast(weight, group=group, group_src=0)
         circuit.weight_ei.fill_(1 / circuit.n_i)
-        if (gain_i := getattr(circuit, "gain_i", None)) is not None:
-            gain_i.fill_(inhibitory_gain(statistics, d))
+        if isinstance(circuit, EILayer):  # a readout has neither gains nor bias
+            circuit.gain_i.fill_(inhibitory_gain(statistics, d))
             circuit.gain_e.fill_(1)
             circuit.bias.fill_(0)
     circuit.initialized = True
@@ -134,7 +134,10 @@ def ei_init_(
     if firing_probability is not None and not 0 < firing_probability < 1:
         raise ValueError(f"firing_probability must lie between 0 and 1, got {firing_probability}")
     if generator is not None and generator.device.type != "cpu":
-        raise ValueError(f"the generator must live on the CPU, so that any device gives the same weights; it is on {generator.device}")
+        raise ValueError(
+            f"the generator must live on the CPU, so that every device gives the same weights; it is on "
+            f"{generator.device}"
+        )
     circuits = {name or type(m).__name__: m for name, m in model.named_modules() if isinstance(m, EICircuit)}
     todo = {name: m for name, m in circuits.items() if redraw or not m.initialized}
     seen: dict[str, InputStatistics] = {}

@@ -23,7 +23,10 @@ def parameter_map(model: nn.Module, file: dict[str, Tensor], prefix: str = "para
     """Our parameter names to theirs. Theirs are ordered by layer number; a readout carries unused gains and bias."""
     order = ["weight_ee", "weight_ie", "weight_ei", "gain_i", "gain_e", "bias"]
     names = [k.removeprefix(prefix) for k in file if k.startswith(prefix)]
-    kinds = {n: n.replace("conv_ee.weight", "weight_ee").replace("conv_ie.weight", "weight_ie").rsplit(".")[-1] for n in names}
+    kinds = {
+        n: n.replace("conv_ee.weight", "weight_ee").replace("conv_ie.weight", "weight_ie").rsplit(".")[-1]
+        for n in names
+    }
     theirs = sorted(names, key=lambda n: (int(n.split(".")[1]) + (order.index(kinds[n]) < 2), order.index(kinds[n])))
     theirs = [n for n in theirs if not (n.startswith("layers.39.") and kinds[n] != "weight_ei")]
     ours = [n for n, _ in model.named_parameters()]
@@ -45,9 +48,7 @@ def tiny_vgg8(file: dict[str, Tensor]) -> tuple[nn.Module, dict[str, str]]:
 def reference_forward(self, x, time_steps=None, **_):
     """`EILayer.forward` by (9)-(15) as written, with the static input repeated over T."""
     x = x.expand(time_steps, *x.shape[1:])
-    i_ee, i_sub, i_div = EF.ei_currents(
-        x, self.weight_ee, self.weight_ie, self.weight_ei, self.gain_i, self.connection
-    )
+    i_ee, i_sub, i_div = EF.ei_currents(x, self.weight_ee, self.weight_ie, self.weight_ei, self.gain_i, self.connection)
     return EF.population_reference(i_ee - i_sub, i_div, self.gain_e, self.bias, self.neuron.constants)[0]
 
 

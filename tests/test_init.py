@@ -397,11 +397,14 @@ def test_a_generator_elsewhere_is_an_error():
         eisnn.ei_init_(small(), image_batch(), generator=Elsewhere())
 
 
-@pytest.mark.parametrize("value", [-0.5, torch.nan])
-def test_negative_or_nan_images_leave_the_model_as_it_was(value):
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [(-0.5, "1 negative values"), (torch.nan, "1 values that are not finite"), (torch.inf, "1 values that are not")],
+)
+def test_bad_images_are_named_with_the_layer_and_leave_the_model_as_it_was(value, what):
     model, x = small(), image_batch()
     x[2, 1, 3, 3] = value
-    with pytest.raises((ValueError, RuntimeError), match="must be >= 0 and not NaN"):
+    with pytest.raises(ValueError, match=rf"the input of layers\.0 has {what}"):
         eisnn.ei_init_(model, x)
     assert not model.layers[0].initialized
 

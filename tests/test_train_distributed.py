@@ -19,7 +19,7 @@ from train_runs import keep_first_checkpoints, records, tiny, write_images
 from eisnn.train import Run, evaluate, fit
 from eisnn.train.checkpoint import load_checkpoint
 
-SCRIPT = '''
+SCRIPT = """
 import os
 import sys
 from pathlib import Path
@@ -81,7 +81,7 @@ with pytest.MonkeyPatch.context() as patch:
 
 twin = config.model_copy(update={"circuit": "bn", "precision": "32"})
 report("bn", lambda: fit(twin, out / "bn", quiet=True).accuracy)
-'''
+"""
 
 
 @pytest.fixture(scope="module")

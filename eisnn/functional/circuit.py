@@ -1,12 +1,12 @@
 """The E-I circuit, eqs. (9)-(14): as written, and folded (one stacked kernel) to the same function at less cost.
 
-    d, n_E, n_I   fan-in, number of E and I neurons (channels)
-    x             [T, B, C, ...]   input of one layer, >= 0
-    weight_ee     [n_E, d]         W_EE >= 0 (a convolution: [n_E, C, kh, kw])
-    weight_ie     [n_I, d]         W_IE >= 0
-    weight_ei     [n_E, n_I]       W_EI >= 0
-    gain_i        [n_I]            g_I >= 0, strength of divisive inhibition
-    gain_e, bias  [n_E]            g_E >= 0 and b_E
+d, n_E, n_I   fan-in, number of E and I neurons (channels)
+x             [T, B, C, ...]   input of one layer, >= 0
+weight_ee     [n_E, d]         W_EE >= 0 (a convolution: [n_E, C, kh, kw])
+weight_ie     [n_I, d]         W_IE >= 0
+weight_ei     [n_E, n_I]       W_EI >= 0
+gain_i        [n_I]            g_I >= 0, strength of divisive inhibition
+gain_e, bias  [n_E]            g_E >= 0 and b_E
 """
 
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ class Currents(NamedTuple):
 
 
 class FoldedCurrents(NamedTuple):
-    """The two currents that matter: `balanced` = `I_EE - I_sub` (any sign) and `i_div` >= 0, each `[T, B, n_E, ...]`."""
+    """The currents that matter: `balanced` = `I_EE - I_sub` (any sign) and `i_div` >= 0, each `[T, B, n_E, ...]`."""
 
     balanced: Tensor
     i_div: Tensor
@@ -46,7 +46,7 @@ class _ScaleGradient(torch.autograd.Function):
 
 def scale_gradient(weight: Tensor, factor: float) -> Tensor:
     """Identity whose gradient is multiplied by `factor`; E-I Prop scales that of `weight_ei` by `1/d`."""
-    return _ScaleGradient.apply(weight, factor)  # type: ignore[no-untyped-call]
+    return _ScaleGradient.apply(weight, factor)
 
 
 def ei_currents(
@@ -130,9 +130,7 @@ def ei_circuit_folded(
     return integrate(*folded_currents(x, weight_ee, weight_ie, weight_ei, gain_i, connection), gain_e, bias)
 
 
-def ei_readout(
-    x: Tensor, weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, connection: Connection
-) -> Tensor:
+def ei_readout(x: Tensor, weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, connection: Connection) -> Tensor:
     """Readout as written: `W_EE x - W_EI W_IE x`, subtractive inhibition only; `[T, B, d]` -> `[T, B, n_E]`."""
     weight_ei = scale_gradient(weight_ei, 1 / fan_in(weight_ee))
     i_ie = connection.feedforward(x, weight_ie)

@@ -96,7 +96,7 @@ def lif(
     Returns: spikes `[T, B, ...]` in {0, 1} and the potential after the last step `[B, ...]`.
     """
     steps = current.shape[0] if time_steps is None else time_steps
-    return _LIF.apply(current, v, constants, steps)  # type: ignore[no-untyped-call]
+    return _LIF.apply(current, v, constants, steps)
 
 
 def scan_(potentials: Tensor, spikes: Tensor, v: Tensor | None, constants: LIFConstants) -> Tensor:

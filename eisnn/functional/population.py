@@ -16,6 +16,7 @@ from eisnn.functional.connection import per_neuron
 from eisnn.functional.lif import LIFConstants, lif_reference, pieces, scan_, scan_backward_
 from eisnn.functional.stabilize import replace_zeros, smallest_positive
 
+
 def population_reference(
     balanced: Tensor,
     i_div: Tensor,
@@ -52,7 +53,7 @@ def population(
         `[B, n_E, ...]` in at least float32.
     """
     steps = balanced.shape[0] if time_steps is None else time_steps
-    return _Population.apply(balanced, i_div, gain_e, bias, v, constants, steps)  # type: ignore[no-untyped-call]
+    return _Population.apply(balanced, i_div, gain_e, bias, v, constants, steps)
 
 
 def _currents(balanced: Tensor, i_div: Tensor, smallest: Tensor) -> tuple[Tensor, Tensor]:

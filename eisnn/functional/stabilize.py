@@ -48,7 +48,7 @@ def stabilize(i_div: Tensor) -> Tensor:
         i_div: divisive current `[T, B, C, ...]`, >= 0.
     Returns: tensor like `i_div`, > 0.
     """
-    return _StraightThrough.apply(i_div)  # type: ignore[no-untyped-call]
+    return _StraightThrough.apply(i_div)
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -92,4 +92,4 @@ class _Heaviside(torch.autograd.Function):
 
 def heaviside(h: Tensor, surrogate: str = "sigmoid", alpha: float | None = None) -> Tensor:
     """1 where `h >= 0` (at the threshold it fires), else 0; differentiable through `surrogate_derivative`."""
-    return _Heaviside.apply(h, surrogate, alpha)  # type: ignore[no-untyped-call]
+    return _Heaviside.apply(h, surrogate, alpha)

@@ -6,4 +6,15 @@ from eisnn.models.registry import MODELS, create_model, list_models
 from eisnn.models.resnet import SEWBlock, SEWResNet
 from eisnn.models.vgg import PLANS, VGG
 
-__all__ = ["MLP", "MODELS", "PLANS", "VGG", "Carry", "SEWBlock", "SEWResNet", "SpikingNetwork", "create_model", "list_models"]
+__all__ = [
+    "MLP",
+    "MODELS",
+    "PLANS",
+    "VGG",
+    "Carry",
+    "SEWBlock",
+    "SEWResNet",
+    "SpikingNetwork",
+    "create_model",
+    "list_models",
+]

@@ -23,7 +23,9 @@ class Carry:
         try:
             state = None if self._given is None else next(self._given)
         except StopIteration:
-            raise ValueError("state holds fewer entries than the model has layers; pass what this model returned") from None
+            raise ValueError(
+                "state holds fewer entries than the model has layers; pass what this model returned"
+            ) from None
         if state is None and self.collected is None:
             return layer(x, time_steps)
         x, state = layer(x, time_steps, state=state, return_state=True)
@@ -70,10 +72,10 @@ class SpikingNetwork(nn.Module):
         Raises: ValueError for a wrong shape.
         """
         x = self._as_sequence(x)
-        if not torch.compiler.is_compiling():
-            torch._assert_async((x >= 0).all(), "the input of an E-I network must be >= 0 and not NaN")  # type: ignore
         carry = Carry(state, return_state)
         logits = self.readout(self.features(x, carry), self.time_steps)
+        if not torch.compiler.is_compiling():  # last, so that E-I Init comes first and names the layer
+            torch._assert_async((x >= 0).all(), "the input of an E-I network must be >= 0 and not NaN")
         logits = logits if per_step else logits.mean(0)
         return (logits, carry.collected) if return_state else logits
 

@@ -17,9 +17,7 @@ class BNLayer(nn.Module):
         super().__init__()
         self.projection, self.norm, self.neuron = projection, norm, copy_neuron(neuron)
 
-    def forward(
-        self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False
-    ) -> Any:
+    def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
         """As `EILayer.forward`. A static input is projected and normalized once: its T copies have the same
         statistics."""
         check_sequence(x, 5 if isinstance(self.projection, nn.Conv2d) else 3, time_steps, type(self).__name__)
@@ -60,8 +58,6 @@ class BNLinear(BNLayer):
 class LinearReadout(nn.Linear):
     """A plain linear readout with the call of `EIReadout`: `[T, B, in_features]` -> `[T, B, out_features]`."""
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, time_steps: int | None = None, state: None = None, return_state: bool = False
-    ) -> Any:
+    def forward(self, x: Tensor, time_steps: int | None = None, state: None = None, return_state: bool = False) -> Any:
         check_sequence(x, 3, time_steps, type(self).__name__)
         return layer_output(F.linear(x, self.weight, self.bias), None, return_state)

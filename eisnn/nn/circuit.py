@@ -39,7 +39,8 @@ class EICircuit(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, value in [("number of outputs", n_e), ("ei_ratio", ei_ratio), *(("size of an input", n) for n in inputs)]:
+        sizes = [("number of outputs", n_e), ("ei_ratio", ei_ratio), *(("size of an input", n) for n in inputs)]
+        for name, value in sizes:
             if value < 1:
                 raise ValueError(f"{type(self).__name__}: the {name} must be >= 1, got {value}")
         self.n_e, self.n_i, self.connection, self.ei_ratio = n_e, max(1, n_e // ei_ratio), connection, ei_ratio
@@ -75,7 +76,10 @@ class EICircuit(nn.Module):
         for name in self.dale_parameters:
             value = state_dict.get(prefix + name)
             if value is not None and (count := count_violations(value)):
-                errors.append(f"{prefix}{name} violates Dale's law: {count} negative or NaN entries; this layer was left as it was")
+                errors.append(
+                    f"{prefix}{name} violates Dale's law: {count} negative or NaN entries; this layer was left as it "
+                    "was"
+                )
                 return
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
         key = prefix + "initialized"
@@ -113,9 +117,7 @@ class EILayer(EICircuit):
         self.bias = nn.Parameter(torch.zeros(n_e, device=device, dtype=dtype))
         self.neuron = copy_neuron(neuron)
 
-    def forward(
-        self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False
-    ) -> Any:
+    def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
         """Run the circuit over a sequence.
 
         Args:
@@ -127,9 +129,7 @@ class EILayer(EICircuit):
         Raises: RuntimeError before E-I Init; ValueError for a wrong shape.
         """
         self._check_input(x, time_steps)
-        currents = EF.folded_currents(
-            x, self.weight_ee, self.weight_ie, self.weight_ei, self.gain_i, self.connection
-        )
+        currents = EF.folded_currents(x, self.weight_ee, self.weight_ie, self.weight_ei, self.gain_i, self.connection)
         if isinstance(self.neuron, LIF):
             out, state = EF.population(*currents, self.gain_e, self.bias, self.neuron.constants, state, time_steps)
         else:
@@ -197,9 +197,7 @@ class EIReadout(EICircuit):
     ) -> None:
         super().__init__(out_features, (in_features,), EF.Dense(), ei_ratio, device, dtype)
 
-    def forward(
-        self, x: Tensor, time_steps: int | None = None, state: None = None, return_state: bool = False
-    ) -> Any:
+    def forward(self, x: Tensor, time_steps: int | None = None, state: None = None, return_state: bool = False) -> Any:
         """Logits `[T, B, out_features]` of `x` `[T, B, in_features]` (a static `[1, B, ...]` gives `[1, B, ...]`)."""
         self._check_input(x, time_steps)
         logits = EF.ei_readout_folded(x, self.weight_ee, self.weight_ie, self.weight_ei, self.connection)

@@ -1,10 +1,10 @@
 """Checkpoints: one safetensors file each, no pickle, made visible by one atomic rename.
 
-    model.NAME               weights and buffers
-    optimizer.INDEX.KEY      tensors of the optimizer's state
-    rng                      torch's CPU generator of each process [processes, bytes]
-    meter.NAME               running sums
-    metadata "eisnn"         JSON: progress, numbers of the optimizer, the run's configuration, versions
+model.NAME               weights and buffers
+optimizer.INDEX.KEY      tensors of the optimizer's state
+rng                      torch's CPU generator of each process [processes, bytes]
+meter.NAME               running sums
+metadata "eisnn"         JSON: progress, numbers of the optimizer, the run's configuration, versions
 """
 
 import json
