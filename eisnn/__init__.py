@@ -20,7 +20,7 @@ _EXPORTS = {
     "fit": "eisnn.train",
     "list_models": "eisnn.models",
 }
-_SUBMODULES = ("bench", "data", "functional", "init", "models", "nn", "train")
+_SUBMODULES = ("analysis", "bench", "data", "functional", "init", "models", "nn", "train")
 
 __all__ = [*_EXPORTS, *_SUBMODULES]
 

@@ -6,9 +6,7 @@ shows that the twin is not a slow baseline.
 """
 
 import gc
-import json
 import multiprocessing
-import platform
 import statistics
 import threading
 import time
@@ -20,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import eisnn
 from eisnn.functional import LIFConstants, lif_reference
 from eisnn.init import ei_init_
 from eisnn.models import create_model
+from eisnn.provenance import provenance, write_result
 
 NETWORKS = ("ei", "bn", "stock")
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -221,18 +219,15 @@ def bench(
     ei, bn = rows["ei"], rows["bn"]
     numbers = ("step_seconds", "step_cpu_seconds", "forward_seconds", "peak_bytes", "saved_bytes")
     result = {
+        **provenance(),
         **common,
         "repeats": repeats,
-        "threads": torch.get_num_threads(),
-        "machine": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
-        "versions": {"eisnn": eisnn.__version__, "torch": torch.__version__},
         "networks": rows,
         "ei_over_bn": {name: ei[name] / bn[name] for name in numbers},  # type: ignore[operator]
     }
     _show(result)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result, indent=2) + "\n")
+        write_result(output, result)
     return result
 
 
@@ -241,10 +236,13 @@ def _show(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     title = "{model}, batch {batch_size}, T = {time_steps}, {precision}, {device}".format(**result)
-    table = Table("", "step ms", "CPU ms", "forward ms", "peak MiB", "kept for backward MiB", "format", title=title)
+    table = Table("", "step ms", "CPU ms", "forward ms", "peak MiB", "kept MiB", "format", title=title)
     for name, row in result["networks"].items():
         times = [f"{1000 * row[k]:.1f}" for k in ("step_seconds", "step_cpu_seconds", "forward_seconds")]
         memory = [f"{row[k] / 2**20:.0f}" for k in ("peak_bytes", "saved_bytes")]
         table.add_row(name, *times, *memory, row["memory_format"])
     table.add_row("ei / bn", *(f"{ratio:.2f}" for ratio in result["ei_over_bn"].values()), "")
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, 100)  # a pipe has 80
+    console.print(table)
+    console.print("kept: what autograd keeps from the forward pass for the backward pass", highlight=False)

@@ -14,7 +14,6 @@ timing fields), weights, optimizer and random state must equal the undisturbed r
 import argparse
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from typing import Any
 
 import torch
 
-import eisnn
+from eisnn.provenance import provenance, write_result
 from eisnn.train import Run
 from eisnn.train.checkpoint import load_checkpoint
 
@@ -165,15 +164,8 @@ def main() -> int:
                 print(f"run {runs - 1} ended; differences: {found or 'none'}", flush=True)
 
     result = {
-        "command": f"python experiments/kill_resume.py --kills {args.kills} --seed {args.seed} "
-        f"--recipe {args.recipe} --options '{args.options}'",
-        "machine": {
-            "system": platform.system(),
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads_of_a_run": 1,
-        },
-        "versions": {"eisnn": eisnn.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        **provenance(),
+        "threads_of_a_run": 1,
         "undisturbed_run": {
             "seconds": round(duration, 1),
             "startup_seconds": round(startup[0], 1),
@@ -187,8 +179,7 @@ def main() -> int:
         "differences": found,
         "result": "identical" if not found else "different",
     }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(args.output, result)
     print(json.dumps(result, indent=2))
     return 1 if found else 0
 

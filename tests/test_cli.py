@@ -168,7 +168,7 @@ def test_the_run_folder_and_the_report(asked: list, capsys: pytest.CaptureFixtur
         ("--circuit dann", ["circuit is 'dann'", "known: bn, ei"]),
         ("--dataset mnist", ["dataset is 'mnist'", "cifar10-sample"]),
         ("--surrogate step", ["surrogate is 'step'", "sigmoid"]),
-        ("--warmup-epochs 99", ["warmup_epochs is 99.0", "epochs = 8"]),
+        ("--warmup-epochs 99", ["warmup_epochs is 99.0", "epochs = 25"]),
         ("--epochs 0", ["epochs", "greater than or equal to 1", "got 0"]),
         ("--hold-out 1", ["hold_out", "less than 1", "got 1.0"]),
         ("--precision 16", ["--precision", "'16'", "'bf16'"]),
@@ -211,7 +211,7 @@ def test_train_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> 
     for name in {*TrainConfig.model_fields} - {"augmentation"}:
         assert f"--{name.replace('_', '-')}" in text
     assert "--augmentation.cutout" in text
-    assert "Peak learning rate. (default: 0.01)" in text
+    assert "Peak learning rate. (default: 0.003)" in text
 
 
 @pytest.mark.parametrize("command", ["resume", "evaluate"])
@@ -231,6 +231,7 @@ def options(images: Path, folder: Path, **changes: str) -> list[str]:
         "--width": "0.25",
         "--time-steps": "2",
         "--epochs": "2",
+        "--warmup-epochs": "0.5",
         "--accelerator": "cpu",
         "--run-dir": str(folder),
     }

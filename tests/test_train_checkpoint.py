@@ -22,7 +22,7 @@ from train_runs import (
     write_images,
 )
 
-import eisnn
+from eisnn.provenance import versions
 from eisnn.train import CheckpointError, Interrupted, Result, Run, RunError, engine, evaluate, evaluation, fit, resume
 from eisnn.train import checkpoint as ckpt
 from eisnn.train.checkpoint import load_checkpoint
@@ -356,7 +356,8 @@ def test_a_checkpoint_is_plain_safetensors_with_its_configuration(images: Path, 
     tensors, metadata = load_checkpoint(finished / "last.safetensors")
     assert load_file(finished / "last.safetensors").keys() == tensors.keys()
     assert metadata["config"] == tiny(images).model_dump(mode="json")
-    assert metadata["versions"] == {"eisnn": eisnn.__version__, "torch": torch.__version__}
+    assert metadata["versions"] == versions()
+    assert metadata["versions"]["torch"] == torch.__version__
     parameters = [name for name in tensors if name.startswith("model.") and not name.endswith("initialized")]
     momentum = [name for name in tensors if name.startswith("optimizer.")]
     assert len(parameters) == len(momentum) == 3 * 6 + 3

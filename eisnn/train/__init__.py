@@ -1,9 +1,10 @@
 """Training: a typed configuration, the published recipes, and `fit`."""
 
+from eisnn.train.build import initial_model
 from eisnn.train.checkpoint import CheckpointError
 from eisnn.train.config import TrainConfig
 from eisnn.train.engine import Diverged, Interrupted, Result, fit, resume
-from eisnn.train.evaluation import evaluate
+from eisnn.train.evaluation import Trained, evaluate, load_trained
 from eisnn.train.recipes import recipe, recipes
 from eisnn.train.run import Run, RunError
 
@@ -15,8 +16,11 @@ __all__ = [
     "Run",
     "RunError",
     "TrainConfig",
+    "Trained",
     "evaluate",
     "fit",
+    "initial_model",
+    "load_trained",
     "recipe",
     "recipes",
     "resume",

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from eisnn.data import Dataset, load
+from eisnn.data import Dataset, Loader, load
+from eisnn.init import ei_init_
 from eisnn.models import SpikingNetwork, create_model
 from eisnn.nn import LIF
 from eisnn.train.config import TrainConfig
@@ -38,6 +39,34 @@ def build_model(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.double() if config.precision == "64" else model
+
+
+def initialize(model: SpikingNetwork, train: Loader, config: TrainConfig, process_group: Any = None) -> None:
+    """E-I Init of a new run, from the first batch that it will train on; nothing to do without circuits."""
+    first = next(train.epoch(0)).images.to(next(model.parameters()).dtype)
+    ei_init_(model, first, generator=torch.Generator().manual_seed(config.seed), process_group=process_group)
+
+
+def train_loader(config: TrainConfig, dataset: Dataset, **sharing: Any) -> Loader:
+    """Shuffled, augmented batches of the training split; `sharing` says on which device, and with whom."""
+    return Loader(
+        dataset.train,
+        config.batch_size,
+        size=config.image_size,
+        augmentation=config.augmentation,
+        shuffle=True,
+        seed=config.seed,
+        **sharing,
+    )
+
+
+def initial_model(config: TrainConfig) -> SpikingNetwork:
+    """The network of a run as it is before the first step, on the CPU."""
+    dataset = load_data(config)
+    torch.manual_seed(config.seed)
+    model = build_model(config, dataset)
+    initialize(model, train_loader(config, dataset), config)
+    return model
 
 
 def make_fabric(config: TrainConfig) -> "Fabric":

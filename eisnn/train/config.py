@@ -72,7 +72,10 @@ class TrainConfig(BaseModel):
             if getattr(self, field) not in names:
                 raise ValueError(f"{field} is {getattr(self, field)!r}; known: {', '.join(sorted(names))}")
         if self.warmup_epochs > self.epochs:
-            raise ValueError(f"warmup_epochs is {self.warmup_epochs}, more than epochs = {self.epochs}")
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs}, more than epochs = {self.epochs}; for a shorter run give a "
+                "shorter warm-up as well"
+            )
         processes = self.devices * self.num_nodes
         if self.batch_size < processes:
             raise ValueError(f"batch_size is {self.batch_size}, less than one image for each of {processes} processes")

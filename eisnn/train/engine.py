@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-import eisnn
 from eisnn.data import Loader
-from eisnn.init import ei_init_
 from eisnn.models import SpikingNetwork
 from eisnn.nn import dale_violations, enforce_dale
+from eisnn.provenance import versions
 from eisnn.train import checkpoint as ckpt
-from eisnn.train.build import build_model, launch, load_data, make_fabric
+from eisnn.train.build import build_model, initialize, launch, load_data, make_fabric, train_loader
 from eisnn.train.config import TrainConfig
 from eisnn.train.evaluation import RATE_STEPS, evaluate_loader
 from eisnn.train.metrics import FiringRate, Meter, cross_entropy
@@ -88,20 +87,18 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
     dataset = load_data(config)  # before the other processes start: what can fail fails once, and is cached for them
     launch(fabric)
     sharing: dict[str, Any] = {
-        "size": config.image_size, "rank": fabric.global_rank, "world_size": fabric.world_size, "device": fabric.device
-    }  # fmt: skip
-    train = Loader(
-        dataset.train, config.batch_size, augmentation=config.augmentation, shuffle=True, seed=config.seed, **sharing
-    )
-    test = Loader(dataset.test, config.batch_size, **sharing)
+        "rank": fabric.global_rank,
+        "world_size": fabric.world_size,
+        "device": fabric.device,
+    }
+    train = train_loader(config, dataset, **sharing)
+    test = Loader(dataset.test, config.batch_size, size=config.image_size, **sharing)
 
     torch.manual_seed(config.seed)
     bare = build_model(config, dataset).to(fabric.device)
     saved = None if new or not run.last.exists() else ckpt.load_checkpoint(run.last)
     if saved is None:
-        group = torch.distributed.group.WORLD if fabric.world_size > 1 else None
-        first = next(train.epoch(0)).images.to(next(bare.parameters()).dtype)
-        ei_init_(bare, first, generator=torch.Generator().manual_seed(config.seed), process_group=group)
+        initialize(bare, train, config, torch.distributed.group.WORLD if fabric.world_size > 1 else None)
     else:
         ckpt.load_model(bare, saved[0], run.last)
     rates = FiringRate(bare)
@@ -287,10 +284,9 @@ class Loop:
 
     def _write(self, path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         if self.fabric.is_global_zero:
-            versions = {"eisnn": eisnn.__version__, "torch": torch.__version__}
             config = self.config.model_dump(mode="json")
             ckpt.save_checkpoint(
-                path, ckpt.model_tensors(self.bare) | tensors, metadata | {"config": config, "versions": versions}
+                path, ckpt.model_tensors(self.bare) | tensors, metadata | {"config": config, "versions": versions()}
             )
         self.fabric.barrier()
 

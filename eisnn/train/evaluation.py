@@ -1,6 +1,7 @@
 """Accuracy of a model on a split, during training and of a checkpoint afterwards."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from eisnn.data import Loader
+from eisnn.data import Dataset, Loader
+from eisnn.models import SpikingNetwork
 from eisnn.train.build import build_model, load_data, make_fabric
 from eisnn.train.checkpoint import CheckpointError, load_checkpoint, load_model
 from eisnn.train.config import TrainConfig
@@ -40,14 +42,23 @@ def evaluate_loader(
     return meter.read(reduce)
 
 
-def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str | None = None) -> dict[str, Any]:
-    """Evaluate a checkpoint file, or a run folder's last checkpoint, on its evaluation split.
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint, opened: the network with its weights (on the CPU), its configuration, its data and its file."""
+
+    model: SpikingNetwork
+    config: TrainConfig
+    dataset: Dataset
+    file: Path
+
+
+def load_trained(path: str | Path, *, data_path: str | None = None, accelerator: str | None = None) -> Trained:
+    """Open a checkpoint file, or a run folder's last checkpoint.
 
     Args:
         path: `RUN`, `RUN/best.safetensors`, or any checkpoint of this package.
         data_path: where the data is, if not where it was at training.
         accelerator: other than at training.
-    Returns: loss, accuracy in %, firing rate, and what was evaluated.
     Raises: CheckpointError naming the file if it is missing, damaged or of another model; DataError.
     """
     path = Path(path)
@@ -60,13 +71,35 @@ def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str
     changes = {"data_path": data_path, "accelerator": accelerator}
     here = {"devices": 1, "num_nodes": 1} | {k: v for k, v in changes.items() if v is not None}
     config = TrainConfig(**(config.model_dump() | here))
-    fabric = make_fabric(config)
     dataset = load_data(config)
-    bare = build_model(config, dataset).to(fabric.device)
-    load_model(bare, tensors, file)
+    model = build_model(config, dataset)
+    load_model(model, tensors, file)
+    return Trained(model, config, dataset, file)
+
+
+def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str | None = None) -> dict[str, Any]:
+    """Evaluate a checkpoint file, or a run folder's last checkpoint, on its evaluation split.
+
+    Args:
+        path: `RUN`, `RUN/best.safetensors`, or any checkpoint of this package.
+        data_path: where the data is, if not where it was at training.
+        accelerator: other than at training.
+    Returns: loss, accuracy in %, firing rate, and what was evaluated.
+    Raises: CheckpointError naming the file if it is missing, damaged or of another model; DataError.
+    """
+    trained = load_trained(path, data_path=data_path, accelerator=accelerator)
+    config, dataset = trained.config, trained.dataset
+    fabric = make_fabric(config)
+    bare = trained.model.to(fabric.device)
     rates = FiringRate(bare)
     loader = Loader(dataset.test, config.batch_size, size=config.image_size, device=fabric.device)
     result = evaluate_loader(fabric.setup(bare), loader, rates)
     assert result is not None
     split = f"held-out {config.hold_out:.0%} of the training images" if config.hold_out else "test split"
-    return {"checkpoint": str(file), "dataset": config.dataset, "split": split, "images": len(dataset.test), **result}
+    return {
+        "checkpoint": str(trained.file),
+        "dataset": config.dataset,
+        "split": split,
+        "images": len(dataset.test),
+        **result,
+    }

@@ -54,9 +54,9 @@ def demo() -> TrainConfig:
         dataset="cifar10-sample",
         image_size=16,
         batch_size=64,
-        lr=0.01,
-        warmup_epochs=0.5,
-        epochs=8,
+        lr=0.003,
+        warmup_epochs=5,
+        epochs=25,
         augmentation=Augmentation(flip=True),
         log_steps=20,
     )

@@ -1,0 +1,62 @@
+"""Figures; the only place that imports matplotlib (the extra `report`)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+# Told apart by colour-blind readers (Okabe and Ito).
+COLORS = BLUE, ORANGE, GREEN, PINK, SKY, YELLOW = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
+GREY = "#666666"
+
+
+def accuracy_curves(axes: Axes, curves: Mapping[str, Sequence[float]], chance: float) -> None:
+    """Draw accuracy (%) after each epoch, by network (up to six), and that of guessing."""
+    for (name, curve), color in zip(curves.items(), COLORS, strict=False):
+        axes.plot(range(1, len(curve) + 1), curve, color=color, marker="o", markersize=3, label=name)
+        axes.annotate(f"{curve[-1]:.1f} %", (len(curve), curve[-1]), xytext=(6, -3), textcoords="offset points")
+    axes.axhline(chance, color=GREY, linestyle=":", label="guessing")
+    top = 1.25 * max(map(max, curves.values()))
+    axes.set(xlabel="epoch", ylabel="accuracy on held-out images (%)", ylim=(0, top))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def training_summary(
+    file: Path,
+    curves: Mapping[str, Sequence[float]],
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    chance: float,
+) -> Path:
+    """Learning curves above, histograms of the integrated current I_E of each layer before and after training below.
+
+    Args:
+        file: the picture to write; its suffix names the format.
+        curves: test accuracy (%) after each epoch, by network.
+        before, after: I_E by layer, any shape.
+        chance: accuracy (%) of guessing.
+    Returns: `file`.
+    """
+    figure = Figure(figsize=(3.2 * max(len(before), 2), 6.4), layout="constrained")
+    (top,), (bottom,) = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.15, 1])
+    accuracy_curves(top.subplots(), curves, chance)
+    bottom.suptitle("Integrated current $I_E$ of each layer")
+    panels = bottom.subplots(1, len(before), squeeze=False)[0]
+    for axes, name in zip(panels, before, strict=True):
+        values = [np.asarray(currents[name].detach().float().cpu()).ravel() for currents in (before, after)]
+        low, high = np.percentile(np.concatenate(values), [0.5, 99.5])
+        for value, color, label in zip(values, (GREY, BLUE), ("at initialization", "after training"), strict=True):
+            axes.hist(value, bins=80, range=(low, high), density=True, histtype="step", color=color, label=label)
+        axes.axvline(1, color=ORANGE, linewidth=0.8, linestyle="--", label="threshold")
+        axes.set(title=name, xlabel="$I_E$", yticks=[])
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("density")
+    panels[0].legend(frameon=False, fontsize="x-small", loc="upper right")
+    figure.savefig(file, dpi=150)
+    return file

@@ -1,0 +1,71 @@
+"""Recording currents, and the figure of the demo."""
+
+import pytest
+import torch
+
+import eisnn
+from eisnn import functional as EF
+from eisnn.analysis import CURRENTS, record
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = eisnn.create_model("convnet3", time_steps=3, width=0.25).double()
+    eisnn.ei_init_(model, torch.rand(6, 3, 8, 8, dtype=torch.float64))
+    return model
+
+
+def test_recording_changes_nothing_and_leaves_nothing_behind(model):
+    x = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+    expected = model(x)
+    with record(model) as recorded:
+        assert torch.equal(model(x), expected)
+    assert list(recorded) == ["layers.0", "layers.1", "layers.2"]
+    assert all(list(currents) == list(CURRENTS) for currents in recorded.values())
+    model(x)
+    assert recorded["layers.1"]["I_E"].shape == (3, 4, 16, 4, 4)
+    assert recorded["layers.0"]["I_E"].shape == (1, 4, 8, 8, 8)  # a static image: one step stands for all
+
+
+def test_currents_obey_the_circuit_equations_and_drive_the_spikes(model):
+    layer, x = model.layers[1], torch.rand(3, 2, 8, 8, 8, dtype=torch.float64)
+    with record(layer) as recorded:
+        spikes = layer(x)
+    (currents,) = recorded.values()
+    i_ee, i_sub, i_div, i_e = (currents[name] for name in CURRENTS)
+    gain, bias = layer.gain_e.view(-1, 1, 1), layer.bias.view(-1, 1, 1)
+    assert (i_div > 0).all()
+    torch.testing.assert_close(i_e, gain * (i_ee - i_sub) / i_div + bias, rtol=1e-12, atol=0)
+    assert torch.equal(EF.lif_reference(i_e, layer.neuron.constants)[0], spikes)
+
+
+def test_several_passes_are_joined_and_the_choice_is_kept(model):
+    x = torch.rand(5, 3, 8, 8, dtype=torch.float64)
+    with record(model, layers=["layers.2"], what=["I_div"]) as recorded:
+        model(x[:2])
+        model(x[2:])
+    assert list(recorded) == ["layers.2"]
+    assert list(recorded["layers.2"]) == ["I_div"]
+    with record(model) as whole:
+        model(x)
+    torch.testing.assert_close(recorded["layers.2"]["I_div"], whole["layers.2"]["I_div"], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"what": ["I_X"]}, "what holds I_X; known: I_EE, I_sub, I_div, I_E"),
+        ({"layers": ["readout"]}, "no hidden E-I layer is called readout; there are: layers.0, layers.1, layers.2"),
+    ],
+)
+def test_unknown_names_are_errors(model, wrong, message):
+    with pytest.raises(ValueError, match=message), record(model, **wrong):
+        pass
+
+
+def test_the_recorder_leaves_after_an_error(model):
+    with pytest.raises(ZeroDivisionError), record(model) as recorded:
+        raise ZeroDivisionError
+    model(torch.rand(1, 3, 8, 8, dtype=torch.float64))
+    assert recorded["layers.0"] == {}

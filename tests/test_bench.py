@@ -1,0 +1,32 @@
+"""The benchmark runs and counts; its times are not tested."""
+
+import json
+
+import torch
+
+from eisnn.bench import Subject, bench
+
+
+def test_bench_writes_what_it_prints(tmp_path, capsys):
+    output = tmp_path / "new" / "bench.json"
+    bench("convnet3", "cpu", batch_size=2, time_steps=2, repeats=1, output=output)
+    result = json.loads(output.read_text())
+    assert set(result["networks"]) == {"ei", "bn", "stock"}
+    assert set(result["ei_over_bn"]) == {
+        "step_seconds", "step_cpu_seconds", "forward_seconds", "peak_bytes", "saved_bytes"
+    }  # fmt: skip
+    assert all(
+        row["step_seconds"] > 0 and row["saved_bytes"] > 0 and row["peak_bytes"] > 0
+        for row in result["networks"].values()
+    )
+    assert {"command", "machine", "versions"} <= set(result)
+    assert "ei / bn" in capsys.readouterr().out
+
+
+def test_saved_bytes_counts_each_storage_once_and_no_parameters():
+    subject = Subject("bn", "contiguous", "convnet3", 2, 2, "32", "cpu")
+    x = torch.ones(1000, requires_grad=True)
+    weight = torch.nn.Parameter(torch.ones(1000))
+    subject.model.extra = weight
+    subject.loss = lambda: (x * weight + x.view(10, 100).square().sum()).sum()  # keeps x twice, and the parameter
+    assert subject.saved_bytes() == 4000

@@ -1,0 +1,41 @@
+"""The demo as a user runs it, for one epoch of a small network."""
+
+import pytest
+from PIL import Image
+
+from eisnn.cli import main
+from eisnn.train import recipe
+
+
+@pytest.fixture
+def short(monkeypatch):
+    def tiny(name):
+        return recipe(name).model_copy(update={"width": 0.25, "time_steps": 2, "batch_size": 250})
+
+    monkeypatch.setattr("eisnn.demo.recipe", tiny)
+
+
+def test_demo(short, tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path / "out"), "--epochs", "1"]) == 0
+    printed = capsys.readouterr().out
+    for words in ("E-I network, no normalization  ", "batch-norm twin  ", "wrong sign after\ntraining: 0", "demo.png"):
+        assert words in printed
+    with Image.open(tmp_path / "out" / "demo.png") as picture:
+        colors = picture.convert("RGB").getcolors(1 << 20)
+        assert picture.width > 1000
+    assert len(colors) > 10
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"demo", "demo-bn", "demo.png"}
+
+
+def test_demo_without_matplotlib_says_what_to_install(short, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "eisnn.analysis.figures", None)
+    assert main(["demo", "--out", str(tmp_path / "out"), "--epochs", "1"]) == 0
+    assert "pip install 'eisnn[report]'" in capsys.readouterr().out
+
+
+def test_demo_never_overwrites(short, tmp_path, capsys):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "config.json").write_text("mine")
+    assert main(["demo", "--out", str(tmp_path), "--epochs", "1"]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert (tmp_path / "demo" / "config.json").read_text() == "mine"

@@ -1,0 +1,31 @@
+"""What the documents say is true: Python blocks run, recipes and links exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from eisnn.train import recipes
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+def test_python_blocks_of_the_readme_run_one_after_the_other():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 2
+    exec(compile("\n".join(blocks), "README.md", "exec"), {})
+
+
+def test_the_table_of_recipes_is_that_of_the_package():
+    rows = re.findall(r"^\| `([\w-]+)` \| ([\d.]+) \| (\d+) \| (\d+) \|", README, re.MULTILINE)
+    written = {name: (float(lr), float(warmup), int(epochs)) for name, lr, warmup, epochs in rows}
+    real = {name: (r.lr, r.warmup_epochs, r.epochs) for name, r in recipes().items() if not name.endswith("-bn")}
+    assert written == real
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#]+?)\)", document.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (document.parent / target).exists(), target
