@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden import SHARED, close, load
+from golden import FILES, close, load
 from torch import Tensor
 
 import eisnn.functional as EF
@@ -85,7 +85,6 @@ def test_lif_other_tau_and_float64(scan):
         close(current.grad, file[prefix + "grad"], tol)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="shared/golden is not here")
 def test_the_files_are_all_used():
     used = {*HIDDEN, "linear_output", "lif", "vgg8_tiny"}
-    assert {f.stem for f in SHARED.glob("*.safetensors")} == used
+    assert {f.stem for f in FILES.glob("*.safetensors")} == used
