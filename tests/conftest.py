@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from eisnn.functional.kernels import native
+
 settings.register_profile("eisnn", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("eisnn")
 
@@ -27,3 +29,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=["compiled", "torch"])
+def backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What uses it holds for the compiled kernel and for torch operations."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "torch":
+            patch.setattr(native, "library", lambda: None)
+        elif native.library() is None:
+            pytest.skip("no C++ compiler here")
+        yield

@@ -49,7 +49,8 @@ def reference_forward(self, x, time_steps=None, **_):
     """`EILayer.forward` by (9)-(15) as written, with the static input repeated over T."""
     x = x.expand(time_steps, *x.shape[1:])
     i_ee, i_sub, i_div = EF.ei_currents(x, self.weight_ee, self.weight_ie, self.weight_ei, self.gain_i, self.connection)
-    return EF.population_reference(i_ee - i_sub, i_div, self.gain_e, self.bias, self.neuron.constants)[0]
+    i_e = EF.integrate(i_ee - i_sub, i_div, self.gain_e, self.bias)
+    return EF.lif_reference(i_e, self.neuron.constants)[0]
 
 
 @pytest.fixture(params=["reference", "folded"])

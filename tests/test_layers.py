@@ -52,7 +52,8 @@ def images(t: int = 4, b: int = 3, rate: float = 0.15, seed: int = 0) -> Tensor:
 def as_written(layer: EILayer, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     currents = EF.ei_currents(x, *[getattr(layer, k) for k in PARAMETERS[:4]], layer.connection)
     balanced = currents.i_ee - currents.i_sub
-    return EF.population_reference(balanced, currents.i_div, layer.gain_e, layer.bias, layer.neuron.constants, state)
+    i_e = EF.integrate(balanced, currents.i_div, layer.gain_e, layer.bias)
+    return EF.lif_reference(i_e, layer.neuron.constants, state)
 
 
 # ---------------------------------------------------------------------------------------------- parity

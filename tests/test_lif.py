@@ -14,6 +14,8 @@ import eisnn
 import eisnn.functional as EF
 from eisnn.functional import LIFConstants
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 CONSTANTS = st.builds(
     LIFConstants,
     tau=st.floats(1, 10),

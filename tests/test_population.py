@@ -12,6 +12,8 @@ from torch import Tensor
 import eisnn.functional as EF
 from eisnn.functional import LIFConstants
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 CONSTANTS = st.builds(
     LIFConstants,
     tau=st.floats(1, 5),
@@ -20,6 +22,23 @@ CONSTANTS = st.builds(
     surrogate=st.sampled_from(sorted(EF.SURROGATES)),
     detach_reset=st.booleans(),
 )
+
+
+def of_two_currents(op):
+    """`op` on its two currents: an identity in place of `M` makes the I part of the stack the divisive current."""
+
+    def called(balanced, i_div, gain_e, bias, constants, v=None, time_steps=None):
+        stack = torch.cat([balanced, i_div], 2)
+        if balanced.ndim == 5 and balanced.stride(2) == 1:
+            stack = stack.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, stack.shape[:2])
+        return op(stack, torch.eye(i_div.shape[2], dtype=i_div.dtype), gain_e, bias, constants, v, time_steps)
+
+    return called
+
+
+FUSED, REFERENCE = of_two_currents(EF.population), of_two_currents(EF.population_reference)
+
+
 NAMES = ("balanced", "i_div", "gain_e", "bias")
 
 
@@ -77,7 +96,7 @@ def test_uninitialised_memory_is_nan_here():
 def test_equals_the_reference_in_value_and_every_gradient(constants, t, b, space, static, state, use, seed):
     tensors = inputs(1 if static else t, b, space=space, seed=seed)
     v = torch.randn(b, 5, *space, generator=rng(seed + 3), dtype=torch.float64) if state else None
-    ours, reference = (run(op, tensors, constants, v, t, use) for op in (EF.population, EF.population_reference))
+    ours, reference = (run(op, tensors, constants, v, t, use) for op in (FUSED, REFERENCE))
     assert torch.equal(ours[0], reference[0])
     agree(ours[1], reference[1], 1e-12)
     for name, grad in reference[2].items():
@@ -88,8 +107,8 @@ def test_equals_the_reference_in_value_and_every_gradient(constants, t, b, space
 def test_the_pieces_of_the_batch_do_not_show(piece, monkeypatch):
     monkeypatch.setattr(sys.modules["eisnn.functional.lif"], "PIECE", piece)
     tensors, v = inputs(b=7), torch.randn(7, 5, 3, 2, generator=rng(3), dtype=torch.float64)
-    ours = run(EF.population, tensors, LIFConstants(), v, 3)
-    reference = run(EF.population_reference, tensors, LIFConstants(), v, 3)
+    ours = run(FUSED, tensors, LIFConstants(), v, 3)
+    reference = run(REFERENCE, tensors, LIFConstants(), v, 3)
     assert torch.equal(ours[0], reference[0])
     for name, grad in reference[2].items():
         agree(ours[2][name], grad, 1e-12)
@@ -99,7 +118,7 @@ def test_the_pieces_of_the_batch_do_not_show(piece, monkeypatch):
 def test_a_static_input_equals_the_repeated_one(constants, seed):
     tensors = inputs(1, seed=seed)
     repeated = {k: x.repeat(4, *(1,) * (x.ndim - 1)) if x.ndim > 1 else x for k, x in tensors.items()}
-    one, many = run(EF.population, tensors, constants, None, 4), run(EF.population, repeated, constants, None, 4)
+    one, many = run(FUSED, tensors, constants, None, 4), run(FUSED, repeated, constants, None, 4)
     assert torch.equal(one[0], many[0])
     assert torch.equal(one[1], many[1])
     for name in NAMES:
@@ -111,10 +130,10 @@ def test_a_static_input_equals_the_repeated_one(constants, seed):
 def test_two_calls_with_the_state_passed_on_equal_one(constants, seed):
     x = inputs(6, seed=seed)
     leaves = [x[k].requires_grad_() for k in NAMES]
-    whole, last = EF.population(*leaves, constants)
+    whole, last = FUSED(*leaves, constants)
     balanced, i_div, gain_e, bias = leaves
-    first, v = EF.population(balanced[:2], i_div[:2], gain_e, bias, constants)
-    second, end = EF.population(balanced[2:], i_div[2:], gain_e, bias, constants, v)
+    first, v = FUSED(balanced[:2], i_div[:2], gain_e, bias, constants)
+    second, end = FUSED(balanced[2:], i_div[2:], gain_e, bias, constants, v)
     parts = torch.cat([first, second])
     assert torch.equal(parts, whole)
     agree(end, last, 1e-13)
@@ -123,7 +142,7 @@ def test_two_calls_with_the_state_passed_on_equal_one(constants, seed):
         agree(ours, expected, 1e-12)
 
 
-@pytest.mark.parametrize("op", [EF.population, EF.population_reference])
+@pytest.mark.parametrize("op", [FUSED, REFERENCE])
 def test_a_silent_sample_integrates_its_bias_alone(op):
     tensors = inputs(3, 2)
     for k in ("balanced", "i_div"):
@@ -138,9 +157,9 @@ def test_a_silent_sample_integrates_its_bias_alone(op):
 
 def test_a_sample_never_depends_on_the_others():
     tensors = inputs(3, 4)
-    s, last, _ = run(EF.population, tensors, LIFConstants(), None, 3)
+    s, last, _ = run(FUSED, tensors, LIFConstants(), None, 3)
     alone = {k: x[:, 2:3] if x.ndim > 1 else x for k, x in tensors.items()}
-    one, one_last, _ = run(EF.population, alone, LIFConstants(), None, 3)
+    one, one_last, _ = run(FUSED, alone, LIFConstants(), None, 3)
     assert torch.equal(one, s[:, 2:3])
     assert torch.equal(one_last, last[2:3])
 
@@ -148,9 +167,9 @@ def test_a_sample_never_depends_on_the_others():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_low_precision_currents_are_divided_and_integrated_in_float32(dtype):
     tensors = inputs(4, dtype=dtype)
-    s, last, grads = run(EF.population, tensors, LIFConstants(), None, 4)
+    s, last, grads = run(FUSED, tensors, LIFConstants(), None, 4)
     wide = {k: x.float() for k, x in tensors.items()}
-    s32, last32, grads32 = run(EF.population, wide, LIFConstants(), None, 4)
+    s32, last32, grads32 = run(FUSED, wide, LIFConstants(), None, 4)
     assert (s.dtype, last.dtype) == (dtype, torch.float32)
     assert torch.equal(s.float(), s32)
     agree(last, last32, 1e-6)
@@ -165,7 +184,7 @@ def test_any_memory_format():
         k: x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (3, 4)) if x.ndim > 1 else x
         for k, x in tensors.items()
     }
-    one, two = (run(EF.population, x, LIFConstants(), None, 3) for x in (tensors, last))
+    one, two = (run(FUSED, x, LIFConstants(), None, 3) for x in (tensors, last))
     assert torch.equal(one[0], two[0])
     for name in NAMES:
         agree(two[2][name], one[2][name], 1e-13)
@@ -173,7 +192,7 @@ def test_any_memory_format():
 
 def test_a_kept_graph_gives_the_same_gradients_again():
     leaves = [x.requires_grad_() for x in inputs().values()]
-    s, _ = EF.population(*leaves, LIFConstants())
+    s, _ = FUSED(*leaves, LIFConstants())
     upstream = torch.randn(s.shape, generator=rng(1), dtype=torch.float64)
     for first, second in zip(
         *(torch.autograd.grad(s, leaves, upstream, retain_graph=True) for _ in range(2)), strict=True
@@ -185,7 +204,7 @@ def test_no_input_is_changed():
     tensors, v = inputs(3, 4), torch.randn(4, 5, 3, 2, generator=rng(3), dtype=torch.float64)
     leaves = {k: x.clone().requires_grad_() for k, x in tensors.items()}
     state = v.clone()
-    EF.population(*leaves.values(), LIFConstants(), state)[0].sum().backward()
+    FUSED(*leaves.values(), LIFConstants(), state)[0].sum().backward()
     assert torch.equal(state, v)
     for k, x in tensors.items():
         assert torch.equal(leaves[k], x)

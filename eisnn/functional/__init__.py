@@ -3,6 +3,7 @@
 from eisnn.functional.circuit import (
     Currents,
     FoldedCurrents,
+    StackedCurrents,
     ei_circuit,
     ei_circuit_folded,
     ei_currents,
@@ -12,8 +13,10 @@ from eisnn.functional.circuit import (
     folded_currents,
     integrate,
     scale_gradient,
+    split_currents,
+    stacked_currents,
 )
-from eisnn.functional.connection import Connection, Conv, Dense, fan_in, per_neuron
+from eisnn.functional.connection import Connection, Conv, Dense, fan_in, lateral, per_neuron
 from eisnn.functional.lif import LIFConstants, lif, lif_reference, lif_step
 from eisnn.functional.population import population, population_reference
 from eisnn.functional.stabilize import smallest_positive, stabilize
@@ -27,6 +30,7 @@ __all__ = [
     "Dense",
     "FoldedCurrents",
     "LIFConstants",
+    "StackedCurrents",
     "ei_circuit",
     "ei_circuit_folded",
     "ei_currents",
@@ -37,6 +41,7 @@ __all__ = [
     "folded_currents",
     "heaviside",
     "integrate",
+    "lateral",
     "lif",
     "lif_reference",
     "lif_step",
@@ -45,6 +50,8 @@ __all__ = [
     "population_reference",
     "scale_gradient",
     "smallest_positive",
+    "split_currents",
     "stabilize",
+    "stacked_currents",
     "surrogate_derivative",
 ]

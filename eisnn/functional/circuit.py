@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from eisnn.functional.connection import Connection, fan_in, per_neuron
+from eisnn.functional.connection import Connection, fan_in, lateral, per_neuron
 from eisnn.functional.stabilize import stabilize
 
 
@@ -60,8 +60,8 @@ def ei_currents(
     weight_ei = scale_gradient(weight_ei, 1 / fan_in(weight_ee))
     i_ee = connection.feedforward(x, weight_ee)
     s_i = connection.feedforward(x, weight_ie)
-    i_sub = connection.lateral(s_i, weight_ei)
-    i_div = connection.lateral(per_neuron(gain_i, s_i) * s_i, weight_ei)
+    i_sub = lateral(s_i, weight_ei)
+    i_div = lateral(per_neuron(gain_i, s_i) * s_i, weight_ei)
     return Currents(i_ee, i_sub, i_div)
 
 
@@ -110,10 +110,32 @@ def folded_currents(
 
     Weights and inputs are non-negative, so the I neurons are linear: `I_EE - I_sub = W x` and `I_div = M W_IE x`.
     """
+    currents, weight = stacked_currents(x, weight_ee, weight_ie, weight_ei, gain_i, connection)
+    return split_currents(currents, weight)
+
+
+class StackedCurrents(NamedTuple):
+    """What one convolution gives: `currents` `[T, B, n_E + n_I, ...]`, the balanced current and `I_IE` on top of each
+    other; and `weight` `[n_E, n_I]`, `M = W_EI diag(g_I)`, which makes `I_div` of the latter."""
+
+    currents: Tensor
+    weight: Tensor
+
+
+def stacked_currents(
+    x: Tensor, weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, gain_i: Tensor, connection: Connection
+) -> StackedCurrents:
+    """Eqs. (9)-(12) by one convolution with the stacked kernel `[W; W_IE]`."""
     weight_ei = scale_gradient(weight_ei, 1 / fan_in(weight_ee))
     kernel = torch.cat([fold(weight_ee, weight_ie, weight_ei), weight_ie])
-    balanced, i_ie = connection.feedforward(x, kernel).split([weight_ee.shape[0], weight_ie.shape[0]], dim=2)
-    return FoldedCurrents(balanced, connection.lateral(i_ie, weight_ei * gain_i))
+    return StackedCurrents(connection.feedforward(x, kernel), weight_ei * gain_i)
+
+
+def split_currents(currents: Tensor, weight: Tensor) -> FoldedCurrents:
+    """The balanced current, and eq. (13): `I_div = M I_IE`."""
+    n_e, n_i = weight.shape
+    balanced, i_ie = currents.split([n_e, n_i], dim=2)
+    return FoldedCurrents(balanced, lateral(i_ie, weight))
 
 
 def ei_circuit_folded(
@@ -134,7 +156,7 @@ def ei_readout(x: Tensor, weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tenso
     """Readout as written: `W_EE x - W_EI W_IE x`, subtractive inhibition only; `[T, B, d]` -> `[T, B, n_E]`."""
     weight_ei = scale_gradient(weight_ei, 1 / fan_in(weight_ee))
     i_ie = connection.feedforward(x, weight_ie)
-    return connection.feedforward(x, weight_ee) - connection.lateral(i_ie, weight_ei)
+    return connection.feedforward(x, weight_ee) - lateral(i_ie, weight_ei)
 
 
 def ei_readout_folded(

@@ -1,7 +1,8 @@
 """How one population projects to another: all-to-all, or as a convolution.
 
-The mathematics of the circuit is the same for both; only `x -> W x` (from the layer below) and `u -> M u` (lateral,
-from the I to the E population at the same position) differ. Sequences are `[T, B, C, ...]`, C = features or channels.
+The mathematics of the circuit is the same for both; only `x -> W x` (from the layer below) differs. `u -> M u`
+(lateral, from the I to the E population at the same position) is one function. Sequences are `[T, B, C, ...]`,
+C = features or channels.
 """
 
 from dataclasses import dataclass
@@ -23,10 +24,6 @@ class Dense:
         """`W x`: `[T, B, d]` -> `[T, B, n]`."""
         return F.linear(x, weight)
 
-    def lateral(self, u: Tensor, weight: Tensor) -> Tensor:
-        """`M u`: `[T, B, n_I]`, `[n_E, n_I]` -> `[T, B, n_E]`."""
-        return F.linear(u, weight)
-
 
 @dataclass(frozen=True)
 class Conv:
@@ -43,12 +40,18 @@ class Conv:
         y = F.conv2d(x.flatten(0, 1), weight, None, self.stride, self.padding, self.dilation)
         return y.unflatten(0, x.shape[:2])
 
-    def lateral(self, u: Tensor, weight: Tensor) -> Tensor:
-        """`M u`: `[T, B, n_I, H, W]`, `[n_E, n_I]` -> `[T, B, n_E, H, W]`."""
-        return F.conv2d(u.flatten(0, 1), weight[:, :, None, None]).unflatten(0, u.shape[:2])
-
 
 Connection = Dense | Conv
+
+
+def lateral(u: Tensor, weight: Tensor) -> Tensor:
+    """`M u` at each position: `[T, B, n_I, ...]`, `[n_E, n_I]` -> `[T, B, n_E, ...]`.
+
+    A matrix product, and not a 1x1 convolution: it takes the I part of stacked currents as it lies in memory.
+    """
+    if u.ndim == 3 or u.stride(2) == 1:
+        return F.linear(u.movedim(2, -1), weight).movedim(-1, 2)
+    return (weight @ u.flatten(3)).unflatten(3, u.shape[3:])
 
 
 def fan_in(weight: Tensor) -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from eisnn.functional.kernels import native
 from eisnn.functional.surrogate import SURROGATES, heaviside, surrogate_derivative
 
 
@@ -54,6 +55,11 @@ class LIFConstants:
         """`1 - 1/tau`: the part of the potential that remains after one step, in [0, 1)."""
         return 1 - 1 / self.tau
 
+    @property
+    def width(self) -> float:
+        """`alpha`, or the surrogate's default."""
+        return SURROGATES[self.surrogate][1] if self.alpha is None else self.alpha
+
 
 def lif_step(current: Tensor, v: Tensor, constants: LIFConstants) -> tuple[Tensor, Tensor]:
     """One time step of (1)-(4).
@@ -86,7 +92,7 @@ def lif_reference(
 def lif(
     current: Tensor, constants: LIFConstants, v: Tensor | None = None, time_steps: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Spikes of LIF neurons over T steps, eqs. (1)-(4); one autograd node that keeps one map for each step.
+    """Spikes of LIF neurons over T steps, eqs. (1)-(4); one autograd node that keeps its input alone.
 
     Args:
         current: `[T, B, ...]`; or `[1, B, ...]` with `time_steps=T`, a current that is the same at every step.
@@ -156,34 +162,68 @@ def pieces(maps: Tensor) -> Iterator[slice]:
 
 
 class _LIF(torch.autograd.Function):
+    """Keeps its input alone; the potentials are computed again in the backward pass."""
+
     @staticmethod
     def forward(
         ctx: Any, current: Tensor, v: Tensor | None, constants: LIFConstants, steps: int
     ) -> tuple[Tensor, Tensor]:
-        potentials = torch.empty_like(current.expand(steps, *current.shape[1:]))
-        spikes, v_last = torch.empty_like(potentials), torch.empty_like(current[0])
-        for b in pieces(current):
-            h = potentials[:, b]
-            h.copy_(current[:, b])
-            v_last[b] = scan_(h, spikes[:, b], None if v is None else v[b], constants)
-        ctx.save_for_backward(potentials)
-        ctx.constants, ctx.static, ctx.has_state = constants, current.shape[0] != steps, v is not None
+        ctx.save_for_backward(current, v)
+        ctx.constants, ctx.steps = constants, steps
         ctx.set_materialize_grads(False)
+        shape = (steps, *current.shape[1:])
+        if native.supports(current):
+            layout = native.layout_of(current)
+            spikes, v_last = layout.empty(shape, current.dtype), layout.empty(shape[1:], _wide(current))
+            maps = {"balanced": current, "spikes": spikes, "v": _widened(v, current), "v_last": v_last}
+            native.run("forward", layout, constants, steps, maps)
+            return spikes, v_last.to(current.dtype)
+        spikes, v_last = torch.empty_like(current.expand(shape)), torch.empty_like(current[0])
+        for b in pieces(current):
+            h = _own(current[:, b], steps)
+            v_last[b] = scan_(h, spikes[:, b], None if v is None else v[b], constants)
         return spikes, v_last
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        (potentials,) = ctx.saved_tensors
+        current, v = ctx.saved_tensors
         grad_spikes, grad_v_last = grads
-        if grad_spikes is None:
-            grad_spikes = torch.zeros_like(potentials)
-        grad_current = torch.empty_like(potentials[:1] if ctx.static else potentials)
-        grad_v = torch.empty_like(potentials[0]) if ctx.has_state else None
-        for b in pieces(potentials):
-            upstream = None if grad_v_last is None else grad_v_last[b]
-            grad, before = scan_backward_(potentials[:, b].clone(), grad_spikes[:, b], upstream, ctx.constants)
-            grad_current[:, b] = grad.sum(0, keepdim=True) if ctx.static else grad
+        if native.supports(current):
+            layout = native.layout_of(current)
+            grad_current = layout.empty(current.shape, current.dtype)
+            grad_v = None if v is None else layout.empty(v.shape, _wide(current))
+            maps = {
+                "balanced": current,
+                "grad_spikes": grad_spikes,
+                "grad_balanced": grad_current,
+                "v": _widened(v, current),
+                "grad_v_last": _widened(grad_v_last, current),
+                "grad_v": grad_v,
+            }
+            native.run("backward", layout, ctx.constants, ctx.steps, maps)
+            return grad_current, None if grad_v is None else grad_v.to(v.dtype), None, None
+        grad_current, grad_v = torch.empty_like(current), None if v is None else torch.empty_like(v)
+        for b in pieces(current):
+            h = _own(current[:, b], ctx.steps)
+            scratch = torch.empty_like(h)
+            scan_(h, scratch, None if v is None else v[b], ctx.constants)
+            upstream = scratch.zero_() if grad_spikes is None else grad_spikes[:, b]
+            delta, before = scan_backward_(h, upstream, None if grad_v_last is None else grad_v_last[b], ctx.constants)
+            grad_current[:, b] = delta.sum(0, keepdim=True) if delta.shape[0] != current.shape[0] else delta
             if grad_v is not None:
                 grad_v[b] = before
         return grad_current, grad_v, None, None
+
+
+def _own(current: Tensor, steps: int) -> Tensor:
+    """A copy of `current`, repeated to `steps`."""
+    return current.expand(steps, *current.shape[1:]).clone()
+
+
+def _wide(current: Tensor) -> torch.dtype:
+    return torch.promote_types(current.dtype, torch.float32)
+
+
+def _widened(v: Tensor | None, current: Tensor) -> Tensor | None:
+    return None if v is None else v.to(_wide(current))

@@ -1,97 +1,82 @@
-"""The hot operation: stabilise, divide, gain, bias and LIF over all T steps, eqs. (14)-(15) with Algorithm 2.
+"""The hot operation: divisive inhibition, stabilisation, division, gain, bias and LIF over T, eqs. (13)-(15).
 
 `population_reference` composes the readable pieces and is the ground truth. `population` is one autograd node that
-works through the batch in pieces that stay in the cache, keeps only its two input currents and computes the
-membrane trajectory again in the backward pass.
+keeps only its stacked input currents: the divisive current and the membrane trajectory are computed again in the
+backward pass. What it does element by element runs in a compiled kernel where there is one
+(`eisnn.functional.kernels`), else in torch operations, piece by piece in the cache.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from eisnn.functional.circuit import integrate
-from eisnn.functional.connection import per_neuron
+from eisnn.functional.circuit import integrate, split_currents
+from eisnn.functional.connection import lateral, per_neuron
+from eisnn.functional.kernels import native
 from eisnn.functional.lif import LIFConstants, lif_reference, pieces, scan_, scan_backward_
 from eisnn.functional.stabilize import replace_zeros, smallest_positive
 
 
 def population_reference(
-    balanced: Tensor,
-    i_div: Tensor,
+    currents: Tensor,
+    weight: Tensor,
     gain_e: Tensor,
     bias: Tensor,
     constants: LIFConstants,
     v: Tensor | None = None,
     time_steps: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Eqs. (14)-(15) as written; same arguments as `population`."""
-    return lif_reference(integrate(balanced, i_div, gain_e, bias), constants, v, time_steps)
+    """Eqs. (13)-(15) as written; same arguments as `population`."""
+    return lif_reference(integrate(*split_currents(currents, weight), gain_e, bias), constants, v, time_steps)
 
 
 def population(
-    balanced: Tensor,
-    i_div: Tensor,
+    currents: Tensor,
+    weight: Tensor,
     gain_e: Tensor,
     bias: Tensor,
     constants: LIFConstants,
     v: Tensor | None = None,
     time_steps: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Spikes of an E population from its two currents, over all time steps.
+    """Spikes of an E population from its stacked currents, over all time steps.
 
     Division, membrane and gradients are computed in at least float32, whatever the dtype of the currents.
 
     Args:
-        balanced: `I_EE - I_sub`, `[T, B, n_E, ...]`; or `[1, B, n_E, ...]` with `time_steps=T` for a static input.
-        i_div: divisive current, like `balanced`, >= 0.
+        currents: `I_EE - I_sub` and `I_IE` stacked, `[T, B, n_E + n_I, ...]`, see `stacked_currents`; or
+            `[1, B, n_E + n_I, ...]` with `time_steps=T` for a static input.
+        weight: `M = W_EI diag(g_I)` `[n_E, n_I]`, >= 0.
         gain_e, bias: `[n_E]`.
         constants: of the LIF neuron.
         v: potential before the first step, `[B, n_E, ...]`; None is 0.
-    Returns: spikes `[T, B, n_E, ...]` in the dtype of `balanced`, and the potential after the last step
+        time_steps: T, where `currents` holds a single step.
+    Returns: spikes `[T, B, n_E, ...]` in the dtype of `currents`, and the potential after the last step
         `[B, n_E, ...]` in at least float32.
     """
-    steps = balanced.shape[0] if time_steps is None else time_steps
-    return _Population.apply(balanced, i_div, gain_e, bias, v, constants, steps)
-
-
-def _currents(balanced: Tensor, i_div: Tensor, smallest: Tensor) -> tuple[Tensor, Tensor]:
-    """`q = N / I_div~` and `I_div~`, in at least float32."""
-    wide = torch.promote_types(i_div.dtype, torch.float32)
-    i_div = replace_zeros(i_div, smallest).to(wide)
-    return balanced / i_div, i_div
-
-
-def _potentials(q: Tensor, gain_e: Tensor, bias: Tensor, steps: int) -> Tensor:
-    """`I_E` at each step, in memory of its own: what `scan_` turns into `H`."""
-    i_e = torch.addcmul(per_neuron(bias, q), q, per_neuron(gain_e, q))
-    return i_e if steps == i_e.shape[0] else i_e.expand(steps, *i_e.shape[1:]).clone()
+    steps = currents.shape[0] if time_steps is None else time_steps
+    return _Population.apply(currents, weight.to(currents.dtype), gain_e, bias, v, constants, steps)
 
 
 class _Population(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        balanced: Tensor,
-        i_div: Tensor,
+        currents: Tensor,
+        weight: Tensor,
         gain_e: Tensor,
         bias: Tensor,
         v: Tensor | None,
         constants: LIFConstants,
         steps: int,
     ) -> tuple[Tensor, Tensor]:
-        wide = torch.promote_types(i_div.dtype, torch.float32)
-        gain, offset = gain_e.to(wide), bias.to(wide)
-        smallest = i_div.new_empty((*i_div.shape[:2], *(1,) * (i_div.ndim - 2)))
-        spikes = torch.empty_like(i_div.expand(steps, *i_div.shape[1:]), dtype=balanced.dtype)
-        v_last = torch.empty_like(i_div[0], dtype=wide)
-        for b in pieces(i_div):
-            smallest[:, b] = smallest_positive(i_div[:, b])
-            q, _ = _currents(balanced[:, b], i_div[:, b], smallest[:, b])
-            h = _potentials(q, gain, offset, steps)
-            v_last[b] = scan_(h, spikes[:, b], None if v is None else v[b].to(wide), constants)
-        ctx.save_for_backward(balanced, i_div, smallest, gain_e, bias, v)
+        wide = torch.promote_types(currents.dtype, torch.float32)
+        neurons = Neurons(gain_e.to(wide), bias.to(wide), None if v is None else v.to(wide), constants, steps)
+        with torch.autocast(currents.device.type, enabled=False):
+            spikes, v_last, smallest = neurons.forward(*split_currents(currents, weight))
+        ctx.save_for_backward(currents, weight, smallest, gain_e, bias, v)
         ctx.constants, ctx.steps = constants, steps
         ctx.set_materialize_grads(False)
         return spikes, v_last
@@ -99,28 +84,144 @@ class _Population(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        balanced, i_div, smallest, gain_e, bias, v = ctx.saved_tensors
+        currents, weight, smallest, gain_e, bias, v = ctx.saved_tensors
+        wide = torch.promote_types(currents.dtype, torch.float32)
+        neurons = Neurons(gain_e.to(wide), bias.to(wide), None if v is None else v.to(wide), ctx.constants, ctx.steps)
+        n_e, n_i = weight.shape
+        grad_currents = torch.empty_like(currents)
+        grad_balanced, grad_i_ie = grad_currents.split([n_e, n_i], dim=2)
+        balanced, i_div = split_currents(currents, weight)
         grad_spikes, grad_v_last = grads
-        wide = torch.promote_types(i_div.dtype, torch.float32)
-        gain, offset = gain_e.to(wide), bias.to(wide)
-        others = tuple(a for a in range(i_div.ndim) if a != 2)
-        grad_balanced, grad_i_div = torch.empty_like(i_div, dtype=balanced.dtype), torch.empty_like(i_div)
-        grad_gain, grad_bias = torch.zeros_like(gain), torch.zeros_like(offset)
-        grad_v = None if v is None else torch.empty_like(v)
+        grad_i_div, grad_gain, grad_bias, grad_v = neurons.backward(
+            balanced, i_div, smallest, grad_spikes, grad_v_last, grad_balanced
+        )
+        grad_i_ie.copy_(lateral(grad_i_div, weight.T))
+        grad_weight = _outer(grad_i_div, currents[:, :, n_e:]) if ctx.needs_input_grad[1] else None
+        if grad_v is not None:
+            grad_v = grad_v.to(v.dtype)
+        return grad_currents, grad_weight, grad_gain.to(gain_e.dtype), grad_bias.to(bias.dtype), grad_v, None, None
+
+
+def _outer(a: Tensor, b: Tensor) -> Tensor:
+    """Sum over steps, images and positions of `a b^T`: `[T, B, m, ...]`, `[T, B, n, ...]` -> `[m, n]`."""
+    return a.movedim(2, -1).flatten(0, -2).T @ b.movedim(2, -1).flatten(0, -2)
+
+
+class Gradients(NamedTuple):
+    """Of a population: of `I_div` `[T, B, n_E, ...]`, of gain and bias `[n_E]`, of the first potential (or None)."""
+
+    i_div: Tensor
+    gain: Tensor
+    bias: Tensor
+    v: Tensor | None
+
+
+class Neurons(NamedTuple):
+    """An E population, in the dtype that its arithmetic is done in: what happens to its two currents."""
+
+    gain: Tensor
+    bias: Tensor
+    v: Tensor | None
+    constants: LIFConstants
+    steps: int
+
+    def forward(self, balanced: Tensor, i_div: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Spikes, last potential, and the smallest positive divisive current of each sample `[T, B, 1, ...]`."""
+        if native.supports(balanced):
+            return self._forward_native(balanced, i_div)
+        steps, dtype = self.steps, self.gain.dtype
+        smallest = i_div.new_empty((*i_div.shape[:2], *(1,) * (i_div.ndim - 2)), dtype=dtype)
+        spikes = torch.empty_like(i_div.expand(steps, *i_div.shape[1:]))
+        v_last = torch.empty_like(i_div[0], dtype=dtype)
         for b in pieces(i_div):
-            q, divisor = _currents(balanced[:, b], i_div[:, b], smallest[:, b])
-            h = _potentials(q, gain, offset, ctx.steps)
+            smallest[:, b] = smallest_positive(i_div[:, b])
+            q, _ = self._quotient(balanced[:, b], i_div[:, b], smallest[:, b])
+            v_last[b] = scan_(self._potentials(q), spikes[:, b], None if self.v is None else self.v[b], self.constants)
+        return spikes, v_last, smallest
+
+    def backward(
+        self,
+        balanced: Tensor,
+        i_div: Tensor,
+        smallest: Tensor,
+        grad_spikes: Tensor | None,
+        grad_v_last: Tensor | None,
+        grad_balanced: Tensor,
+    ) -> Gradients:
+        """All gradients; that of the balanced current is written into `grad_balanced`."""
+        if native.supports(balanced):
+            return self._backward_native(balanced, i_div, smallest, grad_spikes, grad_v_last, grad_balanced)
+        others = tuple(a for a in range(i_div.ndim) if a != 2)
+        grad_i_div = torch.empty_like(i_div)
+        grad_gain, grad_bias = torch.zeros_like(self.gain), torch.zeros_like(self.bias)
+        grad_v = None if self.v is None else torch.empty_like(self.v)
+        for b in pieces(i_div):
+            v = None if self.v is None else self.v[b]
+            q, divisor = self._quotient(balanced[:, b], i_div[:, b], smallest[:, b])
+            h = self._potentials(q)
             scratch = torch.empty_like(h)
-            scan_(h, scratch, None if v is None else v[b].to(wide), ctx.constants)
+            scan_(h, scratch, v, self.constants)
             upstream = scratch.zero_() if grad_spikes is None else grad_spikes[:, b]
-            delta, before = scan_backward_(h, upstream, None if grad_v_last is None else grad_v_last[b], ctx.constants)
+            delta, before = scan_backward_(h, upstream, None if grad_v_last is None else grad_v_last[b], self.constants)
             if grad_v is not None:
                 grad_v[b] = before
             if delta.shape[0] != q.shape[0]:
                 delta = delta.sum(0, keepdim=True)
             grad_bias += delta.sum(others)
             grad_gain += (delta * q).sum(others)
-            nbar = delta.mul_(per_neuron(gain, delta)).div_(divisor)
+            nbar = delta.mul_(per_neuron(self.gain, delta)).div_(divisor)
             grad_balanced[:, b] = nbar
             grad_i_div[:, b] = nbar.mul_(q).neg_()
-        return grad_balanced, grad_i_div, grad_gain.to(gain_e.dtype), grad_bias.to(bias.dtype), grad_v, None, None
+        return Gradients(grad_i_div, grad_gain, grad_bias, grad_v)
+
+    def _quotient(self, balanced: Tensor, i_div: Tensor, smallest: Tensor) -> tuple[Tensor, Tensor]:
+        """`q = N / I_div~` and `I_div~`."""
+        i_div = replace_zeros(i_div.to(self.gain.dtype), smallest)
+        return balanced / i_div, i_div
+
+    def _potentials(self, q: Tensor) -> Tensor:
+        """`I_E` at each step, in memory of its own: what `scan_` turns into `H`."""
+        i_e = torch.addcmul(per_neuron(self.bias, q), q, per_neuron(self.gain, q))
+        return i_e if self.steps == i_e.shape[0] else i_e.expand(self.steps, *i_e.shape[1:]).clone()
+
+    def _forward_native(self, balanced: Tensor, i_div: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        layout, dtype = native.layout_of(i_div), self.gain.dtype
+        smallest = torch.empty(*i_div.shape[:2], *(1,) * (i_div.ndim - 2), dtype=dtype)
+        spikes = layout.empty((self.steps, *i_div.shape[1:]), i_div.dtype)
+        v_last = layout.empty(i_div.shape[1:], dtype)
+        maps = {"balanced": balanced, "i_div": i_div, "spikes": spikes, "v": self.v, "v_last": v_last}
+        native.run("forward", layout, self.constants, self.steps, maps, smallest=smallest, **self._parameters())
+        return spikes, v_last, smallest
+
+    def _backward_native(
+        self,
+        balanced: Tensor,
+        i_div: Tensor,
+        smallest: Tensor,
+        grad_spikes: Tensor | None,
+        grad_v_last: Tensor | None,
+        grad_balanced: Tensor,
+    ) -> Gradients:
+        layout, batch = native.layout_of(i_div), i_div.shape[1]
+        grad_i_div = layout.empty(i_div.shape, i_div.dtype)
+        grad_gain, grad_bias = self.gain.new_empty(batch, len(self.gain)), self.bias.new_empty(batch, len(self.bias))
+        grad_v = None if self.v is None else layout.empty(i_div.shape[1:], self.gain.dtype)
+        written = grad_balanced if layout.fits(grad_balanced) else layout.empty(i_div.shape, i_div.dtype)
+        maps = {
+            "balanced": balanced,
+            "i_div": i_div,
+            "grad_spikes": grad_spikes,
+            "grad_balanced": written,
+            "grad_i_div": grad_i_div,
+            "v": self.v,
+            "grad_v_last": grad_v_last,
+            "grad_v": grad_v,
+        }
+        arrays = {"smallest": smallest, "grad_gain": grad_gain, "grad_bias": grad_bias, **self._parameters()}
+        native.run("backward", layout, self.constants, self.steps, maps, **arrays)
+        if written is not grad_balanced:
+            grad_balanced.copy_(written)
+        return Gradients(grad_i_div, grad_gain.sum(0), grad_bias.sum(0), grad_v)
+
+    def _parameters(self) -> dict[str, Tensor]:
+        return {"gain": self.gain.contiguous(), "bias": self.bias.contiguous()}

@@ -58,7 +58,7 @@ def _rectangle(h: Tensor, alpha: float) -> Tensor:
 @_surrogate("leaky_relu", 0.0)
 def _leaky_relu(h: Tensor, alpha: float) -> Tensor:
     """1 at and above the threshold, `a` below it."""
-    return torch.where(h >= 0, 1.0, alpha).to(h.dtype)
+    return torch.where(h >= 0, torch.ones_like(h), alpha)
 
 
 def surrogate_derivative(h: Tensor, surrogate: str = "sigmoid", alpha: float | None = None) -> Tensor:

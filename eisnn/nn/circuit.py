@@ -129,11 +129,11 @@ class EILayer(EICircuit):
         Raises: RuntimeError before E-I Init; ValueError for a wrong shape.
         """
         self._check_input(x, time_steps)
-        currents = EF.folded_currents(x, self.weight_ee, self.weight_ie, self.weight_ei, self.gain_i, self.connection)
+        stacked = EF.stacked_currents(x, self.weight_ee, self.weight_ie, self.weight_ei, self.gain_i, self.connection)
         if isinstance(self.neuron, LIF):
-            out, state = EF.population(*currents, self.gain_e, self.bias, self.neuron.constants, state, time_steps)
+            out, state = EF.population(*stacked, self.gain_e, self.bias, self.neuron.constants, state, time_steps)
         else:
-            i_e = EF.integrate(*currents, self.gain_e, self.bias)
+            i_e = EF.integrate(*EF.split_currents(*stacked), self.gain_e, self.bias)
             out, state = run_neuron(self.neuron, i_e, time_steps, state, return_state)
         return layer_output(out, state, return_state)
 

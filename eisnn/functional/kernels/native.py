@@ -1,0 +1,185 @@
+"""The compiled CPU kernel: built by the machine's C++ compiler when it is first needed, kept in the user's cache.
+
+Without a compiler, or with the environment variable EISNN_NATIVE=0, everything runs on torch operations instead.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from eisnn.functional.lif import LIFConstants
+
+SOURCE = Path(__file__).with_name("population.cpp")
+FLAGS = (
+    "-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp",
+    "-fPIC", "-shared",
+)  # fmt: skip
+# As the kernel numbers them.
+SURROGATES = ("sigmoid", "atan", "fast_sigmoid", "triangle", "rectangle", "leaky_relu")
+TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
+
+
+class Map(ctypes.Structure):
+    """A tensor as the kernel sees it: `[step, image, row, inner]`, `inner` contiguous."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("step", ctypes.c_int64), ("image", ctypes.c_int64), ("row", ctypes.c_int64))
+
+
+class Problem(ctypes.Structure):
+    """Arguments of the kernel; see population.cpp."""
+
+    _fields_ = (
+        *((n, ctypes.c_int64) for n in ("steps_in", "steps", "batch", "rows", "inner", "neurons_inside")),
+        *((n, ctypes.c_double) for n in ("decay", "theta", "alpha")),
+        *((n, ctypes.c_int64) for n in ("hard_reset", "detach_reset", "surrogate", "threads")),
+        *((n, Map) for n in ("balanced", "i_div", "spikes", "grad_spikes", "grad_balanced", "grad_i_div")),
+        *((n, Map) for n in ("v", "v_last", "grad_v_last", "grad_v")),
+        *((n, ctypes.c_void_p) for n in ("smallest", "gain", "bias", "grad_gain", "grad_bias")),
+    )
+
+
+class Layout(NamedTuple):
+    """How maps `[T, B, n, ...]` lie in memory: neurons inside (channels last, dense layers), or positions inside."""
+
+    neurons_inside: bool
+    rows: int
+    inner: int
+
+    def describe(self, maps: Tensor | None) -> Map:
+        """A tensor `[T, B, n, ...]` or `[B, n, ...]` that `fits` this layout; None is absent."""
+        if maps is None:
+            return Map(None, 0, 0, 0)
+        strides = maps.stride()
+        step, strides = (strides[0], strides[1:]) if len(strides) in (3, 5) else (0, strides)
+        row = 0 if len(strides) == 2 else strides[-1] if self.neurons_inside else strides[1]
+        return Map(maps.data_ptr(), step, strides[0], row)
+
+    def fits(self, maps: Tensor) -> bool:
+        """Whether the kernel can walk through `maps` `[T, B, n, ...]` or `[B, n, ...]` as it lies in memory."""
+        sizes, strides = (maps.shape, maps.stride()) if maps.ndim in (2, 4) else (maps.shape[1:], maps.stride()[1:])
+        if len(sizes) == 2:
+            return strides[1] == 1 or sizes[1] == 1
+        rows_join = strides[2] == sizes[3] * strides[3] or sizes[2] == 1
+        return rows_join and (strides[1] == 1 or sizes[1] == 1 if self.neurons_inside else strides[3] == 1)
+
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """An uninitialised tensor `[T, B, n, ...]` or `[B, n, ...]` that lies so."""
+        if self.neurons_inside and len(shape) > 3:
+            *outer, n, height, width = shape
+            return torch.empty(*outer, height, width, n, dtype=dtype).movedim(-1, len(outer))
+        return torch.empty(shape, dtype=dtype)
+
+    def arrange(self, maps: Tensor | None) -> Tensor | None:
+        """`maps`, copied only where it does not lie so."""
+        if maps is None or self.fits(maps):
+            return maps
+        return self.empty(maps.shape, maps.dtype).copy_(maps)
+
+
+def layout_of(maps: Tensor) -> Layout:
+    """The layout of `maps` `[T, B, n, ...]`, or the nearest one."""
+    n, positions = maps.shape[2], maps[0, 0, 0].numel()
+    if maps.ndim == 3:
+        return Layout(True, 1, n)
+    inside = maps.stride(2) == 1 and n > 1
+    return Layout(True, positions, n) if inside else Layout(False, n, positions)
+
+
+def supports(maps: Tensor) -> bool:
+    """Whether the kernel can serve these maps: on the CPU, in a dtype it knows, dense or two-dimensional."""
+    return maps.device.type == "cpu" and maps.dtype in TYPES and maps.ndim in (3, 5) and library() is not None
+
+
+def run(
+    direction: str,
+    layout: Layout,
+    constants: "LIFConstants",
+    steps: int,
+    maps: dict[str, Tensor | None],
+    **arrays: Tensor,
+) -> None:
+    """Call the kernel.
+
+    Args:
+        direction: "forward" or "backward".
+        layout: of the maps.
+        constants: of the neurons.
+        steps: T.
+        maps: by field of `Problem`, `balanced` among them; copied where they do not fit the layout, so outputs must.
+        arrays: its other tensors, contiguous.
+    """
+    loaded = library()
+    balanced = maps["balanced"]
+    assert loaded is not None
+    assert balanced is not None
+    arranged = {name: layout.arrange(tensor) for name, tensor in maps.items()}
+    problem = Problem(
+        **{name: layout.describe(tensor) for name, tensor in arranged.items()},
+        **{name: tensor.data_ptr() for name, tensor in arrays.items()},
+        steps_in=balanced.shape[0],
+        steps=steps,
+        batch=balanced.shape[1],
+        rows=layout.rows,
+        inner=layout.inner,
+        neurons_inside=layout.neurons_inside,
+        decay=constants.decay,
+        theta=constants.theta,
+        alpha=constants.width,
+        hard_reset=constants.reset == "hard",
+        detach_reset=constants.detach_reset,
+        surrogate=SURROGATES.index(constants.surrogate),
+        threads=torch.get_num_threads(),
+    )
+    getattr(loaded, f"{direction}_{TYPES[balanced.dtype]}")(ctypes.byref(problem))
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The kernel's library, built if need be; None where that is not possible."""
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if os.environ.get("EISNN_NATIVE") == "0" or compiler is None or sys.platform != "linux":
+        return None
+    try:
+        key = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, compiler, _processor())).encode()).hexdigest()[:16]
+        file = _cache_folder() / f"population-{key}.so"
+        if not file.exists():
+            _build(compiler, file)
+        return ctypes.CDLL(str(file))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _build(compiler: str, file: Path) -> None:
+    """Compile beside `file` and rename: processes that build it at the same time do not disturb each other."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        built = Path(folder) / file.name
+        subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(built)], check=True, capture_output=True)
+        os.replace(built, file)
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eisnn"
+
+
+def _processor() -> str:
+    """What `-march=native` depends on: a home folder may be shared by different machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        flags = ""
+    return platform.machine() + flags

@@ -1,0 +1,312 @@
+// The population operation on a CPU: stabilise, divide, gain, bias and LIF over T, in one pass over memory. Without a
+// divisive current (i_div and gain absent) it is the LIF neuron alone, and balanced its input.
+//
+// A map is [steps, batch, rows, inner] with inner contiguous: rows are positions and inner the neurons (channels last,
+// dense layers), or rows are neurons and inner the positions. The arithmetic and its order are those of the readable
+// reference (no contraction to fused multiply-add), so that in the forward pass both give the same bits.
+//
+// Sums of gradients over positions and steps are kept for every image; Python adds them up over the batch. So results
+// do not depend on the number of threads.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+extern "C" {
+
+struct Map {
+    void *data;  // null: absent
+    int64_t step, image, row;  // strides, in elements
+};
+
+struct Problem {
+    int64_t steps_in, steps, batch, rows, inner;  // steps_in is 1 for a static input
+    int64_t neurons_inside;  // 1: inner runs over neurons, 0: rows do
+    double decay, theta, alpha;
+    int64_t hard_reset, detach_reset, surrogate, threads;
+    Map balanced, i_div, spikes;  // steps_in, steps_in, steps
+    Map grad_spikes, grad_balanced, grad_i_div;
+    Map v, v_last, grad_v_last, grad_v;  // step stride unused
+    void *smallest;  // [steps_in, batch]
+    const void *gain, *bias;  // [neurons]
+    void *grad_gain, *grad_bias;  // [batch, neurons]
+};
+
+}  // extern "C"
+
+namespace {
+
+constexpr int64_t CHUNK = 256;  // elements whose T steps stay in the first-level cache
+
+struct bf16 {
+    uint16_t bits;
+};
+
+template <class C> inline C widen(C x) { return x; }
+inline float widen(bf16 x) {
+    uint32_t bits = uint32_t(x.bits) << 16;
+    float y;
+    std::memcpy(&y, &bits, 4);
+    return y;
+}
+
+template <class S, class C> inline S narrow(C x) { return S(x); }
+template <> inline bf16 narrow<bf16, float>(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
+    return {uint16_t(x != x ? 0x7fc0 : rounded)};
+}
+
+inline double exponential(double x) { return std::exp(x); }
+
+// exp by x = n ln 2 + r, |r| <= ln(2) / 2, and the Taylor polynomial of r: 1e-7 relative; compilers vectorise it.
+inline float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    const float n = std::nearbyint(x * 1.44269504f);
+    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.0f / 5040;
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    const int32_t bits = (int32_t(n) + 127) << 23;
+    float scale;
+    std::memcpy(&scale, &bits, 4);
+    return p * scale;
+}
+
+// Derivatives of the spike at x = H - theta, as in eisnn/functional/surrogate.py, in its order.
+template <class C> void slopes(const Problem &p, const C *h, C *slope, int64_t n) {
+    const C theta = C(p.theta), alpha = C(p.alpha);
+    switch (p.surrogate) {
+    case 0:  // sigmoid
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) {
+            const C s = C(1) / (C(1) + exponential(-((h[i] - theta) * alpha)));
+            slope[i] = (s - s * s) * alpha;
+        }
+        break;
+    case 1:  // atan
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) {
+            const C x = (h[i] - theta) * (C(1.5707963267948966) * alpha);
+            slope[i] = (alpha / 2) / (1 + x * x);
+        }
+        break;
+    case 2:  // fast_sigmoid
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) {
+            const C x = 1 + std::abs(h[i] - theta) * alpha;
+            slope[i] = 1 / (x * x);
+        }
+        break;
+    case 3:  // triangle
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) {
+            const C x = 1 - std::abs(h[i] - theta) * alpha;
+            slope[i] = x > 0 ? x * alpha : C(0);
+        }
+        break;
+    case 4:  // rectangle
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) slope[i] = std::abs(h[i] - theta) < C(0.5) / alpha ? alpha : C(0);
+        break;
+    default:  // leaky_relu
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) slope[i] = h[i] - theta >= 0 ? C(1) : alpha;
+    }
+}
+
+template <class T> inline T *at(const Map &m, int64_t step, int64_t image, int64_t row) {
+    return static_cast<T *>(m.data) + step * m.step + image * m.image + row * m.row;
+}
+
+// Gain and bias of the neurons of one chunk, as arrays.
+template <class C> struct Neurons {
+    C gain[CHUNK], bias[CHUNK];
+    void set(const Problem &p, int64_t row, int64_t start, int64_t n) {
+        const C *g = static_cast<const C *>(p.gain), *b = static_cast<const C *>(p.bias);
+        for (int64_t i = 0; i < n; ++i) {
+            gain[i] = !g ? C(1) : p.neurons_inside ? g[start + i] : g[row];
+            bias[i] = !b ? C(0) : p.neurons_inside ? b[start + i] : b[row];
+        }
+    }
+};
+
+template <class S, class C> void find_smallest(const Problem &p, int64_t b) {
+    if (!p.i_div.data) return;
+    for (int64_t t = 0; t < p.steps_in; ++t) {
+        C smallest = std::numeric_limits<C>::infinity();
+        for (int64_t row = 0; row < p.rows; ++row) {
+            const S *d = at<S>(p.i_div, t, b, row);
+#pragma omp simd reduction(min : smallest)
+            for (int64_t i = 0; i < p.inner; ++i) {
+                const C x = widen(d[i]);
+                const C y = x > 0 ? x : std::numeric_limits<C>::infinity();
+                smallest = y < smallest ? y : smallest;
+            }
+        }
+        static_cast<C *>(p.smallest)[t * p.batch + b] = smallest;
+    }
+}
+
+// q = N / I_div~ and d = I_div~ of n neurons at one step; without divisive inhibition q = N and d = 1.
+template <class S, class C>
+void divide(const Problem &p, int64_t t, int64_t b, int64_t row, int64_t start, int64_t n, C *q, C *d) {
+    const S *N = at<S>(p.balanced, t, b, row) + start;
+    if (!p.i_div.data) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) {
+            q[i] = widen(N[i]);
+            d[i] = C(1);
+        }
+        return;
+    }
+    const S *D = at<S>(p.i_div, t, b, row) + start;
+    const C m = static_cast<const C *>(p.smallest)[t * p.batch + b];
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+        const C x = widen(D[i]);
+        d[i] = x > 0 ? x : m;
+        q[i] = widen(N[i]) / d[i];
+    }
+}
+
+template <class S, class C> void forward_image(const Problem &p, int64_t b) {
+    find_smallest<S, C>(p, b);
+    const C decay = C(p.decay), theta = C(p.theta);
+    const bool hard = p.hard_reset;
+    Neurons<C> neurons;
+    C v[CHUNK], current[CHUNK], d[CHUNK];
+    for (int64_t row = 0; row < p.rows; ++row)
+        for (int64_t start = 0; start < p.inner; start += CHUNK) {
+            const int64_t n = p.inner - start < CHUNK ? p.inner - start : CHUNK;
+            neurons.set(p, row, start, n);
+            for (int64_t i = 0; i < n; ++i) v[i] = p.v.data ? at<C>(p.v, 0, b, row)[start + i] : C(0);
+            for (int64_t t = 0; t < p.steps; ++t) {
+                if (t < p.steps_in) {
+                    divide<S>(p, t, b, row, start, n, current, d);
+                    if (p.gain)
+                        for (int64_t i = 0; i < n; ++i) current[i] = current[i] * neurons.gain[i] + neurons.bias[i];
+                }
+                S *out = at<S>(p.spikes, t, b, row) + start;
+#pragma omp simd
+                for (int64_t i = 0; i < n; ++i) {
+                    const C h = decay * v[i] + current[i];
+                    const C s = h >= theta ? C(1) : C(0);
+                    out[i] = narrow<S, C>(s);
+                    v[i] = hard ? (h >= theta ? C(0) : h) : h - theta * s;
+                }
+            }
+            C *last = at<C>(p.v_last, 0, b, row) + start;
+            for (int64_t i = 0; i < n; ++i) last[i] = v[i];
+        }
+}
+
+template <class S, class C> void backward_image(const Problem &p, int64_t b) {
+    const C decay = C(p.decay), theta = C(p.theta);
+    const C coupling = p.detach_reset ? C(0) : C(1);  // of the gradient through the reset
+    const bool hard = p.hard_reset;
+    const int64_t neurons_count = p.neurons_inside ? p.inner : p.rows;
+    C *grad_gain = static_cast<C *>(p.grad_gain) + b * neurons_count;
+    C *grad_bias = static_cast<C *>(p.grad_bias) + b * neurons_count;
+    if (p.gain)
+        for (int64_t i = 0; i < neurons_count; ++i) grad_gain[i] = grad_bias[i] = 0;
+    std::vector<C> memory(CHUNK * (2 * p.steps_in + p.steps));
+    C *q = memory.data(), *d = q + CHUNK * p.steps_in, *h = d + CHUNK * p.steps_in;
+    Neurons<C> neurons;
+    C v[CHUNK], slope[CHUNK], upstream[CHUNK];
+    for (int64_t row = 0; row < p.rows; ++row)
+        for (int64_t start = 0; start < p.inner; start += CHUNK) {
+            const int64_t n = p.inner - start < CHUNK ? p.inner - start : CHUNK;
+            neurons.set(p, row, start, n);
+            // The forward pass once more: q = N / I_div~, d = I_div~, and the trajectory h.
+            for (int64_t i = 0; i < n; ++i) v[i] = p.v.data ? at<C>(p.v, 0, b, row)[start + i] : C(0);
+            for (int64_t t = 0; t < p.steps; ++t) {
+                C *ht = h + t * CHUNK, *qt = q + (t < p.steps_in ? t : 0) * CHUNK, *dt = d + (qt - q);
+                if (t < p.steps_in) divide<S>(p, t, b, row, start, n, qt, dt);
+#pragma omp simd
+                for (int64_t i = 0; i < n; ++i) {
+                    ht[i] = decay * v[i] + (qt[i] * neurons.gain[i] + neurons.bias[i]);
+                    const C s = ht[i] >= theta ? C(1) : C(0);
+                    v[i] = hard ? (ht[i] >= theta ? C(0) : ht[i]) : ht[i] - theta * s;
+                }
+            }
+            // Backwards in time; v holds dL/dV[t], and h becomes dL/dI_E[t].
+            for (int64_t i = 0; i < n; ++i) v[i] = p.grad_v_last.data ? at<C>(p.grad_v_last, 0, b, row)[start + i] : C(0);
+            for (int64_t t = p.steps - 1; t >= 0; --t) {
+                C *ht = h + t * CHUNK;
+                slopes(p, ht, slope, n);
+                const S *from_spikes = p.grad_spikes.data ? at<S>(p.grad_spikes, t, b, row) + start : nullptr;
+                for (int64_t i = 0; i < n; ++i) upstream[i] = from_spikes ? widen(from_spikes[i]) : C(0);
+#pragma omp simd
+                for (int64_t i = 0; i < n; ++i) {
+                    const C soft = v[i] * (1 - coupling * theta * slope[i]);
+                    const C zero = (ht[i] >= theta ? C(0) : v[i]) - coupling * v[i] * ht[i] * slope[i];
+                    const C g = upstream[i] * slope[i] + (hard ? zero : soft);
+                    ht[i] = g;
+                    v[i] = g * decay;
+                }
+            }
+            if (p.grad_v.data)
+                for (int64_t i = 0; i < n; ++i) at<C>(p.grad_v, 0, b, row)[start + i] = v[i];
+            if (p.steps_in != p.steps)
+                for (int64_t t = 1; t < p.steps; ++t)
+                    for (int64_t i = 0; i < n; ++i) h[i] += h[t * CHUNK + i];
+            for (int64_t t = 0; t < p.steps_in; ++t) {
+                const C *qt = q + t * CHUNK, *dt = d + t * CHUNK, *delta = h + t * CHUNK;
+                S *to_balanced = at<S>(p.grad_balanced, t, b, row) + start;
+                if (!p.gain) {
+                    for (int64_t i = 0; i < n; ++i) to_balanced[i] = narrow<S, C>(delta[i]);
+                    continue;
+                }
+                S *to_i_div = at<S>(p.grad_i_div, t, b, row) + start;
+#pragma omp simd
+                for (int64_t i = 0; i < n; ++i) {
+                    const C g = delta[i] * neurons.gain[i] / dt[i];
+                    to_balanced[i] = narrow<S, C>(g);
+                    to_i_div[i] = narrow<S, C>(-(g * qt[i]));
+                }
+                if (p.neurons_inside) {
+#pragma omp simd
+                    for (int64_t i = 0; i < n; ++i) {
+                        grad_bias[start + i] += delta[i];
+                        grad_gain[start + i] += delta[i] * qt[i];
+                    }
+                } else {
+                    C sum = 0, product = 0;
+#pragma omp simd reduction(+ : sum, product)
+                    for (int64_t i = 0; i < n; ++i) {
+                        sum += delta[i];
+                        product += delta[i] * qt[i];
+                    }
+                    grad_bias[row] += sum;
+                    grad_gain[row] += product;
+                }
+            }
+        }
+}
+
+using Image = void (*)(const Problem &, int64_t);
+
+void each_image(const Problem &p, Image image) {
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+    for (int64_t b = 0; b < p.batch; ++b) image(p, b);
+}
+
+}  // namespace
+
+extern "C" {
+void forward_float32(const Problem *p) { each_image(*p, forward_image<float, float>); }
+void forward_float64(const Problem *p) { each_image(*p, forward_image<double, double>); }
+void forward_bfloat16(const Problem *p) { each_image(*p, forward_image<bf16, float>); }
+void backward_float32(const Problem *p) { each_image(*p, backward_image<float, float>); }
+void backward_float64(const Problem *p) { each_image(*p, backward_image<double, double>); }
+void backward_bfloat16(const Problem *p) { each_image(*p, backward_image<bf16, float>); }
+}
