@@ -1,5 +1,7 @@
 """The circuit as written and folded; its gradients by hand, by finite differences and by its symmetries."""
 
+import itertools
+
 import pytest
 import torch
 from circuits import PARAMETERS, WEIGHTS, Case, agree, cases, circuit, gradients, rng, spikes
@@ -378,3 +380,23 @@ def test_a_connection_takes_the_geometry_of_conv2d():
     assert EF.fan_in(weight) == 18
     assert EF.fan_in(torch.zeros(5, 7)) == 7
     assert eisnn.EIConv2d(3, 6, (3, 2), (2, 1), (1, 0), (1, 3)).connection == connection
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 2), (1, 3, 3), (4, 1, 1), (4, 1, 3)])
+def test_the_memory_format_of_each_weight_does_not_matter(shape):
+    g = rng(0)
+    x = torch.rand(2, 3, shape[0], 6, 7, generator=g, dtype=torch.float64)
+    tensors = [torch.rand(n, *shape, generator=g, dtype=torch.float64) for n in (8, 2)]
+    ei, gain = torch.rand(8, 2, generator=g, dtype=torch.float64), torch.rand(2, generator=g, dtype=torch.float64)
+    results = []
+    for formats in itertools.product((torch.contiguous_format, torch.channels_last), repeat=3):
+        ee, ie = (w.to(memory_format=f).detach().requires_grad_() for w, f in zip(tensors, formats, strict=False))
+        ei_leaf = ei.clone().requires_grad_()
+        y = x.flatten(0, 1).to(memory_format=formats[2]).unflatten(0, (2, 3))
+        currents, weight = EF.stacked_currents(y, ee, ie, ei_leaf, gain, EF.Conv())
+        loss = (currents * torch.linspace(0, 1, currents.numel(), dtype=x.dtype).view(currents.shape)).sum()
+        results.append([currents, *torch.autograd.grad(loss + weight.sum(), [ee, ie, ei_leaf])])
+        agree(EF.fold(ee, ie, ei), EF.fold(*tensors, ei), 1e-14)
+    for result in results[1:]:
+        for ours, first in zip(result, results[0], strict=True):
+            agree(ours, first, 1e-12)

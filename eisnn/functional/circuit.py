@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from eisnn.functional.connection import Connection, fan_in, lateral, per_neuron
 from eisnn.functional.stabilize import stabilize
@@ -99,8 +100,30 @@ def fold(weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> Tensor:
     """
     with torch.autocast(weight_ee.device.type, enabled=False):
         wide = torch.promote_types(weight_ee.dtype, torch.float32)
-        inhibition = weight_ei.to(wide) @ weight_ie.to(wide).flatten(1)
-        return (weight_ee.to(wide) - inhibition.view_as(weight_ee)).to(weight_ee.dtype)
+        ee, ie = _rows(weight_ee), _rows(_like(weight_ie, weight_ee))
+        folded = torch.addmm(ee.to(wide), weight_ei.to(wide), ie.to(wide), alpha=-1).to(weight_ee.dtype)
+        return _unrows(folded, weight_ee)
+
+
+def _rows(weight: Tensor) -> Tensor:
+    """Weights of each neuron in one row, in the order in which they lie in memory."""
+    return weight.movedim(1, -1).flatten(1) if _channels_last(weight) else weight.flatten(1)
+
+
+def _unrows(rows: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_rows`: rows of any number of neurons, shaped otherwise like `like`."""
+    if _channels_last(like):
+        return rows.view(-1, *like.movedim(1, -1).shape[1:]).movedim(-1, 1)
+    return rows.view(-1, *like.shape[1:])
+
+
+def _like(weight: Tensor, other: Tensor) -> Tensor:
+    """`weight` in the memory format of `other`; copied only if need be."""
+    return weight.contiguous(memory_format=torch.channels_last if _channels_last(other) else torch.contiguous_format)
+
+
+def _channels_last(weight: Tensor) -> bool:
+    return weight.ndim == 4 and weight.stride(1) == 1 and weight.shape[1] > 1
 
 
 def folded_currents(
@@ -127,8 +150,39 @@ def stacked_currents(
 ) -> StackedCurrents:
     """Eqs. (9)-(12) by one convolution with the stacked kernel `[W; W_IE]`."""
     weight_ei = scale_gradient(weight_ei, 1 / fan_in(weight_ee))
-    kernel = torch.cat([fold(weight_ee, weight_ie, weight_ei), weight_ie])
-    return StackedCurrents(connection.feedforward(x, kernel), weight_ei * gain_i)
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    return StackedCurrents(_StackedProjection.apply(x, weight_ee, weight_ie, weight_ei, connection), weight_ei * gain_i)
+
+
+class _StackedProjection(torch.autograd.Function):
+    """`[W; W_IE] x`. The stacked kernel is not kept but made again in the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, connection: Connection
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight_ee, weight_ie, weight_ei)
+        ctx.connection = connection
+        with torch.autocast(x.device.type, enabled=False):
+            return connection.feedforward(x, _stacked_kernel(weight_ee, weight_ie, weight_ei).to(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight_ee, weight_ie, weight_ei = ctx.saved_tensors
+        kernel = _stacked_kernel(weight_ee, weight_ie, weight_ei).to(x.dtype)
+        grad_x, grad_kernel = ctx.connection.feedforward_backward(grads[0], x, kernel, ctx.needs_input_grad[0])
+        # dW_EE = G_W, dW_IE = G_I - W_EI^T G_W, dW_EI = -G_W W_IE^T, with [G_W; G_I] the gradient of the kernel.
+        rows = _rows(_like(grad_kernel.to(weight_ee.dtype), weight_ee))
+        grad_ee, grad_i = rows.split([weight_ee.shape[0], weight_ie.shape[0]])
+        grad_ie = torch.addmm(grad_i, weight_ei.T, grad_ee, alpha=-1)
+        grad_ei = (grad_ee @ _rows(_like(weight_ie, weight_ee)).T).neg_()
+        return grad_x, _unrows(grad_ee, weight_ee), _unrows(grad_ie, weight_ee), grad_ei, None
+
+
+def _stacked_kernel(weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> Tensor:
+    return torch.cat([fold(weight_ee, weight_ie, weight_ei), weight_ie])
 
 
 def split_currents(currents: Tensor, weight: Tensor) -> FoldedCurrents:

@@ -6,6 +6,7 @@ backward pass. What it does element by element runs in a compiled kernel where t
 (`eisnn.functional.kernels`), else in torch operations, piece by piece in the cache.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -72,10 +73,8 @@ class _Population(torch.autograd.Function):
         constants: LIFConstants,
         steps: int,
     ) -> tuple[Tensor, Tensor]:
-        wide = torch.promote_types(currents.dtype, torch.float32)
-        neurons = Neurons(gain_e.to(wide), bias.to(wide), None if v is None else v.to(wide), constants, steps)
         with torch.autocast(currents.device.type, enabled=False):
-            spikes, v_last, smallest = neurons.forward(*split_currents(currents, weight))
+            spikes, v_last, smallest = Population.of(currents, weight, gain_e, bias, v, constants, steps).forward()
         ctx.save_for_backward(currents, weight, smallest, gain_e, bias, v)
         ctx.constants, ctx.steps = constants, steps
         ctx.set_materialize_grads(False)
@@ -85,16 +84,12 @@ class _Population(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         currents, weight, smallest, gain_e, bias, v = ctx.saved_tensors
-        wide = torch.promote_types(currents.dtype, torch.float32)
-        neurons = Neurons(gain_e.to(wide), bias.to(wide), None if v is None else v.to(wide), ctx.constants, ctx.steps)
         n_e, n_i = weight.shape
         grad_currents = torch.empty_like(currents)
         grad_balanced, grad_i_ie = grad_currents.split([n_e, n_i], dim=2)
-        balanced, i_div = split_currents(currents, weight)
+        of = Population.of(currents, weight, gain_e, bias, v, ctx.constants, ctx.steps)
         grad_spikes, grad_v_last = grads
-        grad_i_div, grad_gain, grad_bias, grad_v = neurons.backward(
-            balanced, i_div, smallest, grad_spikes, grad_v_last, grad_balanced
-        )
+        grad_i_div, grad_gain, grad_bias, grad_v = of.backward(smallest, grad_spikes, grad_v_last, grad_balanced)
         grad_i_ie.copy_(lateral(grad_i_div, weight.T))
         grad_weight = _outer(grad_i_div, currents[:, :, n_e:]) if ctx.needs_input_grad[1] else None
         if grad_v is not None:
@@ -116,22 +111,41 @@ class Gradients(NamedTuple):
     v: Tensor | None
 
 
-class Neurons(NamedTuple):
-    """An E population, in the dtype that its arithmetic is done in: what happens to its two currents."""
+@dataclass
+class Population:
+    """One call of the operation: its inputs, with gain, bias and potential in the dtype of its arithmetic."""
 
+    currents: Tensor
+    weight: Tensor
     gain: Tensor
     bias: Tensor
     v: Tensor | None
     constants: LIFConstants
     steps: int
 
-    def forward(self, balanced: Tensor, i_div: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @classmethod
+    def of(
+        cls,
+        currents: Tensor,
+        weight: Tensor,
+        gain_e: Tensor,
+        bias: Tensor,
+        v: Tensor | None,
+        constants: LIFConstants,
+        steps: int,
+    ) -> "Population":
+        """For the arguments of `population`: compiled where that is possible."""
+        wide = torch.promote_types(currents.dtype, torch.float32)
+        gain, offset, v = gain_e.to(wide), bias.to(wide), None if v is None else v.to(wide)
+        kind = CompiledPopulation if native.supports(currents) else cls
+        return kind(currents, weight, gain, offset, v, constants, steps)
+
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Spikes, last potential, and the smallest positive divisive current of each sample `[T, B, 1, ...]`."""
-        if native.supports(balanced):
-            return self._forward_native(balanced, i_div)
-        steps, dtype = self.steps, self.gain.dtype
+        balanced, i_div = split_currents(self.currents, self.weight)
+        dtype = self.gain.dtype
         smallest = i_div.new_empty((*i_div.shape[:2], *(1,) * (i_div.ndim - 2)), dtype=dtype)
-        spikes = torch.empty_like(i_div.expand(steps, *i_div.shape[1:]))
+        spikes = torch.empty_like(i_div.expand(self.steps, *i_div.shape[1:]))
         v_last = torch.empty_like(i_div[0], dtype=dtype)
         for b in pieces(i_div):
             smallest[:, b] = smallest_positive(i_div[:, b])
@@ -140,17 +154,10 @@ class Neurons(NamedTuple):
         return spikes, v_last, smallest
 
     def backward(
-        self,
-        balanced: Tensor,
-        i_div: Tensor,
-        smallest: Tensor,
-        grad_spikes: Tensor | None,
-        grad_v_last: Tensor | None,
-        grad_balanced: Tensor,
+        self, smallest: Tensor, grad_spikes: Tensor | None, grad_v_last: Tensor | None, grad_balanced: Tensor
     ) -> Gradients:
         """All gradients; that of the balanced current is written into `grad_balanced`."""
-        if native.supports(balanced):
-            return self._backward_native(balanced, i_div, smallest, grad_spikes, grad_v_last, grad_balanced)
+        balanced, i_div = split_currents(self.currents, self.weight)
         others = tuple(a for a in range(i_div.ndim) if a != 2)
         grad_i_div = torch.empty_like(i_div)
         grad_gain, grad_bias = torch.zeros_like(self.gain), torch.zeros_like(self.bias)
@@ -184,44 +191,42 @@ class Neurons(NamedTuple):
         i_e = torch.addcmul(per_neuron(self.bias, q), q, per_neuron(self.gain, q))
         return i_e if self.steps == i_e.shape[0] else i_e.expand(self.steps, *i_e.shape[1:]).clone()
 
-    def _forward_native(self, balanced: Tensor, i_div: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        layout, dtype = native.layout_of(i_div), self.gain.dtype
-        smallest = torch.empty(*i_div.shape[:2], *(1,) * (i_div.ndim - 2), dtype=dtype)
-        spikes = layout.empty((self.steps, *i_div.shape[1:]), i_div.dtype)
-        v_last = layout.empty(i_div.shape[1:], dtype)
-        maps = {"balanced": balanced, "i_div": i_div, "spikes": spikes, "v": self.v, "v_last": v_last}
-        native.run("forward", layout, self.constants, self.steps, maps, smallest=smallest, **self._parameters())
+
+class CompiledPopulation(Population):
+    """The same by the compiled kernel, which forms the divisive current itself where the neurons lie inside."""
+
+    def _start(self) -> tuple[native.Layout, tuple[int, ...], dict[str, Tensor | None], dict[str, Tensor]]:
+        n_e, n_i = self.weight.shape
+        layout = native.layout_of(self.currents, n_e)
+        maps: dict[str, Tensor | None] = {"v": self.v}
+        arrays = {"gain": self.gain.contiguous(), "bias": self.bias.contiguous()}
+        if layout.neurons_inside:
+            maps["balanced"], maps["i_ie"] = self.currents.split([n_e, n_i], dim=2)
+            arrays["weight"] = self.weight.to(self.gain.dtype).contiguous()
+        else:
+            maps["balanced"], maps["i_div"] = split_currents(self.currents, self.weight)
+        return layout, (*self.currents.shape[:2], n_e, *self.currents.shape[3:]), maps, arrays
+
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        layout, shape, maps, arrays = self._start()
+        spikes = layout.empty((self.steps, *shape[1:]), self.currents.dtype)
+        v_last = layout.empty(shape[1:], self.gain.dtype)
+        smallest = torch.empty(*shape[:2], *(1,) * (len(shape) - 2), dtype=self.gain.dtype)
+        maps |= {"spikes": spikes, "v_last": v_last}
+        native.run("forward", layout, self.constants, self.steps, maps, smallest=smallest, **arrays)
         return spikes, v_last, smallest
 
-    def _backward_native(
-        self,
-        balanced: Tensor,
-        i_div: Tensor,
-        smallest: Tensor,
-        grad_spikes: Tensor | None,
-        grad_v_last: Tensor | None,
-        grad_balanced: Tensor,
+    def backward(
+        self, smallest: Tensor, grad_spikes: Tensor | None, grad_v_last: Tensor | None, grad_balanced: Tensor
     ) -> Gradients:
-        layout, batch = native.layout_of(i_div), i_div.shape[1]
-        grad_i_div = layout.empty(i_div.shape, i_div.dtype)
-        grad_gain, grad_bias = self.gain.new_empty(batch, len(self.gain)), self.bias.new_empty(batch, len(self.bias))
-        grad_v = None if self.v is None else layout.empty(i_div.shape[1:], self.gain.dtype)
-        written = grad_balanced if layout.fits(grad_balanced) else layout.empty(i_div.shape, i_div.dtype)
-        maps = {
-            "balanced": balanced,
-            "i_div": i_div,
-            "grad_spikes": grad_spikes,
-            "grad_balanced": written,
-            "grad_i_div": grad_i_div,
-            "v": self.v,
-            "grad_v_last": grad_v_last,
-            "grad_v": grad_v,
-        }
-        arrays = {"smallest": smallest, "grad_gain": grad_gain, "grad_bias": grad_bias, **self._parameters()}
-        native.run("backward", layout, self.constants, self.steps, maps, **arrays)
+        layout, shape, maps, arrays = self._start()
+        grad_i_div = layout.empty(shape, self.currents.dtype)
+        arrays["grad_gain"], arrays["grad_bias"] = (self.gain.new_empty(shape[1], shape[2]) for _ in range(2))
+        written = grad_balanced if layout.fits(grad_balanced) else layout.empty(shape, self.currents.dtype)
+        grad_v = None if self.v is None else layout.empty(shape[1:], self.gain.dtype)
+        maps |= {"grad_spikes": grad_spikes, "grad_v_last": grad_v_last, "grad_v": grad_v}
+        maps |= {"grad_balanced": written, "grad_i_div": grad_i_div}
+        native.run("backward", layout, self.constants, self.steps, maps, smallest=smallest, **arrays)
         if written is not grad_balanced:
             grad_balanced.copy_(written)
-        return Gradients(grad_i_div, grad_gain.sum(0), grad_bias.sum(0), grad_v)
-
-    def _parameters(self) -> dict[str, Tensor]:
-        return {"gain": self.gain.contiguous(), "bias": self.bias.contiguous()}
+        return Gradients(grad_i_div, arrays["grad_gain"].sum(0), arrays["grad_bias"].sum(0), grad_v)

@@ -45,9 +45,10 @@ class Problem(ctypes.Structure):
         *((n, ctypes.c_int64) for n in ("steps_in", "steps", "batch", "rows", "inner", "neurons_inside")),
         *((n, ctypes.c_double) for n in ("decay", "theta", "alpha")),
         *((n, ctypes.c_int64) for n in ("hard_reset", "detach_reset", "surrogate", "threads")),
-        *((n, Map) for n in ("balanced", "i_div", "spikes", "grad_spikes", "grad_balanced", "grad_i_div")),
+        *((n, Map) for n in ("balanced", "i_div", "i_ie", "spikes", "grad_spikes", "grad_balanced", "grad_i_div")),
         *((n, Map) for n in ("v", "v_last", "grad_v_last", "grad_v")),
-        *((n, ctypes.c_void_p) for n in ("smallest", "gain", "bias", "grad_gain", "grad_bias")),
+        ("n_i", ctypes.c_int64),
+        *((n, ctypes.c_void_p) for n in ("weight", "smallest", "gain", "bias", "grad_gain", "grad_bias")),
     )
 
 
@@ -89,13 +90,16 @@ class Layout(NamedTuple):
         return self.empty(maps.shape, maps.dtype).copy_(maps)
 
 
-def layout_of(maps: Tensor) -> Layout:
-    """The layout of `maps` `[T, B, n, ...]`, or the nearest one."""
-    n, positions = maps.shape[2], maps[0, 0, 0].numel()
-    if maps.ndim == 3:
-        return Layout(True, 1, n)
-    inside = maps.stride(2) == 1 and n > 1
-    return Layout(True, positions, n) if inside else Layout(False, n, positions)
+def layout_of(maps: Tensor, neurons: int | None = None) -> Layout:
+    """The layout of `maps` `[T, B, n, ...]`, or the nearest one.
+
+    Args:
+        neurons: n, if `maps` holds more on the same axis.
+    """
+    n, positions = neurons or maps.shape[2], maps[0, 0, 0].numel()
+    if maps.ndim == 3 or (maps.stride(2) == 1 and maps.shape[2] > 1):
+        return Layout(True, positions, n)
+    return Layout(False, n, positions)
 
 
 def supports(maps: Tensor) -> bool:
@@ -119,6 +123,7 @@ def run(
         constants: of the neurons.
         steps: T.
         maps: by field of `Problem`, `balanced` among them; copied where they do not fit the layout, so outputs must.
+            The divisive current is either `i_div`, or, with neurons inside, made of `i_ie` by the array `weight`.
         arrays: its other tensors, contiguous.
     """
     loaded = library()
@@ -141,6 +146,7 @@ def run(
         hard_reset=constants.reset == "hard",
         detach_reset=constants.detach_reset,
         surrogate=SURROGATES.index(constants.surrogate),
+        n_i=arrays["weight"].shape[1] if "weight" in arrays else 0,
         threads=torch.get_num_threads(),
     )
     getattr(loaded, f"{direction}_{TYPES[balanced.dtype]}")(ctypes.byref(problem))

@@ -1,5 +1,6 @@
-// The population operation on a CPU: stabilise, divide, gain, bias and LIF over T, in one pass over memory. Without a
-// divisive current (i_div and gain absent) it is the LIF neuron alone, and balanced its input.
+// The population operation on a CPU: divisive inhibition, stabilise, divide, gain, bias and LIF over T, in one pass over
+// memory, image by image. The divisive current M u is formed here from the currents of the I neurons and stays in the
+// cache; or it is given as a map (i_div). With neither it is the LIF neuron alone, and balanced its input.
 //
 // A map is [steps, batch, rows, inner] with inner contiguous: rows are positions and inner the neurons (channels last,
 // dense layers), or rows are neurons and inner the positions. The arithmetic and its order are those of the readable
@@ -26,9 +27,11 @@ struct Problem {
     int64_t neurons_inside;  // 1: inner runs over neurons, 0: rows do
     double decay, theta, alpha;
     int64_t hard_reset, detach_reset, surrogate, threads;
-    Map balanced, i_div, spikes;  // steps_in, steps_in, steps
+    Map balanced, i_div, i_ie, spikes;  // steps_in, steps_in, steps_in, steps
     Map grad_spikes, grad_balanced, grad_i_div;
     Map v, v_last, grad_v_last, grad_v;  // step stride unused
+    int64_t n_i;  // I neurons, of i_ie
+    const void *weight;  // M [neurons, n_i]
     void *smallest;  // [steps_in, batch]
     const void *gain, *bias;  // [neurons]
     void *grad_gain, *grad_bias;  // [batch, neurons]
@@ -139,11 +142,84 @@ template <class C> struct Neurons {
     }
 };
 
-template <class S, class C> void find_smallest(const Problem &p, int64_t b) {
-    if (!p.i_div.data) return;
+// M transposed, its rows padded with zeros to whole vectors.
+template <class C> struct Weight {
+    typedef C Vector __attribute__((vector_size(64), aligned(alignof(C))));
+    static constexpr int64_t LANES = 64 / sizeof(C);
+    int64_t n_e, n_i, width;
+    std::vector<C> rows;
+
+    explicit Weight(const Problem &p) : n_e(p.inner), n_i(p.n_i), width((n_e + LANES - 1) / LANES * LANES) {
+        if (!p.i_ie.data) return;
+        rows.assign(n_i * width, C(0));
+        const C *m = static_cast<const C *>(p.weight);
+        for (int64_t i = 0; i < n_e; ++i)
+            for (int64_t k = 0; k < n_i; ++k) rows[k * width + i] = m[i * n_i + k];
+    }
+};
+
+// R rows of u times V vectors of M^T, in registers.
+#pragma GCC push_options
+#pragma GCC optimize("fp-contract=fast")
+template <class C, int R, int V> inline void tile(const Weight<C> &w, const C *u, int64_t start, C *out) {
+    using Vector = typename Weight<C>::Vector;
+    Vector sum[R][V] = {};
+    const C *m = w.rows.data() + start;
+    for (int64_t k = 0; k < w.n_i; ++k, m += w.width)
+        for (int v = 0; v < V; ++v) {
+            const Vector column = *reinterpret_cast<const Vector *>(m + v * w.LANES);
+            for (int r = 0; r < R; ++r) sum[r][v] += u[r * w.n_i + k] * column;
+        }
+    for (int r = 0; r < R; ++r)
+        for (int v = 0; v < V; ++v) *reinterpret_cast<Vector *>(out + r * w.width + start + v * w.LANES) = sum[r][v];
+}
+#pragma GCC pop_options
+
+template <class C, int R> void row_tiles(const Weight<C> &w, const C *u, C *out) {
+    int64_t start = 0;
+    for (; start + 4 * w.LANES <= w.width; start += 4 * w.LANES) tile<C, R, 4>(w, u, start, out);
+    for (; start < w.width; start += w.LANES) tile<C, R, 1>(w, u, start, out);
+}
+
+// I_div of one image, [steps_in, rows, width], by w; null where it is a map or absent.
+template <class S, class C> const C *divisive_current(const Problem &p, const Weight<C> &w, int64_t b) {
+    if (!p.i_ie.data) return nullptr;
+    constexpr int R = 4;
+    static thread_local std::vector<C> out, u;
+    const size_t needed = p.steps_in * p.rows * w.width;
+    if (out.size() < needed) out.resize(needed);
+    u.resize(R * w.n_i);
+    for (int64_t t = 0; t < p.steps_in; ++t)
+        for (int64_t row = 0; row < p.rows; row += R) {
+            const int64_t n = p.rows - row < R ? p.rows - row : R;
+            for (int64_t r = 0; r < n; ++r) {
+                const S *from = at<S>(p.i_ie, t, b, row + r);
+                for (int64_t k = 0; k < w.n_i; ++k) u[r * w.n_i + k] = widen(from[k]);
+            }
+            C *to = out.data() + (t * p.rows + row) * w.width;
+            if (n == R) {
+                row_tiles<C, R>(w, u.data(), to);
+            } else {
+                for (int64_t r = 0; r < n; ++r) row_tiles<C, 1>(w, u.data() + r * w.n_i, to + r * w.width);
+            }
+        }
+    return out.data();
+}
+
+template <class S, class C> void find_smallest(const Problem &p, const C *computed, int64_t width, int64_t b) {
+    if (!p.i_div.data && !computed) return;
     for (int64_t t = 0; t < p.steps_in; ++t) {
         C smallest = std::numeric_limits<C>::infinity();
         for (int64_t row = 0; row < p.rows; ++row) {
+            if (computed) {
+                const C *d = computed + (t * p.rows + row) * width;
+#pragma omp simd reduction(min : smallest)
+                for (int64_t i = 0; i < p.inner; ++i) {
+                    const C y = d[i] > 0 ? d[i] : std::numeric_limits<C>::infinity();
+                    smallest = y < smallest ? y : smallest;
+                }
+                continue;
+            }
             const S *d = at<S>(p.i_div, t, b, row);
 #pragma omp simd reduction(min : smallest)
             for (int64_t i = 0; i < p.inner; ++i) {
@@ -158,8 +234,19 @@ template <class S, class C> void find_smallest(const Problem &p, int64_t b) {
 
 // q = N / I_div~ and d = I_div~ of n neurons at one step; without divisive inhibition q = N and d = 1.
 template <class S, class C>
-void divide(const Problem &p, int64_t t, int64_t b, int64_t row, int64_t start, int64_t n, C *q, C *d) {
+void divide(const Problem &p, const C *computed, int64_t width, int64_t t, int64_t b, int64_t row, int64_t start,
+            int64_t n, C *q, C *d) {
     const S *N = at<S>(p.balanced, t, b, row) + start;
+    if (computed) {
+        const C *D = computed + (t * p.rows + row) * width + start;
+        const C m = static_cast<const C *>(p.smallest)[t * p.batch + b];
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) {
+            d[i] = D[i] > 0 ? D[i] : m;
+            q[i] = widen(N[i]) / d[i];
+        }
+        return;
+    }
     if (!p.i_div.data) {
 #pragma omp simd
         for (int64_t i = 0; i < n; ++i) {
@@ -178,8 +265,9 @@ void divide(const Problem &p, int64_t t, int64_t b, int64_t row, int64_t start, 
     }
 }
 
-template <class S, class C> void forward_image(const Problem &p, int64_t b) {
-    find_smallest<S, C>(p, b);
+template <class S, class C> void forward_image(const Problem &p, const Weight<C> &w, int64_t b) {
+    const C *i_div = divisive_current<S, C>(p, w, b);
+    find_smallest<S, C>(p, i_div, w.width, b);
     const C decay = C(p.decay), theta = C(p.theta);
     const bool hard = p.hard_reset;
     Neurons<C> neurons;
@@ -191,7 +279,7 @@ template <class S, class C> void forward_image(const Problem &p, int64_t b) {
             for (int64_t i = 0; i < n; ++i) v[i] = p.v.data ? at<C>(p.v, 0, b, row)[start + i] : C(0);
             for (int64_t t = 0; t < p.steps; ++t) {
                 if (t < p.steps_in) {
-                    divide<S>(p, t, b, row, start, n, current, d);
+                    divide<S>(p, i_div, w.width, t, b, row, start, n, current, d);
                     if (p.gain)
                         for (int64_t i = 0; i < n; ++i) current[i] = current[i] * neurons.gain[i] + neurons.bias[i];
                 }
@@ -209,7 +297,8 @@ template <class S, class C> void forward_image(const Problem &p, int64_t b) {
         }
 }
 
-template <class S, class C> void backward_image(const Problem &p, int64_t b) {
+template <class S, class C> void backward_image(const Problem &p, const Weight<C> &w, int64_t b) {
+    const C *i_div = divisive_current<S, C>(p, w, b);
     const C decay = C(p.decay), theta = C(p.theta);
     const C coupling = p.detach_reset ? C(0) : C(1);  // of the gradient through the reset
     const bool hard = p.hard_reset;
@@ -230,7 +319,7 @@ template <class S, class C> void backward_image(const Problem &p, int64_t b) {
             for (int64_t i = 0; i < n; ++i) v[i] = p.v.data ? at<C>(p.v, 0, b, row)[start + i] : C(0);
             for (int64_t t = 0; t < p.steps; ++t) {
                 C *ht = h + t * CHUNK, *qt = q + (t < p.steps_in ? t : 0) * CHUNK, *dt = d + (qt - q);
-                if (t < p.steps_in) divide<S>(p, t, b, row, start, n, qt, dt);
+                if (t < p.steps_in) divide<S>(p, i_div, w.width, t, b, row, start, n, qt, dt);
 #pragma omp simd
                 for (int64_t i = 0; i < n; ++i) {
                     ht[i] = decay * v[i] + (qt[i] * neurons.gain[i] + neurons.bias[i]);
@@ -293,20 +382,19 @@ template <class S, class C> void backward_image(const Problem &p, int64_t b) {
         }
 }
 
-using Image = void (*)(const Problem &, int64_t);
-
-void each_image(const Problem &p, Image image) {
+template <class C> void each_image(const Problem &p, void (*image)(const Problem &, const Weight<C> &, int64_t)) {
+    const Weight<C> w(p);
 #pragma omp parallel for schedule(static) num_threads(p.threads)
-    for (int64_t b = 0; b < p.batch; ++b) image(p, b);
+    for (int64_t b = 0; b < p.batch; ++b) image(p, w, b);
 }
 
 }  // namespace
 
 extern "C" {
-void forward_float32(const Problem *p) { each_image(*p, forward_image<float, float>); }
-void forward_float64(const Problem *p) { each_image(*p, forward_image<double, double>); }
-void forward_bfloat16(const Problem *p) { each_image(*p, forward_image<bf16, float>); }
-void backward_float32(const Problem *p) { each_image(*p, backward_image<float, float>); }
-void backward_float64(const Problem *p) { each_image(*p, backward_image<double, double>); }
-void backward_bfloat16(const Problem *p) { each_image(*p, backward_image<bf16, float>); }
+void forward_float32(const Problem *p) { each_image<float>(*p, forward_image<float, float>); }
+void forward_float64(const Problem *p) { each_image<double>(*p, forward_image<double, double>); }
+void forward_bfloat16(const Problem *p) { each_image<float>(*p, forward_image<bf16, float>); }
+void backward_float32(const Problem *p) { each_image<float>(*p, backward_image<float, float>); }
+void backward_float64(const Problem *p) { each_image<double>(*p, backward_image<double, double>); }
+void backward_bfloat16(const Problem *p) { each_image<float>(*p, backward_image<bf16, float>); }
 }
