@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from eisnn.nn import EICircuit, EILayer
+from eisnn.nn.layer import check_floating
 
 
 class InputStatistics(NamedTuple):
@@ -72,6 +73,16 @@ def measure_input(x: Tensor, repeats: int, layer: str, group: Any = None) -> Inp
     return InputStatistics(mean, square / images, variance)
 
 
+def _check_dtype(x: Any, dtype: torch.dtype, layer: str) -> None:
+    """Raise TypeError unless the input of a layer has the dtype of its weights, or autocast will give it one."""
+    check_floating(x, f"E-I Init: {layer}")
+    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(
+            f"E-I Init: the input of {layer} is {x.dtype}, its weights are {dtype}; give the batch in the dtype of the "
+            f"parameters: batch.to({dtype})"
+        )
+
+
 def _sum(values: Tensor, group: Any) -> None:
     if group is not None:
         distributed.all_reduce(values, group=group)
@@ -113,12 +124,13 @@ def ei_init_(
     """E-I Init of every circuit in `model`, in place: from data, eqs. (53)-(54), or from a firing probability.
 
     With `first_batch` one forward pass of the model fills each circuit just before it runs, so each sees the output
-    of the circuits below that are already initialised, also through residual blocks. If anything fails, the model is
-    left as it was.
+    of the circuits below that are already initialised, also through residual blocks. If anything fails, parameters and
+    buffers of the model are left as they were.
 
     Args:
         model: the bare model (not wrapped for autocast: statistics are taken in full precision).
-        first_batch: what `model(first_batch)` takes, values >= 0: images of the first training batch.
+        first_batch: the tensor that `model(first_batch)` takes, values >= 0, of the dtype of the parameters: images of
+            the first training batch.
         firing_probability: p in (0, 1); the theoretical form for Bernoulli(p) inputs, instead of a batch.
         generator: of `torch.device("cpu")`; None is torch's global one. The same state gives the same weights on any
             device and in any number of processes.
@@ -127,12 +139,23 @@ def ei_init_(
             part of the batch, statistics are those of the joint batch. None does not communicate.
     Returns: the input statistics of each circuit that was filled, by name.
     Raises: ValueError if a layer's input is all-zero, constant, negative or not finite, if a circuit is never reached,
-        or for wrong arguments.
+        or for wrong arguments; TypeError for a batch, a dtype or a generator of another type.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"ei_init_ takes a model and then its first batch, got {type(model).__name__} as the model")
     if (first_batch is None) == (firing_probability is None):
         raise ValueError("ei_init_ takes either a first_batch or a firing_probability")
     if firing_probability is not None and not 0 < firing_probability < 1:
         raise ValueError(f"firing_probability must lie between 0 and 1, got {firing_probability}")
+    if first_batch is not None and not isinstance(first_batch, Tensor):
+        raise TypeError(
+            f"first_batch must be the tensor that model(first_batch) takes, got {type(first_batch).__name__}; of a "
+            "batch (images, labels) give the images"
+        )
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator on the CPU, e.g. torch.Generator().manual_seed(3), got {generator!r}"
+        )
     if generator is not None and generator.device.type != "cpu":
         raise ValueError(
             f"the generator must live on the CPU, so that every device gives the same weights; it is on "
@@ -151,6 +174,7 @@ def ei_init_(
             if name in seen:  # a circuit used twice keeps its first initialisation
                 return
             x = args[0] if args else kwargs["x"]
+            _check_dtype(x, circuit.weight_ee.dtype, name)
             time_steps = args[1] if len(args) > 1 else kwargs.get("time_steps")
             repeats = time_steps if time_steps is not None and x.shape[0] == 1 else 1
             fill(name, circuit, measure_input(x, repeats, name, process_group))
@@ -158,6 +182,10 @@ def ei_init_(
         return before_forward
 
     before = {name: ({k: v.clone() for k, v in m.state_dict().items()}, m.initialized) for name, m in todo.items()}
+    buffers = [  # batch norms count and average what they see
+        (m, dict(m._buffers), {key: b.clone() for key, b in m._buffers.items() if b is not None})
+        for m in model.modules()
+    ]
     handles = []
     try:
         if firing_probability is not None:
@@ -176,6 +204,11 @@ def ei_init_(
             with torch.no_grad():
                 for key, parameter in circuit.named_parameters(recurse=False):
                     parameter.copy_(state[key])
+        for module, tensors, values in buffers:
+            for key, buffer in tensors.items():
+                setattr(module, key, buffer)  # the module may have put another tensor in its place
+                if buffer is not None:
+                    buffer.copy_(values[key])
         raise
     finally:
         for handle in handles:

@@ -1,12 +1,17 @@
 """Set-up of all tests: memory that nobody wrote holds NaN, one thread, the same examples in every run."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import settings
 
+from eisnn.functional import kernels
 from eisnn.functional.kernels import native
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported
 
 settings.register_profile("eisnn", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("eisnn")
@@ -31,12 +36,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module", params=["compiled", "torch"])
+@pytest.fixture(scope="module", params=["compiled", "torch", "triton"])
 def backend(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What uses it holds for the compiled kernel and for torch operations."""
+    """What uses it holds for the compiled kernel, for torch operations and for Triton (interpreted without a GPU)."""
+    if request.param == "compiled" and native.library() is None:
+        pytest.skip("no C++ compiler here")
+    if request.param == "triton" and not kernels.HAS_TRITON:
+        pytest.skip("triton is not installed")
+
+    def chosen(maps: torch.Tensor) -> str:
+        return request.param if request.param != "compiled" or native.supports(maps) else "torch"
+
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == "torch":
-            patch.setattr(native, "library", lambda: None)
-        elif native.library() is None:
-            pytest.skip("no C++ compiler here")
+        patch.setattr(kernels, "backend", chosen)
         yield

@@ -165,6 +165,15 @@ def test_an_optimizer_of_another_model_is_an_error():
     eisnn.enforce_dale(OPTIMIZERS["sgd"](partial), model)
 
 
+def test_swapped_arguments_are_named():
+    model = net()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    with pytest.raises(TypeError, match=r"takes \(optimizer, model\), in this order; got \(Net, SGD\)"):
+        eisnn.enforce_dale(model, optimizer)
+    with pytest.raises(TypeError, match=r"got \(SGD, generator\)"):
+        eisnn.enforce_dale(optimizer, model.parameters())
+
+
 def test_a_model_that_violates_the_law_now_is_an_error():
     model = net()
     with torch.no_grad():

@@ -367,6 +367,30 @@ def test_an_error_in_the_middle_of_the_forward_pass_leaves_the_model_as_it_was()
     assert not model[0].initialized
 
 
+class Counter(nn.Module):
+    """Counts its calls in a buffer that it replaces, and keeps what it saw last in one that is empty at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("last", None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        self.last = x
+        return x
+
+
+def test_buffers_too_are_left_as_they_were():
+    model = nn.Sequential(nn.BatchNorm1d(4), Counter(), Filter(torch.zeros_like), eisnn.EILinear(6, 8)).train()
+    before, tensors = {k: v.clone() for k, v in model.state_dict().items()}, dict(model.named_buffers())
+    with pytest.raises(ValueError, match="the input of 3 is zero everywhere"):
+        eisnn.ei_init_(model, torch.rand(3, 4, 6, generator=rng(0)))
+    assert same(before, model.state_dict())
+    assert all(buffer is tensors[name] for name, buffer in model.named_buffers())
+    assert model[1].last is None
+
+
 def test_a_circuit_that_is_never_reached_is_named():
     model = small()
     model.spare = eisnn.EILinear(4, 4)
@@ -389,8 +413,37 @@ def test_a_firing_probability_out_of_range_is_named(p):
         eisnn.ei_init_(small(), firing_probability=p)
 
 
+@pytest.mark.parametrize("batch", [(image_batch(), torch.arange(8)), [image_batch()], image_batch().numpy()])
+def test_a_batch_that_is_no_tensor_is_named(batch):
+    with pytest.raises(TypeError, match=rf"first_batch must be the tensor .* got {type(batch).__name__}; of a batch"):
+        eisnn.ei_init_(small(), batch)
+
+
+@pytest.mark.parametrize("network", [small, lambda: eisnn.EIConv2d(3, 8, 3)])
+def test_a_batch_of_another_dtype_is_named_and_leaves_the_model_as_it_was(network):
+    model = network()
+    x = image_batch() if isinstance(model, eisnn.models.SpikingNetwork) else image_batch()[None]
+    before = parameters_of(model)
+    with pytest.raises(TypeError, match=r"takes a floating-point tensor, got torch\.uint8 .* images\.float\(\) / 255"):
+        eisnn.ei_init_(model, (255 * x).byte())
+    with pytest.raises(
+        TypeError, match=r"the input of \S+ is torch\.float64, its weights are torch\.float32; .*\.to\("
+    ):
+        eisnn.ei_init_(model, x.double())
+    assert same(before, parameters_of(model))
+    with torch.autocast("cpu", torch.bfloat16):  # which gives the layers inputs of another dtype
+        assert eisnn.ei_init_(model, x)
+
+
+def test_other_objects_for_the_model_and_the_generator_are_named():
+    with pytest.raises(TypeError, match="takes a model and then its first batch, got Tensor as the model"):
+        eisnn.ei_init_(image_batch(), small())
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator on the CPU, .* got 3"):
+        eisnn.ei_init_(small(), image_batch(), generator=3)
+
+
 def test_a_generator_elsewhere_is_an_error():
-    class Elsewhere:
+    class Elsewhere(torch.Generator):
         device = torch.device("cuda:0")
 
     with pytest.raises(ValueError, match=r"must live on the CPU.* it is on cuda:0"):

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -389,15 +390,125 @@ def test_a_wrong_number_of_inputs_is_named():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: eisnn.EIConv2d(3, 0, 3), "EIConv2d: the number of outputs must be >= 1, got 0"),
-        (lambda: eisnn.EIConv2d(3, 4, (3, 0)), "EIConv2d: the size of an input must be >= 1, got 0"),
-        (lambda: eisnn.EILinear(0, 4), "EILinear: the size of an input must be >= 1, got 0"),
-        (lambda: eisnn.EIReadout(3, 4, ei_ratio=0), "EIReadout: the ei_ratio must be >= 1, got 0"),
+        (lambda: eisnn.EIConv2d(3, 0, 3), "EIConv2d: out_channels must be an int >= 1, got 0"),
+        (lambda: eisnn.EIConv2d(-1, 4, 3), "EIConv2d: in_channels must be an int >= 1, got -1"),
+        (lambda: eisnn.EILinear(0, 4), "EILinear: in_features must be an int >= 1, got 0"),
+        (lambda: eisnn.EILinear(3, 8.0), r"EILinear: out_features must be an int >= 1, got 8\.0"),
+        (lambda: eisnn.EILinear(3, 8, 2.5), r"EILinear: ei_ratio must be an int >= 1, got 2\.5"),
+        (lambda: eisnn.EILinear(3, 8, eisnn.LIF()), r"EILinear: ei_ratio must be an int >= 1, got LIF\("),
+        (lambda: eisnn.EIReadout(3, 4, ei_ratio=0), "EIReadout: ei_ratio must be an int >= 1, got 0"),
+        (lambda: BNConv2d(3, 8.0, 3), r"BNConv2d: out_channels must be an int >= 1, got 8\.0"),
+        (lambda: BNLinear("3", 8), "BNLinear: in_features must be an int >= 1, got '3'"),
     ],
 )
 def test_impossible_sizes_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("kind", [eisnn.EIConv2d, BNConv2d])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"kernel_size": (3, 3, 5)}, r"kernel_size must be an int >= 1 or a pair .*, got \(3, 3, 5\)"),
+        ({"kernel_size": (3, 0)}, r"kernel_size must be an int >= 1 or a pair .*, got \(3, 0\)"),
+        ({"kernel_size": 3.0}, r"kernel_size must be an int >= 1 or a pair .*, got 3\.0"),
+        ({"stride": 0}, r"stride must be an int >= 1 or a pair .*, got 0"),
+        ({"stride": (1, 0.5)}, r"stride must be an int >= 1 or a pair .*, got \(1, 0\.5\)"),
+        ({"padding": -1}, r"padding must be an int >= 0 or a pair .*, got -1"),
+        (
+            {"padding": "same"},
+            r"padding must be an int >= 0 .*, got 'same'; .* padding=dilation \* \(kernel_size - 1\)",
+        ),
+        ({"dilation": 0}, r"dilation must be an int >= 1 or a pair .*, got 0"),
+    ],
+)
+def test_impossible_geometry_is_named(kind, wrong, message):
+    with pytest.raises(ValueError, match=f"{kind.__name__}: {message}"):
+        kind(3, 8, **{"kernel_size": 3, **wrong})
+
+
+@pytest.mark.parametrize("make", LAYERS)
+@pytest.mark.parametrize("neuron", ["LIF", eisnn.LIF, 2.0])
+def test_a_neuron_that_is_no_module_is_named(make, neuron):
+    with pytest.raises(TypeError, match=rf"neuron must be a module, e\.g\. eisnn\.LIF\(\), or None, got {neuron!r}"):
+        make(neuron)
+
+
+EVERY_LAYER = [
+    *(lambda make=make: make(eisnn.LIF()) for make in LAYERS),
+    readout,
+    lambda: LinearReadout(12, 8).double(),
+]
+
+
+@pytest.mark.parametrize("make", EVERY_LAYER)
+@pytest.mark.parametrize("time_steps", [0, -1, 2.5])
+def test_impossible_time_is_named(make, time_steps):
+    layer = make()
+    with pytest.raises(ValueError, match=f"time_steps must be an int >= 1, got {time_steps}"):
+        layer(input_of(layer)[:1], time_steps)
+
+
+@pytest.mark.parametrize("make", EVERY_LAYER)
+def test_an_empty_sequence_or_batch_is_named(make):
+    layer = make()
+    x = input_of(layer)
+    for empty in (x[:0], x[:, :0]):
+        with pytest.raises(ValueError, match=r"takes at least one time step and one image, got shape \[(0, 3|4, 0), "):
+            layer(empty)
+
+
+@pytest.mark.parametrize("make", EVERY_LAYER)
+def test_input_of_another_type_is_named(make):
+    layer = make()
+    with pytest.raises(TypeError, match=r"takes a floating-point tensor, got torch\.uint8 .*images\.float\(\) / 255"):
+        layer(input_of(layer).byte())
+    with pytest.raises(TypeError, match="takes a floating-point tensor, got list"):
+        layer(input_of(layer).tolist())
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_a_state_of_another_shape_is_named(make):
+    """A state of one image, or of one position, would be broadcast."""
+    layer = make(eisnn.LIF())
+    x = input_of(layer)
+    state = layer(x, return_state=True)[1]
+    wrong = [state[:1], state[:, :1], state[..., :1], state[None], state.flatten(), torch.tensor(0.0), 0.5, (state,)]
+    for bad in wrong:
+        given = re.escape(str(list(bad.shape))) if isinstance(bad, Tensor) else type(bad).__name__
+        with pytest.raises(ValueError, match=rf"here of shape {re.escape(str(list(state.shape)))}, got .*{given}"):
+            layer(x, state=bad)
+    assert layer(x[:1], 3, state=state).shape[0] == 3  # static input has a state of the same shape
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_state_asked_of_a_neuron_without_one_is_named(make):
+    torch.manual_seed(0)
+    layer = make(nn.ReLU())
+    x = input_of(layer)
+    for call in ({"return_state": True}, {"state": torch.zeros(1)}):
+        with pytest.raises(TypeError, match="the neuron ReLU keeps no state: its forward takes no state="):
+            layer(x, **call)
+    layer.neuron = None
+    with pytest.raises(ValueError, match="neuron=None keeps no state: state must be None, got Tensor"):
+        layer(x, state=torch.zeros(1))
+
+
+def test_an_error_inside_a_neuron_with_state_stays_its_own():
+    class Broken(Doubler):
+        def forward(self, current, state=None, return_state=False):
+            raise TypeError("of its own")
+
+    with pytest.raises(TypeError, match="of its own"):
+        linear(Broken())(spikes((4, 3, 12)), return_state=True)
+
+
+@pytest.mark.parametrize("make", EVERY_LAYER[4:])
+def test_a_readout_keeps_no_state(make):
+    layer = make()
+    with pytest.raises(ValueError, match=f"{type(layer).__name__} keeps no state: state must be None"):
+        layer(spikes((4, 3, 12)), state=torch.zeros(3, 8))
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,15 @@ def test_spikingjelly(reset, surrogate, detach, dtype):
     [
         ({"tau": 0.5}, r"must be >= 1, got 0\.5"),
         ({"tau": float("nan")}, "must be >= 1, got nan"),
-        ({"theta": 0.0}, r"must be > 0, got 0\.0"),
+        ({"tau": "2"}, r"tau .* must be >= 1, got '2'"),
+        ({"theta": 0.0}, r"must be > 0 and finite, got 0\.0"),
+        ({"theta": float("inf")}, "theta .* must be > 0 and finite, got inf"),
+        ({"alpha": -1.0}, r"alpha .* surrogate sigmoid and must be > 0 and finite, got -1\.0"),
+        ({"alpha": 0.0}, r"alpha .* must be > 0 and finite, got 0\.0"),
+        ({"alpha": float("nan")}, "alpha .* must be > 0 and finite, got nan"),
+        ({"alpha": float("inf")}, "alpha .* must be > 0 and finite, got inf"),
+        ({"alpha": -0.1, "surrogate": "leaky_relu"}, r"alpha .* must be >= 0 and finite, got -0\.1"),
+        ({"detach_reset": "no"}, "detach_reset must be True or False, got 'no'"),
         ({"reset": "none"}, "got 'none'"),
         ({"surrogate": "step"}, "unknown surrogate 'step'"),
     ],
@@ -202,6 +210,26 @@ def test_constants_out_of_range_are_named(wrong, message):
     for build in (LIFConstants, eisnn.LIF):
         with pytest.raises(ValueError, match=message):
             build(**wrong)
+
+
+def test_a_leaky_relu_may_pass_nothing_below_the_threshold():
+    assert LIFConstants(surrogate="leaky_relu", alpha=0.0) == LIFConstants(surrogate="leaky_relu", alpha=0)
+    assert LIFConstants(surrogate="leaky_relu").width == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "given"),
+    [
+        (torch.zeros(1, 5), r"float32 of shape \[1, 5\]"),
+        (torch.zeros(2, 5, dtype=torch.int64), r"int64 of shape \[2, 5\]"),
+        (torch.tensor(0.0), r"shape \[\]"),
+        (0.0, "float"),
+        ((torch.zeros(2, 5),), "tuple"),
+    ],
+)
+def test_the_module_takes_a_state_of_the_shape_of_one_step(state, given):
+    with pytest.raises(ValueError, match=rf"here of shape \[2, 5\], got .*{given}"):
+        eisnn.LIF()(currents(3, 2), state=state)
 
 
 def test_tau_of_one_has_no_memory():

@@ -1,6 +1,7 @@
 """Networks by name, as a user would call them; parametrized over every registered model and circuit."""
 
 import copy
+import math
 import pickle
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 import eisnn
 from eisnn.models import MODELS, SEWBlock
-from eisnn.nn import CIRCUITS
+from eisnn.nn import CIRCUITS, make_layers
 
 T, B, CLASSES = 4, 3, 5
 EVERY = [(name, circuit) for name in eisnn.list_models() for circuit in CIRCUITS]
@@ -85,8 +86,17 @@ def test_streams_in_two_calls_equal_one_call_of_twice_the_length(name, circuit):
         for ours, expected in zip(last, end, strict=True):
             agree(ours, expected, 1e-10)
         agree(model(x[T:], state=state), second.mean(0), 1e-13)
-        with pytest.raises(ValueError, match="state holds fewer entries than the model has layers"):
+        n = len(state)
+        with pytest.raises(ValueError, match=f"state holds {n - 1} entries, fewer than the model has layers"):
             model(x[T:], state=state[:-1])
+        with pytest.raises(
+            ValueError, match=f"state holds {2 * n} entries, but the model has {n} layers that keep one"
+        ):
+            model(x[T:], state=state * 2)
+        with pytest.raises(ValueError, match="state must be the list that this model returned, got Tensor"):
+            model(x[T:], state=state[0])
+        with pytest.raises(ValueError, match=r"the state of LIF neurons .* here of shape \[3, .*got .* \[1, "):
+            model(x[T:], state=[v[:1] for v in state])
 
 
 @every_model
@@ -247,14 +257,37 @@ def test_a_sequence_in_the_wrong_order_is_an_error(name, circuit):
         model(images(B, T))
 
 
-@pytest.mark.parametrize("value", [-1e-3, float("nan")])
+@pytest.mark.parametrize("value", [-1e-3, float("nan"), float("inf"), float("-inf")])
 @every_model
-def test_negative_or_nan_input_fails(name, circuit, value):
+def test_input_must_be_finite_and_that_of_circuits_not_negative(name, circuit, value):
     model = build(name, circuit)
     x = images()
     x[1, 2, 3, 4] = value
-    with pytest.raises(RuntimeError, match="must be >= 0 and not NaN"):
+    if circuit == "bn" and math.isfinite(value):
+        assert model(x).isfinite().all()  # images with their mean subtracted suit a batch-norm network
+        return
+    what = "a network must be finite" if circuit == "bn" else "an E-I network must be >= 0 and finite"
+    with pytest.raises(RuntimeError, match=f"the input of {what}"):
         model(x)
+
+
+def test_images_of_another_type_are_named():
+    for circuit in CIRCUITS:
+        model = build("convnet3", circuit)
+        with pytest.raises(TypeError, match=r"VGG takes a floating-point tensor, got torch\.uint8 .*float\(\) / 255"):
+            model(images().byte())
+        with pytest.raises(TypeError, match="VGG takes a floating-point tensor, got tuple"):
+            model((images(), 0))
+        with pytest.raises(ValueError, match=r"must hold at least one image, got shape \[0, 3, 32, 32\]"):
+            model(images()[:0])
+
+
+@pytest.mark.parametrize("circuit", CIRCUITS)
+def test_a_network_of_neurons_without_state_says_so(circuit):
+    model = build("convnet3", circuit, neuron=nn.ReLU())
+    assert model(images()).isfinite().all()
+    with pytest.raises(TypeError, match="the neuron ReLU keeps no state"):
+        model(images(), return_state=True)
 
 
 @every_model
@@ -280,7 +313,29 @@ def test_names_that_nobody_knows():
         eisnn.create_model("vgg8", circuit="xy")
 
 
-@pytest.mark.parametrize("wrong", ["num_classes", "in_channels", "time_steps"])
-def test_counts_below_one_are_named(wrong):
-    with pytest.raises(ValueError, match=f"{wrong} must be >= 1, got 0"):
-        eisnn.create_model("vgg8", width=1 / 16, **{wrong: 0})
+@pytest.mark.parametrize("value", [0, 2.5, "4"])
+@pytest.mark.parametrize("wrong", ["num_classes", "in_channels", "time_steps", "image_size"])
+def test_counts_that_are_none_are_named(wrong, value):
+    with pytest.raises(ValueError, match=f"MLP: {wrong} must be an int >= 1, got {value!r}"):
+        eisnn.create_model("mlp", width=1 / 16, **{wrong: value})
+
+
+@pytest.mark.parametrize("width", [0, -1.0, float("nan"), float("inf"), "half"])
+@pytest.mark.parametrize("name", eisnn.list_models())
+def test_a_width_that_is_none_is_named(name, width):
+    with pytest.raises(ValueError, match=f"width must be a finite number > 0, got {width!r}"):
+        eisnn.create_model(name, width=width)
+
+
+@pytest.mark.parametrize("circuit", CIRCUITS)
+@pytest.mark.parametrize("neuron", ["LIF", eisnn.LIF])
+def test_a_neuron_that_is_no_module_is_named(circuit, neuron):
+    with pytest.raises(TypeError, match=f"neuron must be a module, .* got {neuron!r}"):
+        eisnn.create_model("vgg8", circuit=circuit, neuron=neuron)
+
+
+def test_options_that_a_circuit_lacks_are_named():
+    with pytest.raises(TypeError, match="the circuit 'bn' does not take ei_ratio; it has no options"):
+        eisnn.create_model("vgg8", circuit="bn", ei_ratio=4)
+    with pytest.raises(TypeError, match="the circuit 'ei' does not take ratio; its options: ei_ratio"):
+        make_layers("ei", eisnn.LIF(), ratio=4)

@@ -10,12 +10,15 @@ current, time in steps.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
+from numbers import Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from eisnn.functional import kernels
 from eisnn.functional.kernels import native
 from eisnn.functional.surrogate import SURROGATES, heaviside, surrogate_derivative
 
@@ -41,14 +44,22 @@ class LIFConstants:
     detach_reset: bool = True
 
     def __post_init__(self) -> None:
-        if not self.tau >= 1:
-            raise ValueError(f"tau is the membrane time constant in time steps and must be >= 1, got {self.tau}")
-        if not self.theta > 0:
-            raise ValueError(f"theta is the firing threshold and must be > 0, got {self.theta}")
+        if not (isinstance(self.tau, Real) and self.tau >= 1):
+            raise ValueError(f"tau is the membrane time constant in time steps and must be >= 1, got {self.tau!r}")
+        if not (isinstance(self.theta, Real) and 0 < self.theta < inf):
+            raise ValueError(f"theta is the firing threshold and must be > 0 and finite, got {self.theta!r}")
         if self.reset not in ("soft", "hard"):
             raise ValueError(f'reset must be "soft" or "hard", got {self.reset!r}')
         if self.surrogate not in SURROGATES:
             raise ValueError(f"unknown surrogate {self.surrogate!r}; known: {', '.join(sorted(SURROGATES))}")
+        may_be_zero = self.surrogate == "leaky_relu"
+        if not (isinstance(self.width, Real) and 0 <= self.width < inf and (self.width > 0 or may_be_zero)):
+            raise ValueError(
+                f"alpha is the width parameter of the surrogate {self.surrogate} and must be "
+                f"{'>=' if may_be_zero else '>'} 0 and finite, got {self.alpha!r}"
+            )
+        if not isinstance(self.detach_reset, bool):
+            raise ValueError(f"detach_reset must be True or False, got {self.detach_reset!r}")
 
     @property
     def decay(self) -> float:
@@ -172,7 +183,14 @@ class _LIF(torch.autograd.Function):
         ctx.constants, ctx.steps = constants, steps
         ctx.set_materialize_grads(False)
         shape = (steps, *current.shape[1:])
-        if native.supports(current):
+        backend = kernels.backend(current)
+        if backend == "triton":
+            from eisnn.functional.kernels import triton
+
+            layout = native.layout_of(current)
+            spikes, v_last = triton.forward(layout, current, *(None,) * 5, _widened(v, current), constants, steps)
+            return spikes, v_last.to(current.dtype)
+        if backend == "compiled":
             layout = native.layout_of(current)
             spikes, v_last = layout.empty(shape, current.dtype), layout.empty(shape[1:], _wide(current))
             maps = {"balanced": current, "spikes": spikes, "v": _widened(v, current), "v_last": v_last}
@@ -189,7 +207,17 @@ class _LIF(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         current, v = ctx.saved_tensors
         grad_spikes, grad_v_last = grads
-        if native.supports(current):
+        backend = kernels.backend(current)
+        if backend == "triton":
+            from eisnn.functional.kernels import triton
+
+            layout = native.layout_of(current)
+            grad_current = layout.empty(current.shape, current.dtype, current.device)
+            inputs = current, *(None,) * 5, _widened(v, current), ctx.constants, ctx.steps
+            grads_out = grad_spikes, _widened(grad_v_last, current)
+            *_, grad_v = triton.backward(layout, *inputs, *grads_out, grad_current)
+            return grad_current, None if grad_v is None else grad_v.to(v.dtype), None, None
+        if backend == "compiled":
             layout = native.layout_of(current)
             grad_current = layout.empty(current.shape, current.dtype)
             grad_v = None if v is None else layout.empty(v.shape, _wide(current))

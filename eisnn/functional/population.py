@@ -2,8 +2,8 @@
 
 `population_reference` composes the readable pieces and is the ground truth. `population` is one autograd node that
 keeps only its stacked input currents: the divisive current and the membrane trajectory are computed again in the
-backward pass. What it does element by element runs in a compiled kernel where there is one
-(`eisnn.functional.kernels`), else in torch operations, piece by piece in the cache.
+backward pass. What it does element by element runs compiled or in Triton
+ (`eisnn.functional.kernels`), else in torch operations, piece by piece in the cache.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from eisnn.functional import kernels
 from eisnn.functional.circuit import integrate, split_currents
 from eisnn.functional.connection import lateral, per_neuron
 from eisnn.functional.kernels import native
 from eisnn.functional.lif import LIFConstants, lif_reference, pieces, scan_, scan_backward_
-from eisnn.functional.stabilize import replace_zeros, smallest_positive
+from eisnn.functional.stabilize import replace_zeros, smallest_positive, zero_level
 
 
 def population_reference(
@@ -137,8 +138,7 @@ class Population:
         """For the arguments of `population`: compiled where that is possible."""
         wide = torch.promote_types(currents.dtype, torch.float32)
         gain, offset, v = gain_e.to(wide), bias.to(wide), None if v is None else v.to(wide)
-        kind = CompiledPopulation if native.supports(currents) else cls
-        return kind(currents, weight, gain, offset, v, constants, steps)
+        return IMPLEMENTATIONS[kernels.backend(currents)](currents, weight, gain, offset, v, constants, steps)
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Spikes, last potential, and the smallest positive divisive current of each sample `[T, B, 1, ...]`."""
@@ -230,3 +230,31 @@ class CompiledPopulation(Population):
         if written is not grad_balanced:
             grad_balanced.copy_(written)
         return Gradients(grad_i_div, arrays["grad_gain"].sum(0), arrays["grad_bias"].sum(0), grad_v)
+
+
+class TritonPopulation(Population):
+    """The same by the Triton kernel, from the two currents."""
+
+    def _arguments(self, smallest: Tensor | None) -> tuple[Any, ...]:
+        balanced, i_div = split_currents(self.currents, self.weight)
+        layout = native.layout_of(self.currents, i_div.shape[2])
+        smallest = smallest_positive(i_div) if smallest is None else smallest
+        gain, bias = self.gain.contiguous(), self.bias.contiguous()
+        return layout, balanced, i_div, smallest, zero_level(i_div), gain, bias, self.v, self.constants, self.steps
+
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        from eisnn.functional.kernels import triton
+
+        arguments = self._arguments(None)
+        return (*triton.forward(*arguments), arguments[3])
+
+    def backward(
+        self, smallest: Tensor, grad_spikes: Tensor | None, grad_v_last: Tensor | None, grad_balanced: Tensor
+    ) -> Gradients:
+        from eisnn.functional.kernels import triton
+
+        arguments = (*self._arguments(smallest), grad_spikes, grad_v_last, grad_balanced)
+        return Gradients(*triton.backward(*arguments))  # type: ignore[arg-type] # all but the last are there
+
+
+IMPLEMENTATIONS = {"triton": TritonPopulation, "compiled": CompiledPopulation, "torch": Population}

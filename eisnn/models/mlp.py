@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eisnn.models.network import Carry, SpikingNetwork
+from eisnn.models.network import Carry, SpikingNetwork, scaled
 from eisnn.nn import Layers
+from eisnn.nn.layer import check_int
 
 
 class MLP(SpikingNetwork):
@@ -31,11 +32,12 @@ class MLP(SpikingNetwork):
         image_size: int = 32,
     ) -> None:
         super().__init__(in_channels, num_classes, time_steps)
+        check_int(type(self).__name__, "image_size", image_size)
         self.image_size = image_size
         self.layers = nn.ModuleList()
         features = in_channels * image_size**2
         for n in hidden:
-            out = max(1, round(n * width))
+            out = scaled(n, width)
             self.layers.append(layers.linear(features, out))
             features = out
         self.readout = layers.readout(features, num_classes)

@@ -1,10 +1,15 @@
 """What all models share: time, state and the average of the logits over T."""
 
+from math import inf
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from eisnn.nn import EICircuit
+from eisnn.nn.layer import check_floating, check_int
 
 
 class Carry:
@@ -16,22 +21,34 @@ class Carry:
     """
 
     def __init__(self, states: list[Any] | None, collect: bool) -> None:
-        self._given = None if states is None else iter(states)
+        if states is not None and not isinstance(states, list | tuple):
+            raise ValueError(f"state must be the list that this model returned, got {type(states).__name__}")
+        self._states, self._used = states, 0
         self.collected: list[Any] | None = [] if collect else None
 
     def __call__(self, layer: nn.Module, x: Tensor, time_steps: int) -> Tensor:
-        try:
-            state = None if self._given is None else next(self._given)
-        except StopIteration:
-            raise ValueError(
-                "state holds fewer entries than the model has layers; pass what this model returned"
-            ) from None
+        state = None
+        if self._states is not None:
+            if self._used == len(self._states):
+                raise ValueError(
+                    f"state holds {self._used} entries, fewer than the model has layers; pass what this model returned"
+                )
+            state = self._states[self._used]
+            self._used += 1
         if state is None and self.collected is None:
             return layer(x, time_steps)
         x, state = layer(x, time_steps, state=state, return_state=True)
         if self.collected is not None:
             self.collected.append(state)
         return x
+
+    def check_all_used(self) -> None:
+        """Raise ValueError if more states were given than layers were called."""
+        if self._states is not None and self._used < len(self._states):
+            raise ValueError(
+                f"state holds {len(self._states)} entries, but the model has {self._used} layers that keep one; pass "
+                "what this model returned"
+            )
 
 
 class SpikingNetwork(nn.Module):
@@ -48,8 +65,7 @@ class SpikingNetwork(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, time_steps: int) -> None:
         super().__init__()
         for name, value in [("in_channels", in_channels), ("num_classes", num_classes), ("time_steps", time_steps)]:
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+            check_int(type(self).__name__, name, value)
         self.in_channels, self.num_classes, self.time_steps = in_channels, num_classes, time_steps
         self.readout: nn.Module
 
@@ -64,26 +80,43 @@ class SpikingNetwork(nn.Module):
 
         Args:
             x: static images `[B, C, H, W]` (shown at each of the T steps), or a sequence `[T, B, C, H, W]`; values
-                >= 0 (pixels in [0, 1], event counts). Negative or NaN input fails an asynchronous assertion.
-            state: membrane states from an earlier call, for streams.
+                >= 0 (pixels in [0, 1], event counts). Input that is NaN or infinite, or negative in a network with E-I
+                circuits, fails an asynchronous assertion.
+            state: membrane states from an earlier call, for streams: the list as it was returned, for a batch of the
+                same size.
             return_state: also return the states after the last step.
             per_step: logits of each step instead of their mean.
         Returns: logits `[B, num_classes]` (`[T, B, num_classes]` with `per_step`), or (logits, state).
-        Raises: ValueError for a wrong shape.
+        Raises: ValueError for a wrong shape of input or state; TypeError for images that are not floating-point.
         """
         x = self._as_sequence(x)
         carry = Carry(state, return_state)
-        logits = self.readout(self.features(x, carry), self.time_steps)
+        features = self.features(x, carry)
+        carry.check_all_used()
+        logits = self.readout(features, self.time_steps)
         if not torch.compiler.is_compiling():  # last, so that E-I Init comes first and names the layer
-            torch._assert_async((x >= 0).all(), "the input of an E-I network must be >= 0 and not NaN")
+            self._assert_values(x)
         logits = logits if per_step else logits.mean(0)
         return (logits, carry.collected) if return_state else logits
 
+    def _assert_values(self, x: Tensor) -> None:
+        """Asynchronous: the host does not wait for the device. NaN fails both comparisons."""
+        smallest, largest = x.detach().aminmax()
+        if any(isinstance(m, EICircuit) for m in self.modules()):
+            torch._assert_async(
+                (smallest >= 0) & (largest < inf), "the input of an E-I network must be >= 0 and finite"
+            )
+        else:
+            torch._assert_async((smallest > -inf) & (largest < inf), "the input of a network must be finite")
+
     def _as_sequence(self, x: Tensor) -> Tensor:
+        check_floating(x, type(self).__name__)
         if x.ndim not in (4, 5):
             raise ValueError(
                 f"the input must be images [B, C, H, W] or a sequence [T, B, C, H, W], got shape {list(x.shape)}"
             )
+        if x.numel() == 0:
+            raise ValueError(f"the input must hold at least one image, got shape {list(x.shape)}")
         if x.ndim == 5 and x.shape[0] != self.time_steps:
             raise ValueError(
                 f"a sequence must be [T, B, C, H, W] with T = time_steps = {self.time_steps}, got shape "
@@ -97,6 +130,13 @@ class SpikingNetwork(nn.Module):
                 f"{x.shape[-2]}x{x.shape[-1]}; pad or resize them (eisnn.data.load(..., size={self.min_size}))"
             )
         return x if x.ndim == 5 else x[None]
+
+
+def scaled(neurons: int, width: float) -> int:
+    """`neurons` of a layer times the `width` of its model, at least 1."""
+    if not (isinstance(width, Real) and 0 < width < inf):
+        raise ValueError(f"width must be a finite number > 0, got {width!r}")
+    return max(1, round(neurons * width))
 
 
 def average_pool(x: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ def create_model(
         neuron: copied into each layer; None is `LIF()`, the paper's.
         ei_ratio: E neurons for each I neuron (4 in the paper), for circuits that have both.
         **options: of the model class, e.g. `width=0.25`, `image_size=28` (MLP).
-    Raises: ValueError for an unknown model or circuit.
+    Raises: ValueError for an unknown model or circuit or a value out of range; TypeError for a neuron that is no module
+        or an option that the circuit or the model does not have.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from eisnn.models.network import Carry, SpikingNetwork, global_average
+from eisnn.models.network import Carry, SpikingNetwork, global_average, scaled
 from eisnn.nn import Layers
 
 BLOCKS: dict[str, Sequence[int]] = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
@@ -47,7 +47,7 @@ class SEWResNet(SpikingNetwork):
         width: float = 1.0,
     ) -> None:
         super().__init__(in_channels, num_classes, time_steps)
-        stages = [max(1, round(c * width)) for c in STAGE_CHANNELS]
+        stages = [scaled(c, width) for c in STAGE_CHANNELS]
         self.stem = layers.conv(in_channels, stages[0], 3, padding=1)
         self.blocks = nn.ModuleList()
         channels = stages[0]

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from eisnn.models.network import Carry, SpikingNetwork, average_pool, global_average
+from eisnn.models.network import Carry, SpikingNetwork, average_pool, global_average, scaled
 from eisnn.nn import Layers
 
 Plan = Sequence[int | Literal["P"]]
@@ -45,7 +45,7 @@ class VGG(SpikingNetwork):
             if entry == "P":
                 self.pool_after.add(len(self.layers) - 1)
                 continue
-            out = max(1, round(entry * width))
+            out = scaled(entry, width)
             self.layers.append(layers.conv(channels, out, 3, padding=1))
             channels = out
         self.readout = layers.readout(channels, num_classes)

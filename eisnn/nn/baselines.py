@@ -5,8 +5,16 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eisnn.nn.circuit import Size
-from eisnn.nn.layer import check_sequence, copy_neuron, layer_output, run_neuron
+from eisnn.nn.layer import (
+    Size,
+    check_sequence,
+    check_sizes,
+    check_stateless,
+    conv_geometry,
+    copy_neuron,
+    layer_output,
+    run_neuron,
+)
 from eisnn.nn.lif import LIF
 
 
@@ -39,7 +47,10 @@ class BNConv2d(BNLayer):
         dilation: Size = 1,
         neuron: nn.Module | None = LIF(),  # noqa: B008 - copied, never shared
     ) -> None:
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False)
+        name = type(self).__name__
+        check_sizes(name, "channels", in_channels, out_channels)
+        geometry = conv_geometry(name, kernel_size, stride, padding, dilation)
+        conv = nn.Conv2d(in_channels, out_channels, *geometry, bias=False)
         super().__init__(conv, nn.BatchNorm2d(out_channels), neuron)
 
 
@@ -52,6 +63,7 @@ class BNLinear(BNLayer):
         out_features: int,
         neuron: nn.Module | None = LIF(),  # noqa: B008 - copied, never shared
     ) -> None:
+        check_sizes(type(self).__name__, "features", in_features, out_features)
         super().__init__(nn.Linear(in_features, out_features, bias=False), nn.BatchNorm1d(out_features), neuron)
 
 
@@ -60,4 +72,5 @@ class LinearReadout(nn.Linear):
 
     def forward(self, x: Tensor, time_steps: int | None = None, state: None = None, return_state: bool = False) -> Any:
         check_sequence(x, 3, time_steps, type(self).__name__)
+        check_stateless(state, type(self).__name__)
         return layer_output(F.linear(x, self.weight, self.bias), None, return_state)

@@ -7,14 +7,18 @@ from torch import Tensor, nn
 
 from eisnn import functional as EF
 from eisnn.nn.dale import count_violations
-from eisnn.nn.layer import check_sequence, copy_neuron, layer_output, run_neuron
-from eisnn.nn.lif import LIF
-
-Size = int | tuple[int, int]
-
-
-def pair(size: Size) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+from eisnn.nn.layer import (
+    Size,
+    check_int,
+    check_sequence,
+    check_sizes,
+    check_stateless,
+    conv_geometry,
+    copy_neuron,
+    layer_output,
+    run_neuron,
+)
+from eisnn.nn.lif import LIF, check_state
 
 
 class EICircuit(nn.Module):
@@ -39,10 +43,9 @@ class EICircuit(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sizes = [("number of outputs", n_e), ("ei_ratio", ei_ratio), *(("size of an input", n) for n in inputs)]
-        for name, value in sizes:
-            if value < 1:
-                raise ValueError(f"{type(self).__name__}: the {name} must be >= 1, got {value}")
+        name = type(self).__name__
+        check_sizes(name, "channels" if connection.spatial else "features", inputs[0], n_e)
+        check_int(name, "ei_ratio", ei_ratio)
         self.n_e, self.n_i, self.connection, self.ei_ratio = n_e, max(1, n_e // ei_ratio), connection, ei_ratio
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.weight_ee = nn.Parameter(torch.zeros(n_e, *inputs, **factory))
@@ -122,15 +125,20 @@ class EILayer(EICircuit):
 
         Args:
             x: `[T, B, ...]` >= 0; or `[1, B, ...]` with `time_steps=T` for an input that is the same at each step.
-            time_steps: T; an error if `x` has another number of steps (it catches `[B, T, ...]`).
-            state: the neuron's state before the first step, as returned; None starts at 0.
+                Its values are not checked here, which would cost time: NaN counts as no spike and negative values
+                give spikes that mean nothing. Models and E-I Init check theirs; check others upstream.
+            time_steps: T >= 1; an error if `x` has another number of steps (it catches `[B, T, ...]`).
+            state: the neuron's state before the first step, as returned; None starts at 0. That of `LIF` is a tensor
+                `[B, n_E, ...]`, the shape of one step of the output.
             return_state: also return the state after the last step.
         Returns: spikes `[T, B, n_E, ...]` in {0, 1} (the current `I_E` with `neuron=None`), or (spikes, state).
-        Raises: RuntimeError before E-I Init; ValueError for a wrong shape.
+        Raises: RuntimeError before E-I Init; ValueError for a wrong shape of `x` or of the state; TypeError for a dtype
+            that is not floating-point, and for a state asked of a neuron that keeps none.
         """
         self._check_input(x, time_steps)
         stacked = EF.stacked_currents(x, self.weight_ee, self.weight_ie, self.weight_ei, self.gain_i, self.connection)
         if isinstance(self.neuron, LIF):
+            check_state(state, (x.shape[1], self.n_e, *stacked.currents.shape[3:]))
             out, state = EF.population(*stacked, self.gain_e, self.bias, self.neuron.constants, state, time_steps)
         else:
             i_e = EF.integrate(*EF.split_currents(*stacked), self.gain_e, self.bias)
@@ -144,8 +152,12 @@ class EIConv2d(EILayer):
     Args:
         in_channels, out_channels: of the E population below, and `n_E`.
         kernel_size, stride, padding, dilation: as in `torch.nn.Conv2d`; an int or (vertical, horizontal).
-        ei_ratio: E neurons for each I neuron.
-        neuron: copied into the layer; None returns the current `I_E`, any other module than `LIF` receives it.
+        ei_ratio: E neurons for each I neuron; `n_I = max(1, n_E // ei_ratio)`.
+        neuron: copied into the layer; None returns the current `I_E`. Any other module than `LIF` is called with the
+            current `[T, B, n_E, ...]` of all steps and returns its spikes in the same shape. It holds no state between
+            calls, or is reset by the user (the forward pass of E-I Init runs it too). Only where a state is passed or
+            asked for is it called with `state=, return_state=True`, and returns (spikes, state).
+    Raises: ValueError or TypeError that names the argument.
     """
 
     def __init__(
@@ -161,15 +173,18 @@ class EIConv2d(EILayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        connection = EF.Conv(pair(stride), pair(padding), pair(dilation))
-        super().__init__(out_channels, (in_channels, *pair(kernel_size)), connection, ei_ratio, neuron, device, dtype)
+        kernel, *geometry = conv_geometry(type(self).__name__, kernel_size, stride, padding, dilation)
+        super().__init__(out_channels, (in_channels, *kernel), EF.Conv(*geometry), ei_ratio, neuron, device, dtype)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.connection}"
 
 
 class EILinear(EILayer):
-    """E-I circuit with all-to-all feedforward projections; `[T, B, in_features]` -> `[T, B, out_features]`."""
+    """E-I circuit with all-to-all feedforward projections; `[T, B, in_features]` -> `[T, B, out_features]`.
+
+    `ei_ratio` and `neuron` as in `EIConv2d`.
+    """
 
     def __init__(
         self,
@@ -200,5 +215,6 @@ class EIReadout(EICircuit):
     def forward(self, x: Tensor, time_steps: int | None = None, state: None = None, return_state: bool = False) -> Any:
         """Logits `[T, B, out_features]` of `x` `[T, B, in_features]` (a static `[1, B, ...]` gives `[1, B, ...]`)."""
         self._check_input(x, time_steps)
+        check_stateless(state, type(self).__name__)
         logits = EF.ei_readout_folded(x, self.weight_ee, self.weight_ie, self.weight_ei, self.connection)
         return layer_output(logits, None, return_state)

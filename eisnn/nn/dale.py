@@ -48,8 +48,14 @@ def enforce_dale(optimizer: Any, model: nn.Module) -> RemovableHandle:
         optimizer: a torch optimizer, also inside Lightning Fabric's wrapper.
         model: raw, or wrapped by Fabric or DistributedDataParallel.
     Returns: a handle; `handle.remove()` ends the enforcement.
-    Raises: ValueError if the optimizer does not hold a trainable constrained parameter, or a weight is negative now.
+    Raises: ValueError if the optimizer does not hold a trainable constrained parameter, or a weight is negative now;
+        TypeError for other objects, or these two in the wrong order.
     """
+    if isinstance(optimizer, nn.Module) or not isinstance(model, nn.Module):
+        raise TypeError(
+            f"enforce_dale takes (optimizer, model), in this order; got ({type(optimizer).__name__}, "
+            f"{type(model).__name__})"
+        )
     optimizer = getattr(optimizer, "optimizer", optimizer)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     missing = [name for name, p in constrained_parameters(model) if p.requires_grad and id(p) not in held]

@@ -1,5 +1,6 @@
 """Layer factories: which kind of layer a model is built of (`circuit="ei"`, `"bn"`, ...)."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -47,4 +48,9 @@ def make_layers(circuit: str, neuron: nn.Module | None, **options: Any) -> Layer
     """The factory of `circuit`; ValueError for an unknown name, TypeError for an option it does not have."""
     if circuit not in CIRCUITS:
         raise ValueError(f"unknown circuit {circuit!r}; known: {', '.join(CIRCUITS)}")
+    known = list(inspect.signature(CIRCUITS[circuit]).parameters)[1:]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        has = f"its options: {', '.join(known)}" if known else "it has no options"
+        raise TypeError(f"the circuit {circuit!r} does not take {', '.join(unknown)}; {has}")
     return CIRCUITS[circuit](neuron, **options)

@@ -8,6 +8,18 @@ from torch import Tensor, nn
 from eisnn.functional import LIFConstants, lif
 
 
+def check_state(state: Any, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless `state` is None or potentials of exactly this `shape`: none may be broadcast."""
+    if state is None:
+        return
+    if not isinstance(state, Tensor) or not state.is_floating_point() or state.shape != shape:
+        given = f"{state.dtype} of shape {list(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
+        raise ValueError(
+            f"the state of LIF neurons is one floating-point tensor [B, n_E, ...], here of shape {list(shape)}, got "
+            f"{given}; pass what the layer returned for a batch of this size"
+        )
+
+
 class LIF(nn.Module):
     """Leaky integrate-and-fire neurons, eqs. (1)-(4), over a whole sequence.
 
@@ -15,10 +27,10 @@ class LIF(nn.Module):
 
     Args:
         tau: membrane time constant in time steps, >= 1.
-        theta: threshold, > 0.
+        theta: threshold, > 0 and finite.
         reset: "soft" (subtract the threshold) or "hard" (to 0).
         surrogate: "sigmoid" (alpha 4), "atan", "fast_sigmoid", "triangle", "rectangle", "leaky_relu".
-        alpha: width parameter of the surrogate; None takes its default.
+        alpha: width parameter of the surrogate, > 0 ("leaky_relu": >= 0); None takes its default.
         detach_reset: no gradient through the reset.
     Raises: ValueError for values out of range.
     """
@@ -43,7 +55,8 @@ class LIF(nn.Module):
         self, current: Tensor, time_steps: int | None = None, state: Tensor | None = None, return_state: bool = False
     ) -> Any:
         """Spikes `[T, B, ...]` of `current` `[T, B, ...]` (or `[1, B, ...]` with `time_steps=T`: the same at each
-        step); with `return_state` also the potential after the last step, `[B, ...]`."""
+        step); with `return_state` also the potential after the last step, `[B, ...]`, which `state` takes."""
+        check_state(state, current.shape[1:])
         spikes, v = lif(current, self.constants, state, time_steps)
         return (spikes, v) if return_state else spikes
 

@@ -1,1 +1,19 @@
-"""Fast versions of `eisnn.functional.population`: compiled for the CPU, Triton for GPUs. The same mathematics."""
+"""Fast versions of the population operation and of the LIF neuron: compiled for the CPU, in Triton for GPUs.
+
+The same mathematics as the readable references, which the tests hold them to.
+"""
+
+from importlib.util import find_spec
+
+from torch import Tensor
+
+from eisnn.functional.kernels import native
+
+HAS_TRITON = find_spec("triton") is not None
+
+
+def backend(maps: Tensor) -> str:
+    """What serves these maps best: "triton" on CUDA, "compiled" on a CPU, else "torch" operations."""
+    if maps.is_cuda and HAS_TRITON and maps.ndim in (3, 5):
+        return "triton"
+    return "compiled" if native.supports(maps) else "torch"

@@ -76,18 +76,18 @@ class Layout(NamedTuple):
         rows_join = strides[2] == sizes[3] * strides[3] or sizes[2] == 1
         return rows_join and (strides[1] == 1 or sizes[1] == 1 if self.neurons_inside else strides[3] == 1)
 
-    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    def empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
         """An uninitialised tensor `[T, B, n, ...]` or `[B, n, ...]` that lies so."""
         if self.neurons_inside and len(shape) > 3:
             *outer, n, height, width = shape
-            return torch.empty(*outer, height, width, n, dtype=dtype).movedim(-1, len(outer))
-        return torch.empty(shape, dtype=dtype)
+            return torch.empty(*outer, height, width, n, dtype=dtype, device=device).movedim(-1, len(outer))
+        return torch.empty(shape, dtype=dtype, device=device)
 
     def arrange(self, maps: Tensor | None) -> Tensor | None:
         """`maps`, copied only where it does not lie so."""
         if maps is None or self.fits(maps):
             return maps
-        return self.empty(maps.shape, maps.dtype).copy_(maps)
+        return self.empty(maps.shape, maps.dtype, maps.device).copy_(maps)
 
 
 def layout_of(maps: Tensor, neurons: int | None = None) -> Layout:
