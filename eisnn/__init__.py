@@ -18,6 +18,7 @@ _EXPORTS = {
     "ei_init_": "eisnn.init",
     "enforce_dale": "eisnn.nn",
     "fit": "eisnn.train",
+    "fold": "eisnn.nn",
     "list_models": "eisnn.models",
 }
 _SUBMODULES = ("analysis", "bench", "data", "functional", "init", "models", "nn", "train")

@@ -15,6 +15,7 @@ from eisnn.functional.circuit import (
     scale_gradient,
     split_currents,
     stacked_currents,
+    stacked_kernel,
 )
 from eisnn.functional.connection import Connection, Conv, Dense, fan_in, lateral, per_neuron
 from eisnn.functional.lif import LIFConstants, lif, lif_reference, lif_step
@@ -53,5 +54,6 @@ __all__ = [
     "split_currents",
     "stabilize",
     "stacked_currents",
+    "stacked_kernel",
     "surrogate_derivative",
 ]

@@ -165,13 +165,13 @@ class _StackedProjection(torch.autograd.Function):
         ctx.save_for_backward(x, weight_ee, weight_ie, weight_ei)
         ctx.connection = connection
         with torch.autocast(x.device.type, enabled=False):
-            return connection.feedforward(x, _stacked_kernel(weight_ee, weight_ie, weight_ei).to(x.dtype))
+            return connection.feedforward(x, stacked_kernel(weight_ee, weight_ie, weight_ei).to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_ee, weight_ie, weight_ei = ctx.saved_tensors
-        kernel = _stacked_kernel(weight_ee, weight_ie, weight_ei).to(x.dtype)
+        kernel = stacked_kernel(weight_ee, weight_ie, weight_ei).to(x.dtype)
         grad_x, grad_kernel = ctx.connection.feedforward_backward(grads[0], x, kernel, ctx.needs_input_grad[0])
         # dW_EE = G_W, dW_IE = G_I - W_EI^T G_W, dW_EI = -G_W W_IE^T, with [G_W; G_I] the gradient of the kernel.
         rows = _rows(_like(grad_kernel.to(weight_ee.dtype), weight_ee))
@@ -181,7 +181,8 @@ class _StackedProjection(torch.autograd.Function):
         return grad_x, _unrows(grad_ee, weight_ee), _unrows(grad_ie, weight_ee), grad_ei, None
 
 
-def _stacked_kernel(weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> Tensor:
+def stacked_kernel(weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> Tensor:
+    """`[W; W_IE]`, `[n_E + n_I, ...]`: what one convolution computes both currents with."""
     return torch.cat([fold(weight_ee, weight_ie, weight_ei), weight_ie])
 
 

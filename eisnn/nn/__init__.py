@@ -4,6 +4,7 @@ from eisnn.nn.baselines import BNConv2d, BNLinear, LinearReadout
 from eisnn.nn.circuit import EICircuit, EIConv2d, EILayer, EILinear, EIReadout
 from eisnn.nn.dale import constrained_parameters, dale_violations, enforce_dale, project_
 from eisnn.nn.factory import CIRCUITS, Layers, make_layers
+from eisnn.nn.folded import fold
 from eisnn.nn.lif import LIF
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "constrained_parameters",
     "dale_violations",
     "enforce_dale",
+    "fold",
     "make_layers",
     "project_",
 ]

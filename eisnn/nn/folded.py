@@ -1,0 +1,124 @@
+"""Inference: a separate network whose circuits hold their folded weights (and whose batch norms are merged)."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eisnn import functional as EF
+from eisnn.nn.baselines import BNLayer
+from eisnn.nn.circuit import EICircuit, EILayer, EIReadout
+from eisnn.nn.layer import check_sequence, layer_output, run_neuron
+from eisnn.nn.lif import LIF
+
+
+class FoldedLayer(nn.Module):
+    """An `EILayer` for inference: the stacked kernel `[W; W_IE]` and `M = W_EI diag(g_I)`, made once.
+
+    Called as the layer it comes from, with the same output; it holds buffers and nothing that could be trained.
+    """
+
+    kernel: Tensor
+    weight: Tensor
+    gain_e: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: EILayer) -> None:
+        super().__init__()
+        self.connection, self.neuron = layer.connection, layer.neuron
+        kernel = EF.stacked_kernel(layer.weight_ee, layer.weight_ie, layer.weight_ei)
+        weight = layer.weight_ei * layer.gain_i
+        for name, value in [("kernel", kernel), ("weight", weight), ("gain_e", layer.gain_e), ("bias", layer.bias)]:
+            self.register_buffer(name, value.detach().clone())
+
+    def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
+        """As `EILayer.forward`."""
+        check_sequence(x, 3 + self.connection.spatial, time_steps, type(self).__name__)
+        currents = self.connection.feedforward(x, self.kernel)
+        if isinstance(self.neuron, LIF):
+            out, state = EF.population(
+                currents, self.weight, self.gain_e, self.bias, self.neuron.constants, state, time_steps
+            )
+        else:
+            i_e = EF.integrate(*EF.split_currents(currents, self.weight), self.gain_e, self.bias)
+            out, state = run_neuron(self.neuron, i_e, time_steps, state, return_state)
+        return layer_output(out, state, return_state)
+
+
+class FoldedReadout(nn.Module):
+    """An `EIReadout` for inference: the signed kernel `W`, made once."""
+
+    kernel: Tensor
+
+    def __init__(self, readout: EIReadout) -> None:
+        super().__init__()
+        self.connection = readout.connection
+        self.register_buffer("kernel", EF.fold(readout.weight_ee, readout.weight_ie, readout.weight_ei).detach())
+
+    def forward(self, x: Tensor, time_steps: int | None = None, state: None = None, return_state: bool = False) -> Any:
+        """As `EIReadout.forward`."""
+        check_sequence(x, 3, time_steps, type(self).__name__)
+        return layer_output(self.connection.feedforward(x, self.kernel), None, return_state)
+
+
+class MergedBNLayer(nn.Module):
+    """A `BNLayer` for inference: one projection, its batch norm merged into weight and bias."""
+
+    def __init__(self, layer: BNLayer) -> None:
+        super().__init__()
+        self.neuron, norm = layer.neuron, layer.norm
+        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        self.projection = copy.deepcopy(layer.projection).requires_grad_(False)
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        weight = self.projection.weight
+        weight.copy_(weight * scale.view(-1, *(1,) * (weight.ndim - 1)))
+        self.projection.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
+
+    def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
+        """As `BNLayer.forward` in evaluation mode."""
+        current = self.projection(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        out, state = run_neuron(self.neuron, current, time_steps, state, return_state)
+        return layer_output(out, state, return_state)
+
+
+FOLDED: dict[type[nn.Module], type[nn.Module]] = {
+    EILayer: FoldedLayer,
+    EIReadout: FoldedReadout,
+    BNLayer: MergedBNLayer,
+}
+
+
+@torch.no_grad()
+def fold(model: nn.Module) -> nn.Module:
+    """A separate network for inference with folded weights (METHOD 5); `model` stays as it is.
+
+    `W_EE - W_EI W_IE` is formed once instead of at every call, and the weights it came from are dropped. The output of
+    E-I networks is the same; batch norms are merged with their running statistics, equal up to rounding.
+
+    Args:
+        model: any module with E-I or batch-norm layers in it, initialised; or such a layer itself.
+    Returns: a copy in evaluation mode. It cannot be trained, and further training of `model` does not reach it.
+    Raises: RuntimeError for a circuit that was never initialised; ValueError if there is nothing to fold.
+    """
+    names = [name for name, m in model.named_modules() if isinstance(m, EICircuit) and not m.initialized]
+    if names:
+        raise RuntimeError(
+            f"{', '.join(n or type(model).__name__ for n in names)} was never initialised: call eisnn.ei_init_ or load "
+            "a checkpoint before fold"
+        )
+    folded = _folded(copy.deepcopy(model))
+    if not any(isinstance(m, tuple(FOLDED.values())) for m in folded.modules()):
+        raise ValueError(f"{type(model).__name__} has no E-I or batch-norm layer to fold")
+    return folded.eval()
+
+
+def _folded(module: nn.Module) -> nn.Module:
+    for kind, replacement in FOLDED.items():
+        if isinstance(module, kind):
+            return replacement(module)
+    for name, child in module.named_children():
+        setattr(module, name, _folded(child))
+    return module

@@ -1,0 +1,85 @@
+"""`eisnn.fold`: a separate inference network with the same output."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import eisnn
+from eisnn.nn import EICircuit
+from eisnn.nn.baselines import BNLayer
+
+
+def network(circuit, model="convnet3"):
+    torch.manual_seed(0)
+    net = eisnn.create_model(model, time_steps=3, width=0.25, circuit=circuit)
+    x = torch.rand(6, 3, 32, 32)
+    if circuit == "ei":
+        eisnn.ei_init_(net, x, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            for name, p in net.named_parameters():
+                if name.endswith(("gain_e", "bias")):
+                    p.add_(torch.rand_like(p))
+    else:
+        for _ in range(20):
+            net(torch.rand(6, 3, 32, 32))
+    return net.eval(), x
+
+
+@pytest.mark.parametrize("model", ["convnet3", "resnet18"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_an_ei_network_folds_to_the_same_output(model, memory_format):
+    net, x = network("ei", model)
+    net, before = net.to(memory_format=memory_format), copy.deepcopy(net.state_dict())
+    folded = eisnn.fold(net)
+    with torch.no_grad():
+        assert torch.equal(folded(x), net(x))
+        sequence = torch.rand(3, 2, 3, 32, 32)
+        assert torch.equal(folded(sequence, per_step=True), net(sequence, per_step=True))
+        state = folded(x, return_state=True)[1]
+        expected = net(x, return_state=True)[1]
+        assert torch.equal(folded(x, state=state), net(x, state=expected))
+    assert not any(isinstance(m, EICircuit) for m in folded.modules())
+    assert list(folded.parameters()) == []
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_batch_norm_is_merged():
+    net, x = network("bn")
+    net = net.double()
+    folded = eisnn.fold(net)
+    for name, layer in net.named_modules():
+        if isinstance(layer, BNLayer):
+            layer.neuron = folded.get_submodule(name).neuron = None  # compare currents: no spike flips by rounding
+    with torch.no_grad():
+        torch.testing.assert_close(folded(x.double().clamp(0)), net(x.double()), rtol=1e-10, atol=1e-10)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+
+
+def test_the_copy_is_separate_and_saves_and_loads():
+    net, x = network("ei")
+    folded = eisnn.fold(net)
+    with torch.no_grad():
+        expected = folded(x)
+        for p in net.parameters():
+            p.mul_(2)
+        assert torch.equal(folded(x), expected)
+        again = eisnn.fold(net)
+        again.load_state_dict(folded.state_dict())
+        assert torch.equal(again(x), expected)
+
+
+def test_one_layer_and_a_layer_without_neuron():
+    layer = eisnn.EILinear(6, 4, neuron=None)
+    eisnn.ei_init_(layer, torch.rand(2, 5, 6))
+    x = torch.rand(2, 3, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(eisnn.fold(layer)(x), layer(x))
+
+
+def test_what_cannot_be_folded_is_named():
+    with pytest.raises(RuntimeError, match=r"layers\.0, .*never initialised.*ei_init_"):
+        eisnn.fold(eisnn.create_model("convnet3"))
+    with pytest.raises(ValueError, match="Linear has no E-I or batch-norm layer"):
+        eisnn.fold(nn.Linear(2, 2))
