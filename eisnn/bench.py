@@ -1,8 +1,12 @@
 """`eisnn bench`: what an E-I network costs beside its batch-norm twin, and that twin beside stock operators.
 
 All networks run in turn, step by step, so that a machine whose speed drifts treats them alike; each is reported in its
-own faster memory format. `stock` is Conv2d, BatchNorm2d and an LIF written as a loop over T in plain autograd: it
-shows that the twin is not a slow baseline.
+own faster memory format.
+
+ei, bn         the E-I network and its batch-norm twin
+stock          Conv2d, BatchNorm2d and an LIF written as a loop over T in plain autograd: is the twin a slow baseline?
+spikingjelly   the twin with SpikingJelly's multi-step LIF neuron, where that package is installed
+ei_floor, ...  the bare convolutions of a network, by stock operators: what is left is the cost of all the rest
 """
 
 import gc
@@ -10,6 +14,8 @@ import multiprocessing
 import statistics
 import threading
 import time
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +24,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eisnn import functional as EF
 from eisnn.functional import LIFConstants, lif_reference
 from eisnn.init import ei_init_
 from eisnn.models import create_model
+from eisnn.nn import EILayer, fold
+from eisnn.nn.baselines import BNLayer
 from eisnn.provenance import provenance, write_result
 
 NETWORKS = ("ei", "bn", "stock")
+PEER = "spikingjelly"
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -33,6 +43,20 @@ class LoopLIF(nn.Module):
     def forward(self, current: Tensor) -> Tensor:
         """`[T, B, ...]` -> spikes `[T, B, ...]`."""
         return lif_reference(current, LIFConstants())[0]
+
+
+def spikingjelly_neuron() -> nn.Module:
+    """The same neuron by SpikingJelly, over all steps at once."""
+    from spikingjelly.activation_based import neuron, surrogate
+
+    return neuron.LIFNode(
+        tau=2.0,
+        decay_input=False,
+        v_reset=None,
+        surrogate_function=surrogate.Sigmoid(alpha=4.0),
+        detach_reset=True,
+        step_mode="m",
+    )
 
 
 class Subject:
@@ -51,7 +75,8 @@ class Subject:
         torch.manual_seed(0)
         images = torch.rand(batch_size, 3, 32, 32)
         self.labels = torch.randint(10, (batch_size,)).to(device)
-        neuron = LoopLIF() if network == "stock" else None
+        neurons: dict[str, Callable[[], nn.Module]] = {"stock": LoopLIF, PEER: spikingjelly_neuron}
+        neuron = neurons[network]() if network in neurons else None
         circuit = "ei" if network == "ei" else "bn"
         self.model = create_model(model, time_steps=time_steps, circuit=circuit, neuron=neuron)
         if circuit == "ei":
@@ -61,9 +86,14 @@ class Subject:
         self.images = images.to(device).contiguous(memory_format=layout)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
         self.device, self.precision = device, precision
+        self.stateful = network == PEER
 
     def loss(self) -> Tensor:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
+            if self.stateful:
+                for module in self.model.modules():
+                    if callable(reset := getattr(module, "reset", None)):
+                        reset()
             logits = self.model(self.images)
         return F.cross_entropy(logits.float(), self.labels)
 
@@ -99,6 +129,64 @@ class Subject:
     def _wait(self) -> None:
         if self.device == "cuda":
             torch.cuda.synchronize()
+
+
+class Floor:
+    """The convolutions of a network alone, forward and backward, by stock operators; of a circuit the one with the
+    stacked kernel and the lateral 1x1."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.device = subject.device
+        self.calls: list[tuple[Tensor, Tensor, Tensor | None, Any]] = []
+
+        def hook(layer: nn.Module, args: Any) -> None:
+            x = args[0].detach()
+            x = x.flatten(0, 1).clone().requires_grad_(len(self.calls) > 0)  # the images need no gradient
+            if isinstance(layer, EILayer):
+                kernel = EF.stacked_kernel(layer.weight_ee, layer.weight_ie, layer.weight_ei)
+                lateral = layer.weight_ei * layer.gain_i
+                connection = layer.connection
+            else:
+                p = layer.projection
+                assert isinstance(p, nn.Conv2d)
+                kernel, lateral = p.weight, None
+                connection = EF.Conv(p.stride, p.padding, p.dilation)  # type: ignore[arg-type]
+            if kernel.ndim == 4:
+                leaves = [None if w is None else w.detach().clone().requires_grad_() for w in (kernel, lateral)]
+                self.calls.append((x, leaves[0], leaves[1], connection))  # type: ignore[arg-type]
+
+        layers = [m for m in subject.model.modules() if isinstance(m, EILayer | BNLayer)]
+        handles = [m.register_forward_pre_hook(hook) for m in layers]
+        subject.forward()
+        for handle in handles:
+            handle.remove()
+
+    def step(self) -> None:
+        """All forward passes, then all backward passes."""
+        outputs = [self._outputs(*call) for call in self.calls]
+        for y in outputs:
+            torch.autograd.backward(y, [torch.ones_like(part) for part in y])
+        for x, kernel, lateral, _ in self.calls:
+            x.grad = kernel.grad = None
+            if lateral is not None:
+                lateral.grad = None
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def forward(self) -> None:
+        with torch.no_grad():
+            for call in self.calls:
+                self._outputs(*call)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    @staticmethod
+    def _outputs(x: Tensor, kernel: Tensor, lateral: Tensor | None, geometry: Any) -> list[Tensor]:
+        y = F.conv2d(x, kernel, None, geometry.stride, geometry.padding, geometry.dilation)
+        if lateral is None:
+            return [y]
+        n_e = lateral.shape[0]
+        return [y[:, :n_e], F.conv2d(y[:, n_e:], lateral[:, :, None, None])]
 
 
 def _peak_memory(arguments: dict[str, Any], threads: int) -> int:
@@ -153,6 +241,8 @@ def bench(
     time_steps: int = 4,
     precision: Literal["32", "bf16"] = "32",
     repeats: int = 9,
+    floor: bool = False,
+    inference: bool = False,
     output: Path | None = None,
 ) -> dict[str, Any]:
     """Compare an E-I network with its batch-norm twin: step time, forward time, peak memory, bytes kept for backward.
@@ -164,6 +254,8 @@ def bench(
         time_steps: T.
         precision: 32, or bf16 for mixed precision.
         repeats: Timed steps of each network and memory format, in turn, after one warm-up.
+        floor: Also time the bare convolutions of the two networks, by stock operators.
+        inference: Also time the two networks with folded weights and merged batch norms (`eisnn.fold`).
         output: Also write the numbers to this JSON file.
     Returns: the numbers that are printed and written; times in seconds (medians), memory in bytes.
     """
@@ -180,11 +272,18 @@ def bench(
         "precision": precision,
         "device": device,
     }
-    subjects = {
+    networks = (*NETWORKS, PEER) if find_spec("spikingjelly") else NETWORKS
+    subjects: dict[tuple[str, str], Any] = {
         (network, layout): Subject(network=network, memory_format=layout, **common)
-        for network in NETWORKS
+        for network in networks
         for layout in FORMATS
     }
+    if floor:
+        subjects |= {
+            (f"{network}_floor", layout): Floor(subjects[network, layout])
+            for network in ("ei", "bn")
+            for layout in FORMATS
+        }
     samples: dict[str, dict[tuple[str, str], list[float]]] = {
         kind: {key: [] for key in subjects} for kind in ("step", "step_cpu", "forward")
     }
@@ -202,7 +301,7 @@ def bench(
 
     rows = {}
     spawn = multiprocessing.get_context("spawn")
-    for network in NETWORKS:
+    for network in networks:
         layout = min(FORMATS, key=lambda name: medians["step"][network, name])
         arguments = {"network": network, "memory_format": layout, **common}
         with spawn.Pool(1) as pool:
@@ -216,6 +315,10 @@ def bench(
             "peak_bytes": peak,
             "saved_bytes": subjects[network, layout].saved_bytes(),
         }
+    for network in dict.fromkeys(name for name, _ in subjects if name.endswith("_floor")):
+        kinds = ("step", "step_cpu", "forward")
+        best = {kind: min(medians[kind][network, layout] for layout in FORMATS) for kind in kinds}
+        rows[network] = {f"{kind}_seconds": value for kind, value in best.items()}
     ei, bn = rows["ei"], rows["bn"]
     numbers = ("step_seconds", "step_cpu_seconds", "forward_seconds", "peak_bytes", "saved_bytes")
     result = {
@@ -223,12 +326,36 @@ def bench(
         **common,
         "repeats": repeats,
         "networks": rows,
-        "ei_over_bn": {name: ei[name] / bn[name] for name in numbers},  # type: ignore[operator]
+        "ei_over_bn": {name: ei[name] / bn[name] for name in numbers},
     }
+    if inference:
+        result["inference"] = _inference(subjects, batch_size, repeats)
     _show(result)
     if output is not None:
         write_result(output, result)
     return result
+
+
+def _inference(subjects: dict[tuple[str, str], Any], batch_size: int, repeats: int) -> dict[str, float]:
+    """Images a second of the networks in evaluation mode, as they are and folded, in turn; medians, faster format."""
+    models = {}
+    for network in ("ei", "bn"):
+        for layout in FORMATS:
+            subject = subjects[network, layout]
+            models[network, layout] = subject, subject.model.eval()
+            models[f"{network}, folded", layout] = subject, fold(subject.model)
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in models}
+    for repeat in range(repeats + 1):
+        for key, (subject, model) in models.items():
+            start = time.perf_counter()
+            with torch.inference_mode(), torch.autocast(subject.device, torch.bfloat16, subject.precision == "bf16"):
+                model(subject.images)
+            if subject.device == "cuda":
+                torch.cuda.synchronize()
+            if repeat:
+                seconds[key].append(time.perf_counter() - start)
+    names = dict.fromkeys(name for name, _ in models)
+    return {n: batch_size / min(statistics.median(seconds[n, layout]) for layout in FORMATS) for n in names}
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -239,10 +366,12 @@ def _show(result: dict[str, Any]) -> None:
     table = Table("", "step ms", "CPU ms", "forward ms", "peak MiB", "kept MiB", "format", title=title)
     for name, row in result["networks"].items():
         times = [f"{1000 * row[k]:.1f}" for k in ("step_seconds", "step_cpu_seconds", "forward_seconds")]
-        memory = [f"{row[k] / 2**20:.0f}" for k in ("peak_bytes", "saved_bytes")]
-        table.add_row(name, *times, *memory, row["memory_format"])
+        memory = [f"{row[k] / 2**20:.0f}" if k in row else "" for k in ("peak_bytes", "saved_bytes")]
+        table.add_row(name, *times, *memory, row.get("memory_format", ""))
     table.add_row("ei / bn", *(f"{ratio:.2f}" for ratio in result["ei_over_bn"].values()), "")
     console = Console()
     console.width = max(console.width, 100)  # a pipe has 80
     console.print(table)
+    for name, speed in result.get("inference", {}).items():
+        console.print(f"inference, {name}: {speed:.0f} images/s", highlight=False)
     console.print("kept: what autograd keeps from the forward pass for the backward pass", highlight=False)

@@ -44,6 +44,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def _guarded(command: str, rest: list[str]) -> int:
     """Turn the errors that are meant for users into one message and an exit code."""
+    try:
+        return _run(command, rest)
+    except KeyboardInterrupt:  # also while torch is imported
+        return _fail("interrupted", EXIT_INTERRUPTED)
+
+
+def _run(command: str, rest: list[str]) -> int:
     os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
     from pydantic import ValidationError
 
@@ -55,8 +62,6 @@ def _guarded(command: str, rest: list[str]) -> int:
         return _agreed(f"diverged: {error}", EXIT_DIVERGED)
     except Interrupted as error:
         return _agreed(str(error), EXIT_INTERRUPTED)
-    except KeyboardInterrupt:
-        return _fail("interrupted", EXIT_INTERRUPTED)
     except ValidationError as error:
         return _fail("the configuration is not valid\n" + "\n".join(map(_problem, error.errors())), EXIT_USER_ERROR)
     except (ValueError, OSError) as error:
@@ -104,7 +109,7 @@ def _train(args: list[str]) -> None:
 
     def run(
         config: Annotated[TrainConfig, arg(name="")] = recipe(name),  # noqa: B008 - evaluated once, on purpose
-        run_dir: Annotated[Path, arg(help="Folder for log and checkpoints.")] = Path("runs") / name,
+        run_dir: Annotated[str, arg(metavar="PATH", help="Folder for log and checkpoints.")] = f"runs/{name}",
     ) -> None:
         _report(fit(config, run_dir))
 
@@ -122,13 +127,15 @@ def _resume(args: list[str]) -> None:
 
     from eisnn.train import resume
 
-    def run(folder: tyro.conf.Positional[Path]) -> None:
+    def run(folder: tyro.conf.Positional[Path], data_path: str | None = None, accelerator: str | None = None) -> None:
         """Continue a run from its last checkpoint.
 
         Args:
             folder: The run's folder.
+            data_path: Where the data set is, if it has moved; the run remembers it.
+            accelerator: auto, cpu or cuda, if not that of the run so far; the run remembers it.
         """
-        _report(resume(folder))
+        _report(resume(folder, data_path=data_path, accelerator=accelerator))
 
     tyro.cli(run, args=args, prog="eisnn resume")
 
@@ -169,6 +176,9 @@ def _list(args: list[str]) -> None:
     from eisnn.nn import CIRCUITS
     from eisnn.train import recipes
 
+    if args and args[0] in ("-h", "--help"):
+        print("usage: eisnn list\n\nPrint the names of all models, circuits, data sets and recipes.")
+        return
     if args:
         raise ValueError(f"list takes no arguments, got {' '.join(args)}")
     for title, names in {

@@ -10,7 +10,7 @@ from eisnn.analysis import record
 from eisnn.data import Loader
 from eisnn.models import SpikingNetwork
 from eisnn.nn import dale_violations
-from eisnn.train import Run, TrainConfig, fit, initial_model, load_trained, recipe
+from eisnn.train import Interrupted, Run, TrainConfig, fit, initial_model, load_trained, recipe
 
 CURRENT_IMAGES = 200  # whose currents are drawn
 
@@ -23,6 +23,7 @@ def demo(out: Path | None = None, epochs: int | None = None, seed: int = 0) -> P
         epochs: Passes over the 5,000 training images; None takes the recipe's.
         seed: Of weights, order and augmentation.
     Returns: the folder.
+    Raises: Interrupted: a demo is not continued, but started over.
     """
     start = time.monotonic()
     out = out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
@@ -32,7 +33,12 @@ def demo(out: Path | None = None, epochs: int | None = None, seed: int = 0) -> P
         config = _config(recipe_name, epochs, seed)
         print(f"\n{name}: {config.epochs} epochs of {config.model}, T = {config.time_steps}", flush=True)
         folder = out / recipe_name
-        results[name] = fit(config, folder)
+        try:
+            results[name] = fit(config, folder)
+        except Interrupted:
+            raise Interrupted(
+                f"stopped; to see the demo, start over with: eisnn demo (what is in {out} is not continued)"
+            ) from None
         curves[name] = [line["test_accuracy"] for line in Run(folder).metrics()]
 
     trained = load_trained(out / "demo")

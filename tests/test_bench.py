@@ -9,9 +9,13 @@ from eisnn.bench import Subject, bench
 
 def test_bench_writes_what_it_prints(tmp_path, capsys):
     output = tmp_path / "new" / "bench.json"
-    bench("convnet3", "cpu", batch_size=2, time_steps=2, repeats=1, output=output)
+    bench("convnet3", "cpu", batch_size=2, time_steps=2, repeats=1, floor=True, inference=True, output=output)
     result = json.loads(output.read_text())
-    assert set(result["networks"]) == {"ei", "bn", "stock"}
+    networks = result["networks"]
+    assert set(networks) - {"spikingjelly"} == {"ei", "bn", "stock", "ei_floor", "bn_floor"}
+    assert all(networks.pop(name)["step_seconds"] > 0 for name in ("ei_floor", "bn_floor"))
+    assert set(result["inference"]) == {"ei", "ei, folded", "bn", "bn, folded"}
+    assert min(result["inference"].values()) > 0
     assert set(result["ei_over_bn"]) == {
         "step_seconds", "step_cpu_seconds", "forward_seconds", "peak_bytes", "saved_bytes"
     }  # fmt: skip

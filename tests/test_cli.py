@@ -44,9 +44,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainConfig, Path]]:
     """What `eisnn train` asks `fit` to do, without doing it."""
     calls: list[tuple[TrainConfig, Path]] = []
 
-    def fit(config: TrainConfig, run_dir: Path) -> Result:
-        calls.append((config, run_dir))
-        return Result(run_dir, 50.0, 75.0, 3)
+    def fit(config: TrainConfig, run_dir: str) -> Result:
+        calls.append((config, Path(run_dir)))
+        return Result(Path(run_dir), 50.0, 75.0, 3)
 
     monkeypatch.setattr(train, "fit", fit)
     return calls
@@ -97,6 +97,8 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     }
     assert run(["list", "models"]) == 2
     assert capsys.readouterr().err == "eisnn: list takes no arguments, got models\n"
+    assert run(["list", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: eisnn list\n")
 
 
 # Options of train
@@ -112,7 +114,7 @@ def test_without_options_a_recipe_is_itself(asked: list[tuple[TrainConfig, Path]
     ("words", "field", "value"),
     [
         ("--lr 0.5", "lr", 0.5),
-        ("--lr 1e-4", "lr", 1e-4),
+        ("--lr 2e-3", "lr", 2e-3),
         ("--epochs 70", "epochs", 70),
         ("--model mlp", "model", "mlp"),
         ("--circuit bn", "circuit", "bn"),
@@ -244,29 +246,32 @@ def test_train_then_evaluate(images: Path, tmp_path: Path, capsys: pytest.Captur
     assert run(options(images, folder)) == 0
     epochs = Run(folder).metrics()
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
-    assert lines[0].startswith("epoch   1/2  train: loss ")
+    assert len(lines) == 4
+    assert lines[0].startswith("folder: 3 classes, 67 training and 24 test images; convnet3 (ei), ")
+    assert lines[1].startswith("epoch   1/2  train: loss ")
     accuracy, best = epochs[-1]["test_accuracy"], epochs[-1]["best_accuracy"]
-    assert lines[2].startswith(f"accuracy after the last epoch: {accuracy:.2f} % (best {best:.2f} % after epoch ")
+    assert lines[3].startswith(f"accuracy after the last epoch: {accuracy:.2f} % (best {best:.2f} % after epoch ")
     for name, expected in (("", accuracy), ("last.safetensors", accuracy), ("best.safetensors", best)):
         assert run(["evaluate", str(folder / name)]) == 0
         assert capsys.readouterr().out.startswith(f"{expected:.2f} % of 24 images, loss ")
     assert run(options(images, folder)) == 2
     assert f"eisnn resume {folder}" in capsys.readouterr().err
     assert run(["resume", str(folder)]) == 0  # finished: it just reports
-    assert capsys.readouterr().out.splitlines() == [lines[2]]
+    assert capsys.readouterr().out.splitlines() == [lines[3]]
 
 
 def test_interrupted_and_resumed(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    whole, pieces = tmp_path / "whole", tmp_path / "in pieces"
     assert run(options(images, whole)) == 0
     with monkeypatch.context() as patch:
         interrupt_at(patch, 2)
         assert run(options(images, pieces)) == 130
-    assert capsys.readouterr().err == f"eisnn: stopped; continue with: eisnn resume {pieces}\n"
-    assert run(["resume", str(pieces)]) == 0
+    assert capsys.readouterr().err == f"eisnn: stopped; continue with: eisnn resume '{pieces}'\n"
+    assert run(options(images, pieces)) == 2
+    assert f"`eisnn resume '{pieces}'`" in capsys.readouterr().err
+    assert run(["resume", str(pieces), "--data-path", str(images), "--accelerator", "cpu"]) == 0
     assert_same_run(whole, pieces)
 
 
@@ -277,7 +282,10 @@ def test_a_diverged_run_exits_with_3(
     monkeypatch.setattr(engine, "cross_entropy", lambda *args: loss(*args) * float("inf"))
     assert run(options(images, tmp_path / "run")) == 3
     err = capsys.readouterr().err
-    assert err.startswith("eisnn: diverged: the loss is not finite at epoch 1, step 1; a lower learning rate may help.")
+    assert err.startswith(
+        "eisnn: diverged: the loss is not finite at epoch 1, step 1. Resumed, it would diverge again: "
+    )
+    assert "start a new run (--run-dir) with a lower learning rate (--lr)" in err
     assert err.count("\n") == 1
     assert json.loads(Run(tmp_path / "run").metrics_file.read_text())["kind"] == "end"
 
@@ -299,6 +307,31 @@ def test_missing_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run(options(tmp_path / "nowhere", tmp_path / "run")) == 2
     assert str(tmp_path / "nowhere") in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_needs_a_name(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = options(images, tmp_path)
+    words[words.index("--run-dir") + 1] = ""
+    assert run(words) == 2
+    assert capsys.readouterr().err == "eisnn: the run's folder is ''; name one (--run-dir), such as runs/NAME\n"
+
+
+@pytest.mark.parametrize("module", ["pydantic", "eisnn.train"])
+def test_ctrl_c_while_it_starts(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C that comes while `module` is being imported."""
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == module:
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    assert run(["train", "demo"]) == 130
+    assert capsys.readouterr().err == "eisnn: interrupted\n"
 
 
 def test_ctrl_c_in_a_terminal(images: Path, tmp_path: Path) -> None:

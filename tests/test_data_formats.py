@@ -283,6 +283,13 @@ def test_image_folder_is_read_exactly(second: str, channels: int, tmp_path: Path
         assert same(dataset.test, test)
 
 
+def test_a_class_may_be_a_link(tmp_path: Path) -> None:
+    train, _ = write_folder(tmp_path / "root")
+    (tmp_path / "root" / "train" / "ant").rename(tmp_path / "elsewhere")
+    (tmp_path / "root" / "train" / "ant").symlink_to(tmp_path / "elsewhere")
+    assert same(load("folder", tmp_path / "root").train, train)
+
+
 def test_one_colour_image_makes_all_rgb(tmp_path: Path) -> None:
     write_folder(tmp_path, channels=1)
     gray = load("folder", tmp_path).train.pixels
@@ -308,17 +315,38 @@ def test_images_of_different_sizes_need_a_size(tmp_path: Path) -> None:
         (lambda f: cut(f / "test" / "ant" / "00.png"), r"test.ant.00\.png"),
         (lambda f: shutil.rmtree(f / "test" / "ant"), r"only in train \['ant'\], only in test \[\]"),
         (lambda f: shutil.rmtree(f / "test"), "has no images in test/CLASS/ or val/CLASS/"),
-        (lambda f: shutil.rmtree(f / "train" / "ant") or shutil.rmtree(f / "train" / "bee"), "no images in train/"),
-        (lambda f: shutil.rmtree(f / "train"), "does not hold folder; expected"),
-        (lambda f: save(f / "train" / "x.png", torch.zeros(3, 10, 12).byte()), r"x\.png is misplaced"),
+        (
+            lambda f: shutil.rmtree(f / "train" / "ant") or shutil.rmtree(f / "train" / "bee"),
+            "no images in train/|does not hold",
+        ),
+        (lambda f: shutil.rmtree(f / "train"), "does not hold the data set 'folder'; expected"),
+        (lambda f: save(f / "train" / "x.png", torch.zeros(3, 10, 12).byte()), r"x\.png.* is misplaced"),
         (lambda f: Image.new("I;16", (12, 10)).save(f / "train" / "ant" / "00.png"), "expected 8 bits"),
+        (lambda f: (f / "train" / "ant" / "x.gif").touch(), r"x\.gif.* has a format that is not read; convert it"),
+        (lambda f: (f / "test" / "bee" / "x.TIF").touch(), r"x\.TIF.* has a format that is not read; convert it"),
+        (lambda f: [(f / s / "cat").mkdir() for s in ("train", "test")], r"t/cat.* is a class without images"),
+        (lambda f: note(f / "test" / "cat"), r"test.cat.* is a class without images"),
     ],
 )
-def test_damaged_image_folder_is_named(damage, message: str, tmp_path: Path) -> None:
-    write_folder(tmp_path)
-    damage(tmp_path)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_damaged_image_folder_is_named(damage, message: str, zipped: bool, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    write_folder(root)
+    load("folder", root)  # what is cached does not hide what happens later
+    damage(root)
     with pytest.raises(DataError, match=message):
-        load("folder", tmp_path)
+        load("folder", zip_folder(root, tmp_path / "root.zip") if zipped else root)
+
+
+def note(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "notes.txt").write_text("not an image")
+
+
+def test_an_image_is_neither_folder_nor_zip(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    with pytest.raises(DataError, match=r"00\.png is no complete zip archive; give a folder or a \.zip"):
+        load("folder", tmp_path / "train" / "ant" / "00.png")
 
 
 # --- names and places
@@ -327,13 +355,13 @@ def test_damaged_image_folder_is_named(damage, message: str, tmp_path: Path) -> 
 def test_wrong_names_and_paths_say_what_would_be_right(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data set 'cifar'; known are cifar10, cifar100"):
         load("cifar")
-    with pytest.raises(DataError, match="folder needs a path"):
+    with pytest.raises(DataError, match="the data set 'folder' needs a path"):
         load("folder")
     with pytest.raises(DataError, match=r"does not exist; for cifar10 give cifar-10-binary\.tar\.gz"):
         load("cifar10", tmp_path / "nowhere")
     for name in list_datasets():
         if name != "cifar10-sample":
-            with pytest.raises(DataError, match=f"does not hold {name}; expected"):
+            with pytest.raises(DataError, match=f"does not hold the data set '{name}'; expected"):
                 load(name, tmp_path)
     with pytest.raises(DataError, match="takes no path"):
         load("cifar10-sample", tmp_path)
@@ -341,7 +369,7 @@ def test_wrong_names_and_paths_say_what_would_be_right(tmp_path: Path) -> None:
 
 def test_not_found_says_where_it_looked_and_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EISNN_DATA", str(tmp_path / "empty"))
-    with pytest.raises(DataError, match=r"not found in .*empty.cifar100.*download=True.*EISNN_DATA"):
+    with pytest.raises(DataError, match=r"not found in .*empty.cifar100.*download=True.*--download True.*EISNN_DATA"):
         load("cifar100")
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 from PIL import Image
+from train_runs import interrupt_at
 
 from eisnn.cli import main
 from eisnn.train import recipe
@@ -25,6 +26,13 @@ def test_demo(short, tmp_path, capsys):
         assert picture.width > 1000
     assert len(colors) > 10
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"demo", "demo-bn", "demo.png"}
+
+
+def test_an_interrupted_demo_starts_over(short, tmp_path, capsys, monkeypatch):
+    interrupt_at(monkeypatch, 1)
+    assert main(["demo", "--out", str(tmp_path / "out"), "--epochs", "1"]) == 130
+    assert "start over with: eisnn demo" in (error := capsys.readouterr().err)
+    assert "resume" not in error
 
 
 def test_demo_without_matplotlib_says_what_to_install(short, tmp_path, capsys, monkeypatch):

@@ -1,8 +1,11 @@
 """Checkpoints and resuming: whatever ends a run, and wherever, it continues as if nothing had happened."""
 
+import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,9 +25,23 @@ from train_runs import (
     write_images,
 )
 
+from eisnn.data import DataError
 from eisnn.provenance import versions
-from eisnn.train import CheckpointError, Interrupted, Result, Run, RunError, engine, evaluate, evaluation, fit, resume
+from eisnn.train import (
+    CheckpointError,
+    Interrupted,
+    Result,
+    Run,
+    RunError,
+    TrainConfig,
+    engine,
+    evaluate,
+    evaluation,
+    fit,
+    resume,
+)
 from eisnn.train import checkpoint as ckpt
+from eisnn.train import run as run_module
 from eisnn.train.checkpoint import load_checkpoint
 
 
@@ -207,9 +224,18 @@ def test_killed_before_the_first_checkpoint_it_starts_over(
     run = Run(tmp_path / "run")
     run.create(tiny(images))
     (run.folder / ".last.safetensors.tmp").write_bytes(b"half of a checkpoint")
-    run.metrics_file.write_text("lines of which no checkpoint knows")
     finish(run.folder)
     assert_same_run(undisturbed[0], run.folder)
+
+
+@pytest.mark.parametrize("left", ["metrics.jsonl", "best.safetensors"])
+def test_a_run_that_lost_its_last_checkpoint_is_not_started_over(finished: Path, left: str) -> None:
+    for name in {"metrics.jsonl", "last.safetensors", "best.safetensors"} - {left}:
+        (finished / name).unlink()
+    before = {file.name: file.read_bytes() for file in finished.iterdir()}
+    with pytest.raises(RunError, match=rf"last\.safetensors is missing.*{left}.*start a new run.*--run-dir"):
+        finish(finished)
+    assert {file.name: file.read_bytes() for file in finished.iterdir()} == before
 
 
 def test_what_was_written_after_the_checkpoint_is_dropped_and_written_again(
@@ -234,8 +260,10 @@ def test_what_was_written_after_the_checkpoint_is_dropped_and_written_again(
 
 def test_a_log_that_lost_lines_is_an_error(finished: Path) -> None:
     half(finished / "metrics.jsonl")
-    with pytest.raises(RunError, match=r"metrics\.jsonl is shorter than its checkpoint says"):
-        finish(finished)
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"metrics\.jsonl is missing or shorter.*Put the whole file back, or start"):
+            finish(finished)
+        (finished / "metrics.jsonl").unlink(missing_ok=True)
 
 
 def test_resuming_a_finished_run_changes_nothing(undisturbed: tuple[Path, Result], finished: Path) -> None:
@@ -272,12 +300,175 @@ def test_the_random_state_is_restored(images: Path, tmp_path: Path, monkeypatch:
     assert_same_run(tmp_path / "whole", tmp_path / "pieces")
 
 
+# Two processes, other places
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from eisnn.train import Run
+with Run(Path(sys.argv[1])).locked():
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_process_at_a_time(images: Path, finished: Path, tmp_path: Path) -> None:
+    """Another process holds two folders, one of them not yet a run; killed, it hinders nobody."""
+    new = tmp_path / "new"
+    holders = [
+        subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+        for folder in (finished, new)
+    ]
+    try:
+        for holder in holders:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(RunError, match="finished is in use by another process"):
+            finish(finished)
+        with pytest.raises(RunError, match="new is in use by another process"):
+            fit(tiny(images), new, quiet=True)
+        assert {file.name for file in new.iterdir()} == {".lock"}
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.communicate()
+    finish(finished)
+    fit(tiny(images), new, quiet=True)
+
+
+def test_a_run_is_locked_until_it_ends(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    loss, refused = engine.cross_entropy, []
+
+    def look(*args: torch.Tensor) -> torch.Tensor:
+        with pytest.raises(RunError, match="in use"), Run(run).locked():
+            pass
+        refused.append(1)
+        return loss(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "cross_entropy", look)
+        interrupt_at(patch, 3)
+        with pytest.raises(Interrupted):
+            fit(tiny(images), run, quiet=True)
+        assert len(refused) == 3
+        interrupt_at(patch, 1)
+        with pytest.raises(Interrupted):
+            finish(run)
+        assert len(refused) == 4
+    with Run(run).locked():
+        pass
+
+
+def test_without_locks_it_trains_all_the_same(
+    images: Path, undisturbed: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "fcntl", None)
+    fit(tiny(images), tmp_path / "run", quiet=True)
+    assert_same_run(undisturbed[0], tmp_path / "run")
+
+
+def test_it_continues_from_another_folder(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of the data is typed relative to the folder, or to the home of the user."""
+    monkeypatch.chdir(images.parent)
+    monkeypatch.setenv("HOME", str(images.parent))
+    for k, typed in enumerate((images.name, f"~/{images.name}")):
+        run = tmp_path / str(k)
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 3)
+            with pytest.raises(Interrupted):
+                fit(tiny(Path(typed)), run, quiet=True)
+        assert Run(run).config().data_path == str(images)
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setenv("HOME", str(tmp_path))
+            finish(run)
+
+
+def test_it_continues_with_moved_data_and_remembers_where(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Path(shutil.copytree(images, tmp_path / "there"))
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        with pytest.raises(Interrupted):
+            fit(tiny(there, accelerator="auto"), run, quiet=True)
+    there.rename(tmp_path / "moved")
+    with pytest.raises(DataError, match="there does not exist"):
+        finish(run)
+    with pytest.raises(ValueError, match="accelerator"):
+        resume(run, accelerator="tpu")
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 1)
+        with pytest.raises(Interrupted):
+            resume(run, data_path="moved", accelerator="cpu", quiet=True)
+    finish(run)
+    evaluate(run)
+    for config in (Run(run).config(), TrainConfig(**load_checkpoint(Run(run).last)[1]["config"])):
+        assert (config.data_path, config.accelerator) == (str(tmp_path / "moved"), "cpu")
+
+
+def test_other_data_is_noticed(images: Path, finished: Path, tmp_path: Path) -> None:
+    fewer, renamed = (Path(shutil.copytree(images, tmp_path / name)) for name in ("fewer", "renamed"))
+    next((fewer / "train" / "r").iterdir()).unlink()
+    for split in ("train", "test"):
+        (renamed / split / "r").rename(renamed / split / "x")
+    with pytest.raises(DataError, match=r"66 training images, but .*last\.safetensors was trained on 67"):
+        resume(finished, data_path=str(fewer), quiet=True)
+    assert Run(finished).config().data_path == str(images)
+    assert evaluate(finished, data_path=str(fewer))["images"] == 24
+    for use in (resume, evaluate):
+        with pytest.raises(DataError, match=r"other classes than .*last\.safetensors.*gone \['r'\], new \['x'\]"):
+            use(finished, data_path=str(renamed))
+
+
 # Files that are missing, damaged, or of something else
 
 
 def test_a_missing_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"nowhere holds no run: there is no config\.json in it"):
         finish(tmp_path / "nowhere")
+
+
+def test_a_checkpoint_is_not_a_run(finished: Path) -> None:
+    with pytest.raises(RunError, match=r"last\.safetensors is a file; give the folder of the run, such as .*finished$"):
+        finish(finished / "last.safetensors")
+
+
+def test_a_configuration_is_not_a_checkpoint(finished: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"config\.json is not a readable.*A checkpoint is the last\.safetensors"):
+        evaluate(finished / "config.json")
+
+
+@pytest.mark.parametrize("moment", ["fsync", "rename"])
+def test_a_full_disk_is_named_and_leaves_nothing(
+    images: Path, undisturbed: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    run = Run(tmp_path / "run")
+
+    def full(_: int, kind: str) -> None:
+        if kind == moment and list(run.folder.glob(".last.safetensors.tmp")) and run.last.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        count_writes(patch, full)
+        with pytest.raises(OSError, match=r"run.last\.safetensors could not be written: No space left on device"):
+            fit(tiny(images), run.folder, quiet=True)
+    assert not list(run.folder.glob(".*.tmp"))
+    finish(run.folder)
+    assert_same_run(undisturbed[0], run.folder)
+
+
+def test_a_full_disk_is_named_by_the_log(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_module.os, "fsync", full)
+    with pytest.raises(OSError, match=r"metrics\.jsonl could not be written: No space left"):
+        Run(finished).log({})
 
 
 @pytest.mark.parametrize("size", [0, 5, 1000, -1])
@@ -290,11 +481,17 @@ def test_a_truncated_checkpoint_is_named(finished: Path, size: int) -> None:
 
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
-    garbage, foreign, broken = (tmp_path / name for name in ("garbage", "foreign", "broken"))
+    garbage, foreign, broken, a_list = (tmp_path / name for name in ("garbage", "foreign", "broken", "a_list"))
     garbage.write_bytes(os.urandom(2000))
     save_file({"weight": torch.zeros(2)}, foreign)
     save_file({"weight": torch.zeros(2)}, broken, {"eisnn": '{"config": '})
-    for file, reason in ((garbage, "not a readable"), (foreign, "no eisnn checkpoint"), (broken, "is no JSON")):
+    save_file({"weight": torch.zeros(2)}, a_list, {"eisnn": "[]"})
+    for file, reason in (
+        (garbage, "not a readable"),
+        (foreign, "no eisnn checkpoint"),
+        (broken, "is no JSON"),
+        (a_list, r"is \[\], expected a JSON object"),
+    ):
         with pytest.raises(CheckpointError, match=f"{file.name}.*{reason}"):
             evaluate(file)
 
@@ -312,6 +509,32 @@ def test_a_checkpoint_without_a_valid_configuration_is_named(finished: Path) -> 
     rewrite(finished / "best.safetensors", lambda _, metadata: metadata.pop("config"))
     with pytest.raises(CheckpointError, match=r"best\.safetensors holds no valid configuration"):
         evaluate(finished / "best.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda tensors, metadata: metadata["progress"].update(mood="good"), "mood"),
+        (lambda tensors, metadata: metadata["progress"].update(epoch="first"), "epoch"),
+        (lambda tensors, metadata: metadata.update(progress=[]), "TypeError"),
+        (lambda tensors, metadata: metadata.pop("optimizer"), "optimizer"),
+        (lambda tensors, metadata: metadata["optimizer"].update(groups=[]), "parameter group"),
+        (lambda tensors, metadata: tensors.pop("rng"), "rng"),
+        (lambda tensors, metadata: tensors.update(rng=torch.zeros(1, 3)), "rng|RNG|ByteTensor"),
+        (lambda tensors, metadata: tensors.pop("meter.line"), r"meter\.line"),
+        (lambda tensors, metadata: tensors.update({"meter.line": torch.zeros(3)}), "size"),
+        (lambda tensors, metadata: metadata.pop("data"), "does not say what data"),
+        (lambda tensors, metadata: metadata.update(data=[]), "does not say what data"),
+    ],
+)
+def test_a_checkpoint_with_odd_progress_is_named(
+    finished: Path, change: Callable[[dict[str, Any], dict[str, Any]], None], reason: str
+) -> None:
+    rewrite(finished / "last.safetensors", change)
+    log = (finished / "metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match=rf"(?s)last\.safetensors.*({reason})"):
+        finish(finished)
+    assert (finished / "metrics.jsonl").read_bytes() == log
 
 
 @pytest.mark.parametrize("value", [-1e-6, float("nan")])

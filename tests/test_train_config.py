@@ -103,6 +103,7 @@ def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
         ("accelerator", "tpu", "'auto', 'cpu' or 'cuda'"),
         ("devices", 0, "greater than or equal to 1"),
         ("checkpoint_seconds", -1, "greater than or equal to 0"),
+        ("lr_start", 0.002, "more than lr = 0.001"),
         ("warmup_epochs", 301, "more than epochs = 300"),
         ("learning_rate", 0.1, "Extra inputs are not permitted"),
     ],

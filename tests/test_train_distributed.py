@@ -208,7 +208,7 @@ def test_both_stop_when_one_is_interrupted_and_continue_bit_for_bit(together: Pa
 
 def test_both_stop_when_one_diverges(together: Path) -> None:
     for message in said(together, "diverged"):
-        assert message.startswith("Diverged: the loss is not finite at epoch 2, step 2; ")
+        assert message.startswith("Diverged: the loss is not finite at epoch 2, step 2. ")
     tensors, metadata = load_checkpoint(Run(together / "diverged").last)
     assert metadata["progress"]["step"] == 1
     assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())

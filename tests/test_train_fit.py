@@ -188,9 +188,28 @@ def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, images: Path) 
     with pytest.raises(ValueError, match="at least 32x32"):
         fit(tiny(images, model="vgg8"), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="at least 32x32"):
+        fit(tiny(images, model="vgg8", circuit="bn"), tmp_path / "run", quiet=True)
+    with pytest.raises(ValueError, match=r"batch_size is 1, but E-I Init .*give 2 or more"):
+        fit(tiny(images, batch_size=1), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="file"):
-        fit(tiny(images), tmp_path / "file" / "run", quiet=True)
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(RunError, match=r"file is a file, so a run cannot go into .*--run-dir"):
+            fit(tiny(images), place, quiet=True)
+    with pytest.raises(RunError, match=r"folder is ''; name one \(--run-dir\)"):
+        fit(tiny(images), "", quiet=True)
+
+
+def test_batch_norm_over_one_image_is_refused_at_the_start(images: Path, tmp_path: Path) -> None:
+    twin = {"model": "mlp", "circuit": "bn", "epochs": 1}
+    with pytest.raises(ValueError, match=r"batch_size is 11 and there are 67 .* single image.*batch_size 12 would do"):
+        fit(tiny(images, batch_size=11, **twin), tmp_path / "run", quiet=True)  # 67 = 6 * 11 + 1
+    with pytest.raises(ValueError, match="batch_size is 1 and"):
+        fit(tiny(images, batch_size=1, **twin), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+    for k, fine in enumerate((twin | {"batch_size": 12}, {"batch_size": 11}, {"batch_size": 11, "circuit": "bn"})):
+        fit(tiny(images, **fine), tmp_path / str(k), quiet=True)
 
 
 def test_nothing_is_pickled(finished: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +228,7 @@ def test_nothing_is_pickled(finished: Path, images: Path, tmp_path: Path, monkey
             fit(tiny(images), tmp_path / "run", quiet=True)
     resume(tmp_path / "run", quiet=True)
     evaluate(tmp_path / "run")
-    assert {file.suffix for file in finished.iterdir()} == {".json", ".jsonl", ".safetensors"}
+    assert {file.suffix for file in finished.glob("[!.]*")} == {".json", ".jsonl", ".safetensors"}
 
 
 def test_another_seed_is_another_run_and_the_same_seed_the_same(images: Path, tmp_path: Path) -> None:
@@ -279,7 +298,7 @@ def test_a_diverged_run_stops_and_says_where(images: Path, tmp_path: Path, monke
 
     engine_loss = engine.cross_entropy
     monkeypatch.setattr(engine, "cross_entropy", explode)
-    with pytest.raises(Diverged, match=r"the loss is not finite at epoch 2, step 3; .*lower learning rate.*last.safe"):
+    with pytest.raises(Diverged, match=r"the loss is not finite at epoch 2, step 3\. .*lower learning rate.*last.safe"):
         fit(tiny(images, checkpoint_seconds=0), tmp_path / "run", quiet=True)
     *_, end = records(tmp_path / "run")
     assert end == {"kind": "end", "reason": "the loss is not finite at epoch 2, step 3"}
@@ -389,7 +408,14 @@ def test_without_a_terminal_each_epoch_is_one_line(
 ) -> None:
     out = watch_console(monkeypatch, terminal=False)
     fit(tiny(images), tmp_path / "run")
-    lines = out.getvalue().splitlines()
+    summary, *lines = out.getvalue().splitlines()
+    config = tiny(images)
+    model = build.build_model(config, build.load_data(config))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert summary == (
+        f"folder: 3 classes, {TRAIN_IMAGES} training and {TEST_IMAGES} test images; convnet3 (ei), {parameters:,} "
+        "parameters; cpu"
+    )
     assert len(lines) == 2
     for k, line in enumerate(lines, 1):
         assert line.startswith(f"epoch   {k}/2  train: loss ")

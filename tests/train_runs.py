@@ -79,7 +79,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert_same_checkpoint(Run(one).best, Run(other).best)
     for run in (one, other):
         names = {file.name for file in run.iterdir()}
-        assert names == {"config.json", "metrics.jsonl", "last.safetensors", "best.safetensors"}
+        assert names - {".lock"} == {"config.json", "metrics.jsonl", "last.safetensors", "best.safetensors"}
 
 
 class Killed(BaseException):

@@ -96,9 +96,9 @@ def _find(name: str, path: str | Path | None, fetch: bool, size: int | None) -> 
             source = entry.locate(path, size)
         if source is not None:
             return source
-        raise DataError(f"{path} does not hold {name}; expected {entry.expected}")
+        raise DataError(f"{path} does not hold the data set '{name}'; expected {entry.expected}")
     if name not in REMOTES:
-        raise DataError(f"{name} needs a path: {entry.expected}")
+        raise DataError(f"the data set '{name}' needs a path (--data-path): {entry.expected}")
     home = _data_folder()
     places = (home / name, home, *entry.places)
     for attempt in range(2 if fetch else 1):
@@ -111,7 +111,7 @@ def _find(name: str, path: str | Path | None, fetch: bool, size: int | None) -> 
                 return source
     raise DataError(
         f"{name} was not found in {', '.join(map(str, places))}. Give the path of {entry.expected}, or download it "
-        "(download=True); the environment variable EISNN_DATA names another data folder."
+        "(download=True; in a shell --download True); the environment variable EISNN_DATA names another data folder."
     )
 
 

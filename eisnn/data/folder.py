@@ -9,12 +9,40 @@ from .source import Source
 from .tree import Tree, find_tree
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+UNREAD = {  # images all the same: an error, as leaving them out would change the data without a word
+    ".avif", ".gif", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".pbm", ".pgm", ".pnm", ".ppm", ".svg",
+    ".tga", ".tif", ".tiff",
+}  # fmt: skip
 
 
 def locate(path: Path, size: int | None) -> Source | None:
     """The image folder or archive `path`, or None if it has no `train/`; `size` is for images of different sizes."""
     tree = find_tree(path, ("train", "test", "val"))
-    return None if tree is None else Source(tree.path, tree.files, lambda: read(tree, size), f"size={size}")
+    if tree is None:
+        return None
+    _check_names(tree)  # here, as the cache does not see empty folders
+    return Source(tree.path, tree.files, lambda: read(tree, size), f"size={size}")
+
+
+def _check_names(tree: Tree) -> None:
+    """DataError for an image that would be left out, in place or format, and for a class without images."""
+    for name in tree.names:
+        suffix = Path(name).suffix.lower()
+        if suffix in UNREAD:
+            raise DataError(
+                f"{tree.label(name)} has a format that is not read; convert it to one of "
+                f"{', '.join(sorted(EXTENSIONS))}, or take it out"
+            )
+        if suffix in EXTENSIONS and name.count("/") != 2:
+            raise DataError(f"{tree.label(name)} is misplaced, expected SPLIT/CLASS/NAME with SPLIT train, test or val")
+    filled = {name.rpartition("/")[0] for name in _images(tree)}
+    for folder in tree.folders:
+        if folder.count("/") == 1 and folder not in filled:
+            raise DataError(f"{tree.label(folder)} is a class without images; fill it or take it out")
+
+
+def _images(tree: Tree) -> list[str]:
+    return [name for name in tree.names if Path(name).suffix.lower() in EXTENSIONS]
 
 
 def read(tree: Tree, size: int | None) -> Dataset:
@@ -25,13 +53,10 @@ def read(tree: Tree, size: int | None) -> Dataset:
         size: images of different shapes become size x size (cut to a centred square, then resized, antialiased).
 
     Raises:
-        DataError: a split or an image is missing, damaged or in the wrong place; the splits differ in their classes;
-            the images differ in size and `size` is None.
+        DataError: a split is missing or an image damaged; the splits differ in their classes; the images differ in size
+            and `size` is None.
     """
-    images = [name for name in tree.names if Path(name).suffix.lower() in EXTENSIONS]
-    for name in images:
-        if name.count("/") != 2:
-            raise DataError(f"{tree.label(name)} is misplaced, expected SPLIT/CLASS/NAME with SPLIT train, test or val")
+    images = _images(tree)
     splits = {split: [name for name in images if name.startswith(f"{split}/")] for split in ("train", "test", "val")}
     test = "test" if splits["test"] else "val"
     for split, wanted in (("train", "train/CLASS/"), (test, "test/CLASS/ or val/CLASS/")):

@@ -18,11 +18,13 @@ class Tree:
         path: the folder, or the zip archive.
         prefix: of the names inside the archive.
         names: sorted.
+        folders: names of the visible folders, also of empty ones; sorted.
     """
 
     path: Path
     prefix: str
     names: tuple[str, ...]
+    folders: tuple[str, ...]
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -68,26 +70,33 @@ def find_tree(path: Path, splits: tuple[str, ...]) -> Tree | None:
         return _find_in_archive(path, splits)
     if not (path / "train").is_dir():
         return None
-    found = (
-        os.path.relpath(os.path.join(folder, file), path).replace(os.sep, "/")
-        for split in splits
-        for folder, _, files in os.walk(path / split)
-        for file in files
-    )
-    return Tree(path, "", tuple(sorted(name for name in found if _visible(name))))
+    names, folders = [], []
+    for split in splits:
+        for folder, subfolders, files in os.walk(path / split, followlinks=True):
+            place = os.path.relpath(folder, path).replace(os.sep, "/")
+            names += [f"{place}/{file}" for file in files]
+            folders += [f"{place}/{subfolder}" for subfolder in subfolders]
+    return Tree(path, "", *(tuple(sorted(filter(_visible, found))) for found in (names, folders)))
 
 
 def _find_in_archive(path: Path, splits: tuple[str, ...]) -> Tree | None:
-    with reading(path), zipfile.ZipFile(path) as archive:
-        entries = [name for name in archive.namelist() if not name.endswith("/") and _visible(name)]
+    with reading(path), path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise DataError(f"{path} is no complete zip archive; give a folder or a .zip")
+        with zipfile.ZipFile(file) as archive:
+            everything = [name for name in archive.namelist() if _visible(name)]
+    entries = [name for name in everything if not name.endswith("/")]
     prefixes = {"/".join(parts[: parts.index("train")]) for name in entries if "train" in (parts := name.split("/"))}
     if not prefixes:
         return None
     if len(prefixes) > 1:
         raise DataError(f"{path} holds more than one train/ folder: in {sorted(prefixes)[:5]}; expected one")
     prefix = f"{only}/" if (only := prefixes.pop()) else ""
-    names = (name.removeprefix(prefix) for name in entries if name.startswith(prefix))
-    return Tree(path, prefix, tuple(sorted(name for name in names if name.split("/")[0] in splits)))
+    inside = [name.removeprefix(prefix) for name in everything if name.startswith(prefix)]
+    inside = sorted(name for name in inside if name.split("/")[0] in splits)
+    names = tuple(name for name in inside if not name.endswith("/"))
+    folders = {name[:end] for name in inside for end, letter in enumerate(name) if letter == "/"}
+    return Tree(path, prefix, names, tuple(sorted(folders)))
 
 
 def _visible(name: str) -> bool:

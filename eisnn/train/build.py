@@ -1,14 +1,20 @@
 """What a configuration describes, made: its data, its network and its devices."""
 
 import atexit
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pydantic
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from eisnn.data import Dataset, Loader, load
+from eisnn.data import DataError, Dataset, Loader, load
 from eisnn.init import ei_init_
 from eisnn.models import SpikingNetwork, create_model
 from eisnn.nn import LIF
+from eisnn.train.checkpoint import CheckpointError
 from eisnn.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -21,6 +27,38 @@ def load_data(config: TrainConfig) -> Dataset:
     """The data set of a configuration; its `test` is the held-out part where there is one."""
     dataset = load(config.dataset, config.data_path, download=config.download, size=config.image_size)
     return dataset.hold_out(config.hold_out, seed=0) if config.hold_out else dataset
+
+
+@pydantic.dataclasses.dataclass
+class TrainedOn:
+    """What a checkpoint keeps of its data, so that other data is noticed."""
+
+    classes: list[str]
+    training_images: int
+
+
+def trained_on(dataset: Dataset) -> TrainedOn:
+    return TrainedOn(list(dataset.classes), len(dataset.train))
+
+
+def require_same_data(dataset: Dataset, metadata: Mapping[str, Any], file: Path, *, images: bool) -> None:
+    """DataError if `dataset` has other classes, or with `images` another number of training images, than the data that
+    the checkpoint `file` was trained on."""
+    try:
+        then, now = TrainedOn(**metadata["data"]), trained_on(dataset)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{file} does not say what data it was trained on: its metadata lacks 'data'") from error
+    if then.classes != now.classes:
+        gone, new = (sorted(set(a.classes) - set(b.classes)) for a, b in ((then, now), (now, then)))
+        raise DataError(
+            f"the data set '{dataset.name}' has other classes than {file} was trained on: gone {gone[:5]}, "
+            f"new {new[:5]}; give the data of the training (--data-path)"
+        )
+    if images and then.training_images != now.training_images:
+        raise DataError(
+            f"the data set '{dataset.name}' has {now.training_images} training images, but {file} was trained on "
+            f"{then.training_images}; give the data of the training (--data-path), or start a new run"
+        )
 
 
 def build_model(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
@@ -42,9 +80,43 @@ def build_model(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
 
 
 def initialize(model: SpikingNetwork, train: Loader, config: TrainConfig, process_group: Any = None) -> None:
-    """E-I Init of a new run, from the first batch that it will train on; nothing to do without circuits."""
+    """E-I Init of a new run, from the first batch that it will train on; nothing to do without circuits.
+
+    Raises: ValueError if the batches are too small for it, or for the batch norm of the twin.
+    """
     first = next(train.epoch(0)).images.to(next(model.parameters()).dtype)
-    ei_init_(model, first, generator=torch.Generator().manual_seed(config.seed), process_group=process_group)
+    try:
+        ei_init_(model, first, generator=torch.Generator().manual_seed(config.seed), process_group=process_group)
+    except ValueError as error:
+        if config.batch_size > 1:
+            raise
+        raise ValueError(
+            f"batch_size is 1, but E-I Init measures how the images of the first batch differ: give 2 or more ({error})"
+        ) from error
+    if any(isinstance(module, _BatchNorm) for module in model.modules()):
+        _require_batch_statistics(model, first[:1], train)
+
+
+def _require_batch_statistics(model: SpikingNetwork, image: torch.Tensor, train: Loader) -> None:
+    """ValueError if some batch leaves a process one image only and the model cannot normalize that."""
+    images, size, processes = len(train.images), train.batch_size, train.world_size
+
+    def smallest_part(batch_size: int) -> int:
+        return (images % batch_size or batch_size) // processes
+
+    with torch.no_grad():
+        model.eval()(image)  # what else may be wrong, such as the size of the images
+        if smallest_part(size) > 1:
+            return
+        try:
+            deepcopy(model).train()(image)
+        except ValueError as error:
+            right = next((n for n in range(size + 1, images + 1) if smallest_part(n) > 1), None)
+            raise ValueError(
+                f"batch_size is {size} and there are {images} training images, so some batch (the last one of an "
+                f"epoch) leaves a process a single image, over which batch norm cannot normalize; "
+                + (f"batch_size {right} would do" if right else "more images are needed")
+            ) from error
 
 
 def train_loader(config: TrainConfig, dataset: Dataset, **sharing: Any) -> Loader:

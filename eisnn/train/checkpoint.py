@@ -4,12 +4,13 @@ model.NAME               weights and buffers
 optimizer.INDEX.KEY      tensors of the optimizer's state
 rng                      torch's CPU generator of each process [processes, bytes]
 meter.NAME               running sums
-metadata "eisnn"         JSON: progress, numbers of the optimizer, the run's configuration, versions
+metadata "eisnn"         JSON: progress, numbers of the optimizer, the run's configuration and data, versions
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,37 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, or of another model; the message names the file and the reason."""
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary file beside `path`, flush it to the disk, and rename it into place."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Names `path` where the disk is full or fails."""
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        yield
+    except OSError as error:
+        raise OSError(f"{path} could not be written: {error.strerror or error}") from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to a temporary file beside `path`, flush it to the disk, and rename it into place.
+
+    Raises: OSError naming `path`, which is then as it was before.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with writing(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -53,13 +72,19 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}") from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors checkpoint: {error}") from error
+        raise CheckpointError(
+            f"{path} is not a readable safetensors checkpoint: {error}. A checkpoint is the last.safetensors or "
+            "best.safetensors of a run"
+        ) from error
     if "eisnn" not in metadata:
         raise CheckpointError(f"{path} is a safetensors file but no eisnn checkpoint: its metadata lacks 'eisnn'")
     try:
-        return tensors, json.loads(metadata["eisnn"])
+        ours = json.loads(metadata["eisnn"])
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path} is damaged: its metadata 'eisnn' is no JSON: {error}") from error
+    if not isinstance(ours, dict):
+        raise CheckpointError(f"{path} is damaged: its metadata 'eisnn' is {ours!r:.50}, expected a JSON object")
+    return tensors, ours
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:

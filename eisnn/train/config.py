@@ -1,6 +1,8 @@
 """One complete, typed and validated description of a training run. Its fields are the options of `eisnn train`."""
 
-from typing import Annotated, Literal
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -76,7 +78,19 @@ class TrainConfig(BaseModel):
                 f"warmup_epochs is {self.warmup_epochs}, more than epochs = {self.epochs}; for a shorter run give a "
                 "shorter warm-up as well"
             )
+        if self.lr_start > self.lr:
+            raise ValueError(
+                f"lr_start is {self.lr_start}, more than lr = {self.lr}: the warm-up rises from lr_start to lr; give a "
+                "lower lr_start as well"
+            )
         processes = self.devices * self.num_nodes
         if self.batch_size < processes:
             raise ValueError(f"batch_size is {self.batch_size}, less than one image for each of {processes} processes")
         return self
+
+    def changed(self, **fields: Any) -> "TrainConfig":
+        """A copy with other values, validated; None leaves a field as it is, and a data path becomes absolute."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        if "data_path" in given:
+            given["data_path"] = str(Path(os.path.expanduser(given["data_path"])).absolute())
+        return TrainConfig(**(self.model_dump() | given))

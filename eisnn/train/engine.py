@@ -5,21 +5,32 @@ CPU a run that was killed and resumed ends bit for bit like one that was not.
 """
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import pydantic
 import torch
 from torch import Tensor, nn
 
-from eisnn.data import Loader
+from eisnn.data import Dataset, Loader
 from eisnn.models import SpikingNetwork
 from eisnn.nn import dale_violations, enforce_dale
 from eisnn.provenance import versions
 from eisnn.train import checkpoint as ckpt
-from eisnn.train.build import build_model, initialize, launch, load_data, make_fabric, train_loader
+from eisnn.train.build import (
+    build_model,
+    initialize,
+    launch,
+    load_data,
+    make_fabric,
+    require_same_data,
+    train_loader,
+    trained_on,
+)
 from eisnn.train.config import TrainConfig
 from eisnn.train.evaluation import RATE_STEPS, evaluate_loader
 from eisnn.train.metrics import FiringRate, Meter, cross_entropy
@@ -39,7 +50,7 @@ class Interrupted(RuntimeError):
     """The run was asked to stop; it has saved a checkpoint."""
 
 
-@dataclass
+@pydantic.dataclasses.dataclass(config=pydantic.ConfigDict(extra="forbid"))
 class Progress:
     """Where a run stands; saved with every checkpoint."""
 
@@ -71,13 +82,26 @@ def fit(config: TrainConfig, run_dir: str | Path, *, quiet: bool = False) -> Res
     Returns: the last epoch's accuracy and, beside it, the best.
     Raises: RunError, DataError, Diverged, Interrupted (after Ctrl-C, with everything saved).
     """
-    return _train(config, Run(Path(run_dir)), new=True, quiet=quiet)
+    if not str(run_dir):
+        raise RunError("the run's folder is ''; name one (--run-dir), such as runs/NAME")
+    return _train(config.changed(data_path=config.data_path), Run(Path(run_dir)), new=True, quiet=quiet)
 
 
-def resume(run_dir: str | Path, *, quiet: bool = False) -> Result:
-    """Continue a run that was interrupted or killed, as if nothing had happened; a finished one just reports."""
+def resume(
+    run_dir: str | Path, *, data_path: str | None = None, accelerator: str | None = None, quiet: bool = False
+) -> Result:
+    """Continue a run that was interrupted or killed, as if nothing had happened; a finished one just reports.
+
+    Args:
+        run_dir: the run's folder.
+        data_path: where the data is, if it has moved; the run remembers it.
+        accelerator: other than so far; the run remembers it.
+        quiet: no progress bar and no lines.
+    Raises: as `fit`; CheckpointError if the last checkpoint is damaged, DataError if the data has changed.
+    """
     run = Run(Path(run_dir))
-    return _train(run.config(), run, new=False, quiet=quiet)
+    config = run.config().changed(data_path=data_path, accelerator=accelerator)
+    return _train(config, run, new=False, quiet=quiet)
 
 
 def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
@@ -94,45 +118,59 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
     train = train_loader(config, dataset, **sharing)
     test = Loader(dataset.test, config.batch_size, size=config.image_size, **sharing)
 
-    torch.manual_seed(config.seed)
-    bare = build_model(config, dataset).to(fabric.device)
-    saved = None if new or not run.last.exists() else ckpt.load_checkpoint(run.last)
-    if saved is None:
-        initialize(bare, train, config, torch.distributed.group.WORLD if fabric.world_size > 1 else None)
-    else:
-        ckpt.load_model(bare, saved[0], run.last)
-    rates = FiringRate(bare)
-    model, optimizer = fabric.setup(bare, make_optimizer(bare, config))
-    enforce_dale(optimizer, bare)
-
-    if new:
-        _claim(run, config, fabric)
-    loop = Loop(config, run, fabric, bare, model, optimizer, rates, len(train))
-    if saved is not None:
-        loop.restore(*saved)
-    elif not new and fabric.is_global_zero:
-        run.truncate_log(0)
-    with catch_interrupt() as interrupt, loop.open(quiet):
+    with ExitStack() as held:
+        saved = None
+        if not new:
+            held.enter_context(_claimed(run, fabric))
+            if run.last.exists():
+                saved = ckpt.load_checkpoint(run.last)
+                require_same_data(dataset, saved[1], run.last, images=True)
+        torch.manual_seed(config.seed)
+        bare = build_model(config, dataset).to(fabric.device)
         if saved is None:
-            loop.save()
-        while loop.progress.epoch < config.epochs:
-            loop.train_epoch(train, interrupt)
-            loop.evaluate_epoch(test, interrupt)
+            initialize(bare, train, config, torch.distributed.group.WORLD if fabric.world_size > 1 else None)
+        else:
+            ckpt.load_model(bare, saved[0], run.last)
+        rates = FiringRate(bare)
+        model, optimizer = fabric.setup(bare, make_optimizer(bare, config))
+        enforce_dale(optimizer, bare)
+
+        if new:
+            held.enter_context(_claimed(run, fabric, config))
+        loop = Loop(config, run, fabric, bare, model, optimizer, rates, dataset, len(train))
+        if saved is not None:
+            loop.restore(*saved)
+        if fabric.is_global_zero and run.config() != config:  # moved data, another accelerator
+            run.write_config(config)
+        with catch_interrupt() as interrupt, loop.open(quiet):
+            if saved is None:
+                loop.save()
+            while loop.progress.epoch < config.epochs:
+                loop.train_epoch(train, interrupt)
+                loop.evaluate_epoch(test, interrupt)
     p = loop.progress
     return Result(run.folder, p.accuracy, p.best_accuracy, p.best_epoch)
 
 
-def _claim(run: Run, config: TrainConfig, fabric: "Fabric") -> None:
-    """Create the run folder on the first process; if that fails, every process fails."""
+@contextmanager
+def _claimed(run: Run, fabric: "Fabric", config: TrainConfig | None = None) -> Iterator[None]:
+    """Lock the run's folder on the first process and, given a configuration, begin a new run there; if that fails,
+    every process fails."""
     problem = None
-    if fabric.is_global_zero:
-        try:
-            run.create(config)
-        except (RunError, OSError) as error:
-            problem = str(error)
-    problem = fabric.broadcast(problem)
-    if problem is not None:
-        raise RunError(problem)
+    with ExitStack() as held:
+        if fabric.is_global_zero:
+            try:
+                held.enter_context(run.locked())
+                if config is None:
+                    run.require_resumable()
+                else:
+                    run.create(config)
+            except (RunError, OSError) as error:
+                problem = str(error)
+        problem = fabric.broadcast(problem)
+        if problem is not None:
+            raise RunError(problem)
+        yield
 
 
 class Loop:
@@ -147,10 +185,11 @@ class Loop:
         model: nn.Module,
         optimizer: Any,
         rates: FiringRate,
+        dataset: Dataset,
         steps_per_epoch: int,
     ) -> None:
         self.config, self.run, self.fabric, self.rates = config, run, fabric, rates
-        self.bare, self.model, self.optimizer = bare, model, optimizer
+        self.bare, self.model, self.optimizer, self.dataset = bare, model, optimizer, dataset
         self.steps_per_epoch = steps_per_epoch
         self.progress = Progress()
         self.epoch_meter, self.line_meter = Meter(fabric.device), Meter(fabric.device)
@@ -173,7 +212,20 @@ class Loop:
         total = self.config.epochs * self.steps_per_epoch
         self.bar = ProgressBar(total, self._global_step(), self.fabric.is_global_zero and not quiet)
         stack.enter_context(self.bar)
+        if self.progress.epoch < self.config.epochs:
+            self.bar.print(self._summary())
         return stack
+
+    def _summary(self) -> str:
+        """What is trained on what, in one line."""
+        config, data = self.config, self.dataset
+        kind = "held-out" if config.hold_out else "test"
+        parameters = sum(parameter.numel() for parameter in self.bare.parameters())
+        devices = f"{self.fabric.world_size} x " if self.fabric.world_size > 1 else ""
+        return (
+            f"{data.name}: {len(data.classes)} classes, {len(data.train):,} training and {len(data.test):,} {kind} "
+            f"images; {config.model} ({config.circuit}), {parameters:,} parameters; {devices}{self.fabric.device.type}"
+        )
 
     def train_epoch(self, loader: Loader, interrupt: Interrupt) -> None:
         """The rest of the current epoch."""
@@ -272,22 +324,27 @@ class Loop:
         """The inverse of `save`, after the model's weights have been loaded."""
         if "progress" not in metadata:
             raise ckpt.CheckpointError(f"{self.run.last} holds weights only: it cannot be continued")
-        ckpt.load_optimizer(self.optimizer.optimizer, tensors, metadata["optimizer"])
-        self.progress = Progress(**metadata["progress"])
-        for name, meter in self._meters().items():  # sums over all processes: the first one carries them on
-            meter.sums.copy_(tensors[f"meter.{name}"] * self.fabric.is_global_zero)
-        states = tensors["rng"]
-        if self.fabric.global_rank < len(states):
-            torch.set_rng_state(states[self.fabric.global_rank].clone())  # torch reads a view from its base's start
+        try:
+            ckpt.load_optimizer(self.optimizer.optimizer, tensors, metadata["optimizer"])
+            self.progress = Progress(**metadata["progress"])
+            for name, meter in self._meters().items():  # sums over all processes: the first one carries them on
+                meter.sums.copy_(tensors[f"meter.{name}"] * self.fabric.is_global_zero)
+            states = tensors["rng"]
+            if self.fabric.global_rank < len(states):
+                torch.set_rng_state(states[self.fabric.global_rank].clone())  # torch reads a view from its base's start
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise ckpt.CheckpointError(
+                f"{self.run.last} cannot be continued, its progress or optimizer is damaged: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         if self.fabric.is_global_zero:
             self.run.truncate_log(self.progress.log_size)
 
     def _write(self, path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         if self.fabric.is_global_zero:
-            config = self.config.model_dump(mode="json")
-            ckpt.save_checkpoint(
-                path, ckpt.model_tensors(self.bare) | tensors, metadata | {"config": config, "versions": versions()}
-            )
+            config, data = self.config.model_dump(mode="json"), asdict(trained_on(self.dataset))
+            own = {"config": config, "data": data, "versions": versions()}
+            ckpt.save_checkpoint(path, ckpt.model_tensors(self.bare) | tensors, metadata | own)
         self.fabric.barrier()
 
     def _log(self, record: dict[str, Any]) -> None:
@@ -312,11 +369,14 @@ class Loop:
 
     def _diverged(self, what: str) -> NoReturn:
         self._log({"kind": "end", "reason": what})
-        raise Diverged(f"{what}; a lower learning rate may help. The last good checkpoint is {self.run.last}")
+        raise Diverged(
+            f"{what}. Resumed, it would diverge again: start a new run (--run-dir) with a lower learning rate (--lr). "
+            f"The last good checkpoint is {self.run.last}"
+        )
 
     def _leave(self) -> NoReturn:
         self.save()
-        raise Interrupted(f"stopped; continue with: eisnn resume {self.run.folder}")
+        raise Interrupted(f"stopped; continue with: {self.run.resume_command}")
 
     def _meters(self) -> dict[str, Meter]:
         return {"epoch": self.epoch_meter, "line": self.line_meter}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from eisnn.data import Dataset, Loader
 from eisnn.models import SpikingNetwork
-from eisnn.train.build import build_model, load_data, make_fabric
+from eisnn.train.build import build_model, load_data, make_fabric, require_same_data
 from eisnn.train.checkpoint import CheckpointError, load_checkpoint, load_model
 from eisnn.train.config import TrainConfig
 from eisnn.train.metrics import FiringRate, Meter, cross_entropy
@@ -59,7 +59,8 @@ def load_trained(path: str | Path, *, data_path: str | None = None, accelerator:
         path: `RUN`, `RUN/best.safetensors`, or any checkpoint of this package.
         data_path: where the data is, if not where it was at training.
         accelerator: other than at training.
-    Raises: CheckpointError naming the file if it is missing, damaged or of another model; DataError.
+    Raises: CheckpointError naming the file if it is missing, damaged or of another model; DataError, also if the
+        classes are not those of the training.
     """
     path = Path(path)
     file = Run(path).last if path.is_dir() else path
@@ -68,10 +69,9 @@ def load_trained(path: str | Path, *, data_path: str | None = None, accelerator:
         config = TrainConfig.model_validate(metadata.get("config"))
     except ValidationError as error:
         raise CheckpointError(f"{file} holds no valid configuration: {error}") from error
-    changes = {"data_path": data_path, "accelerator": accelerator}
-    here = {"devices": 1, "num_nodes": 1} | {k: v for k, v in changes.items() if v is not None}
-    config = TrainConfig(**(config.model_dump() | here))
+    config = config.changed(devices=1, num_nodes=1, data_path=data_path, accelerator=accelerator)
     dataset = load_data(config)
+    require_same_data(dataset, metadata, file, images=False)
     model = build_model(config, dataset)
     load_model(model, tensors, file)
     return Trained(model, config, dataset, file)

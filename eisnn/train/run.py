@@ -1,14 +1,22 @@
-"""A run's folder: `config.json`, `metrics.jsonl`, `last.safetensors`, `best.safetensors`."""
+"""A run's folder: `config.json`, `metrics.jsonl`, `last.safetensors`, `best.safetensors`; `.lock` while it runs."""
 
 import json
 import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from eisnn.train.checkpoint import write_atomically
+from eisnn.train.checkpoint import write_atomically, writing
 from eisnn.train.config import TrainConfig
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: there, two processes in one folder are not noticed
+    fcntl = None  # type: ignore[assignment]
 
 
 class RunError(ValueError):
@@ -24,23 +32,67 @@ class Run:
         self.metrics_file = folder / "metrics.jsonl"
         self.last, self.best = folder / "last.safetensors", folder / "best.safetensors"
 
+    @property
+    def resume_command(self) -> str:
+        """What to type to continue."""
+        return f"eisnn resume {shlex.quote(str(self.folder))}"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all other processes out of the folder, which is made if need be; RunError if one is in it.
+
+        The lock belongs to the open file: however this process ends, the system lets go of it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / ".lock", "a") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise RunError(
+                        f"{self.folder} is in use by another process; let that finish, or stop it first"
+                    ) from None
+                except OSError:
+                    pass  # a file system without locks
+            yield
+
     def require_free(self) -> None:
-        """RunError if the folder already holds a run, or what is left of one."""
+        """RunError if the folder already holds a run, or what is left of one, or cannot be a folder."""
+        there = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        if not there.is_dir():
+            raise RunError(f"{there} is a file, so a run cannot go into {self.folder}; choose another (--run-dir)")
         for file in (self.config_file, self.metrics_file, self.last, self.best):
             if file.exists():
                 raise RunError(
                     f"{self.folder} already holds a run (there is a {file.name} in it); continue it with "
-                    f"`eisnn resume {self.folder}` or choose another folder (--run-dir)"
+                    f"`{self.resume_command}` or choose another folder (--run-dir)"
                 )
 
     def create(self, config: TrainConfig) -> None:
-        """Claim the folder for a new run; RunError if it already holds one."""
+        """Begin a new run; RunError if the folder already holds one."""
         self.require_free()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.write_config(config)
+
+    def write_config(self, config: TrainConfig) -> None:
         write_atomically(self.config_file, config.model_dump_json(indent=2).encode())
+
+    def require_resumable(self) -> None:
+        """RunError if there is no checkpoint to continue from, unless the run was killed before it wrote anything."""
+        if self.last.exists():
+            return
+        for file in (self.metrics_file, self.best):
+            if file.exists() and file.stat().st_size > 0:
+                raise RunError(
+                    f"{self.last} is missing, though the run has begun (there is a {file.name}): it cannot be "
+                    "continued. Put the file back, or start a new run in another folder (--run-dir); "
+                    "best.safetensors, if it is there, can still be evaluated"
+                )
 
     def config(self) -> TrainConfig:
         """The run's configuration; RunError if the folder holds no run or the file is damaged."""
+        if self.folder.is_file():
+            raise RunError(f"{self.folder} is a file; give the folder of the run, such as {self.folder.parent}")
         if not self.config_file.exists():
             raise RunError(f"{self.folder} holds no run: there is no {self.config_file.name} in it")
         try:
@@ -50,7 +102,7 @@ class Run:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to the metrics and flush it to the disk."""
-        with open(self.metrics_file, "a", encoding="utf-8") as file:
+        with writing(self.metrics_file), open(self.metrics_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -63,8 +115,9 @@ class Run:
         """Drop the lines written after the checkpoint that a resumed run starts from: it writes them again."""
         if self.log_size() < size:
             raise RunError(
-                f"{self.metrics_file} is shorter than its checkpoint says ({self.log_size()} < {size} bytes); "
-                "lines of it were lost"
+                f"{self.metrics_file} is missing or shorter than its checkpoint says ({self.log_size()} < {size} "
+                "bytes): lines of it were lost. Put the whole file back, or start a new run in another folder "
+                "(--run-dir); `eisnn evaluate` still works"
             )
         if self.metrics_file.exists():
             os.truncate(self.metrics_file, size)
