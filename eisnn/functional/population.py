@@ -85,17 +85,13 @@ class _Population(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         currents, weight, smallest, gain_e, bias, v = ctx.saved_tensors
-        n_e, n_i = weight.shape
         grad_currents = torch.empty_like(currents)
-        grad_balanced, grad_i_ie = grad_currents.split([n_e, n_i], dim=2)
         of = Population.of(currents, weight, gain_e, bias, v, ctx.constants, ctx.steps)
         grad_spikes, grad_v_last = grads
-        grad_i_div, grad_gain, grad_bias, grad_v = of.backward(smallest, grad_spikes, grad_v_last, grad_balanced)
-        grad_i_ie.copy_(lateral(grad_i_div, weight.T))
-        grad_weight = _outer(grad_i_div, currents[:, :, n_e:]) if ctx.needs_input_grad[1] else None
-        if grad_v is not None:
-            grad_v = grad_v.to(v.dtype)
-        return grad_currents, grad_weight, grad_gain.to(gain_e.dtype), grad_bias.to(bias.dtype), grad_v, None, None
+        found = of.backward(smallest, grad_spikes, grad_v_last, grad_currents)
+        grad_v = None if v is None or found.v is None else found.v.to(v.dtype)
+        others = found.weight.to(weight.dtype), found.gain.to(gain_e.dtype), found.bias.to(bias.dtype)
+        return grad_currents, *others, grad_v, None, None
 
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:
@@ -104,9 +100,9 @@ def _outer(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Gradients(NamedTuple):
-    """Of a population: of `I_div` `[T, B, n_E, ...]`, of gain and bias `[n_E]`, of the first potential (or None)."""
+    """Of a population: of `M` `[n_E, n_I]`, of gain and bias `[n_E]`, of the first potential (or None)."""
 
-    i_div: Tensor
+    weight: Tensor
     gain: Tensor
     bias: Tensor
     v: Tensor | None
@@ -154,10 +150,11 @@ class Population:
         return spikes, v_last, smallest
 
     def backward(
-        self, smallest: Tensor, grad_spikes: Tensor | None, grad_v_last: Tensor | None, grad_balanced: Tensor
+        self, smallest: Tensor, grad_spikes: Tensor | None, grad_v_last: Tensor | None, grad_currents: Tensor
     ) -> Gradients:
-        """All gradients; that of the balanced current is written into `grad_balanced`."""
+        """All gradients; that of the stacked currents is written into `grad_currents`."""
         balanced, i_div = split_currents(self.currents, self.weight)
+        grad_balanced = self._parts(grad_currents)[0]
         others = tuple(a for a in range(i_div.ndim) if a != 2)
         grad_i_div = torch.empty_like(i_div)
         grad_gain, grad_bias = torch.zeros_like(self.gain), torch.zeros_like(self.bias)
@@ -179,7 +176,16 @@ class Population:
             nbar = delta.mul_(per_neuron(self.gain, delta)).div_(divisor)
             grad_balanced[:, b] = nbar
             grad_i_div[:, b] = nbar.mul_(q).neg_()
-        return Gradients(grad_i_div, grad_gain, grad_bias, grad_v)
+        return Gradients(self._through_lateral(grad_i_div, grad_currents), grad_gain, grad_bias, grad_v)
+
+    def _parts(self, stack: Tensor) -> tuple[Tensor, ...]:
+        """The E and the I part of something stacked."""
+        return stack.split(list(self.weight.shape), dim=2)
+
+    def _through_lateral(self, grad_i_div: Tensor, grad_currents: Tensor) -> Tensor:
+        """From `dL/dI_div`: writes `dL/dI_IE` into `grad_currents`, and returns `dL/dM`."""
+        self._parts(grad_currents)[1].copy_(lateral(grad_i_div, self.weight.T))
+        return _outer(grad_i_div, self._parts(self.currents)[1])
 
     def _quotient(self, balanced: Tensor, i_div: Tensor, smallest: Tensor) -> tuple[Tensor, Tensor]:
         """`q = N / I_div~` and `I_div~`."""
@@ -193,15 +199,15 @@ class Population:
 
 
 class CompiledPopulation(Population):
-    """The same by the compiled kernel, which forms the divisive current itself where the neurons lie inside."""
+    """The same by the compiled kernel; where the neurons lie inside, with the lateral product and its gradients."""
 
     def _start(self) -> tuple[native.Layout, tuple[int, ...], dict[str, Tensor | None], dict[str, Tensor]]:
-        n_e, n_i = self.weight.shape
+        n_e = len(self.weight)
         layout = native.layout_of(self.currents, n_e)
         maps: dict[str, Tensor | None] = {"v": self.v}
         arrays = {"gain": self.gain.contiguous(), "bias": self.bias.contiguous()}
         if layout.neurons_inside:
-            maps["balanced"], maps["i_ie"] = self.currents.split([n_e, n_i], dim=2)
+            maps["balanced"], maps["i_ie"] = self._parts(self.currents)
             arrays["weight"] = self.weight.to(self.gain.dtype).contiguous()
         else:
             maps["balanced"], maps["i_div"] = split_currents(self.currents, self.weight)
@@ -217,19 +223,29 @@ class CompiledPopulation(Population):
         return spikes, v_last, smallest
 
     def backward(
-        self, smallest: Tensor, grad_spikes: Tensor | None, grad_v_last: Tensor | None, grad_balanced: Tensor
+        self, smallest: Tensor, grad_spikes: Tensor | None, grad_v_last: Tensor | None, grad_currents: Tensor
     ) -> Gradients:
         layout, shape, maps, arrays = self._start()
-        grad_i_div = layout.empty(shape, self.currents.dtype)
-        arrays["grad_gain"], arrays["grad_bias"] = (self.gain.new_empty(shape[1], shape[2]) for _ in range(2))
-        written = grad_balanced if layout.fits(grad_balanced) else layout.empty(shape, self.currents.dtype)
         grad_v = None if self.v is None else layout.empty(shape[1:], self.gain.dtype)
+        arrays["grad_gain"], arrays["grad_bias"] = (self.gain.new_empty(shape[1], shape[2]) for _ in range(2))
         maps |= {"grad_spikes": grad_spikes, "grad_v_last": grad_v_last, "grad_v": grad_v}
-        maps |= {"grad_balanced": written, "grad_i_div": grad_i_div}
+        parts = self._parts(grad_currents)
+        written = [x if layout.fits(x) else layout.empty(x.shape, x.dtype) for x in parts]
+        maps["grad_balanced"] = written[0]
+        if layout.neurons_inside:
+            maps["grad_i_ie"] = written[1]
+            arrays["grad_weight"] = native.empty_grad_weight(arrays["weight"], shape[1])
+        else:
+            maps["grad_i_div"] = layout.empty(shape, self.currents.dtype)
         native.run("backward", layout, self.constants, self.steps, maps, smallest=smallest, **arrays)
-        if written is not grad_balanced:
-            grad_balanced.copy_(written)
-        return Gradients(grad_i_div, arrays["grad_gain"].sum(0), arrays["grad_bias"].sum(0), grad_v)
+        for part, own in zip(parts, written, strict=True):
+            if part is not own:
+                part.copy_(own)
+        if (grad_i_div := maps.get("grad_i_div")) is not None:
+            grad_weight = self._through_lateral(grad_i_div, grad_currents)
+        else:
+            grad_weight = arrays["grad_weight"].sum(0)[:, : self.weight.shape[1]]
+        return Gradients(grad_weight, arrays["grad_gain"].sum(0), arrays["grad_bias"].sum(0), grad_v)
 
 
 class TritonPopulation(Population):
@@ -249,12 +265,16 @@ class TritonPopulation(Population):
         return (*triton.forward(*arguments), arguments[3])
 
     def backward(
-        self, smallest: Tensor, grad_spikes: Tensor | None, grad_v_last: Tensor | None, grad_balanced: Tensor
+        self, smallest: Tensor, grad_spikes: Tensor | None, grad_v_last: Tensor | None, grad_currents: Tensor
     ) -> Gradients:
         from eisnn.functional.kernels import triton
 
-        arguments = (*self._arguments(smallest), grad_spikes, grad_v_last, grad_balanced)
-        return Gradients(*triton.backward(*arguments))  # type: ignore[arg-type] # all but the last are there
+        arguments = (*self._arguments(smallest), grad_spikes, grad_v_last, self._parts(grad_currents)[0])
+        grad_i_div, grad_gain, grad_bias, grad_v = triton.backward(*arguments)
+        assert grad_i_div is not None
+        assert grad_gain is not None
+        assert grad_bias is not None
+        return Gradients(self._through_lateral(grad_i_div, grad_currents), grad_gain, grad_bias, grad_v)
 
 
 IMPLEMENTATIONS = {"triton": TritonPopulation, "compiled": CompiledPopulation, "torch": Population}

@@ -47,8 +47,13 @@ class Problem(ctypes.Structure):
         *((n, ctypes.c_int64) for n in ("hard_reset", "detach_reset", "surrogate", "threads")),
         *((n, Map) for n in ("balanced", "i_div", "i_ie", "spikes", "grad_spikes", "grad_balanced", "grad_i_div")),
         *((n, Map) for n in ("v", "v_last", "grad_v_last", "grad_v")),
+        ("grad_i_ie", Map),
         ("n_i", ctypes.c_int64),
-        *((n, ctypes.c_void_p) for n in ("weight", "smallest", "gain", "bias", "grad_gain", "grad_bias")),
+        ("groups", ctypes.c_int64),
+        *(
+            (n, ctypes.c_void_p)
+            for n in ("weight", "grad_weight", "smallest", "gain", "bias", "grad_gain", "grad_bias")
+        ),
     )
 
 
@@ -107,6 +112,16 @@ def supports(maps: Tensor) -> bool:
     return maps.device.type == "cpu" and maps.dtype in TYPES and maps.ndim in (3, 5) and library() is not None
 
 
+GROUPS = 32  # of images, at most, whose gradients of M are summed apart
+
+
+def empty_grad_weight(weight: Tensor, batch: int) -> Tensor:
+    """For the kernel's `grad_weight`: `[groups, n_E, n_I padded]`, of `weight` `[n_E, n_I]`."""
+    lanes = 64 // weight.element_size()
+    n_e, n_i = weight.shape
+    return weight.new_empty(min(batch, GROUPS), n_e, -(-n_i // lanes) * lanes)
+
+
 def run(
     direction: str,
     layout: Layout,
@@ -147,6 +162,7 @@ def run(
         detach_reset=constants.detach_reset,
         surrogate=SURROGATES.index(constants.surrogate),
         n_i=arrays["weight"].shape[1] if "weight" in arrays else 0,
+        groups=len(arrays["grad_weight"]) if "grad_weight" in arrays else balanced.shape[1],
         threads=torch.get_num_threads(),
     )
     getattr(loaded, f"{direction}_{TYPES[balanced.dtype]}")(ctypes.byref(problem))

@@ -6,8 +6,8 @@
 // dense layers), or rows are neurons and inner the positions. The arithmetic and its order are those of the readable
 // reference (no contraction to fused multiply-add), so that in the forward pass both give the same bits.
 //
-// Sums of gradients over positions and steps are kept for every image; Python adds them up over the batch. So results
-// do not depend on the number of threads.
+// Sums of gradients are kept for every image, those of M for every group of images; Python adds them up. So results do
+// not depend on the number of threads.
 
 #include <cmath>
 #include <cstdint>
@@ -30,8 +30,10 @@ struct Problem {
     Map balanced, i_div, i_ie, spikes;  // steps_in, steps_in, steps_in, steps
     Map grad_spikes, grad_balanced, grad_i_div;
     Map v, v_last, grad_v_last, grad_v;  // step stride unused
-    int64_t n_i;  // I neurons, of i_ie
+    Map grad_i_ie;  // steps_in
+    int64_t n_i, groups;  // I neurons, of i_ie; images are worked through in so many groups
     const void *weight;  // M [neurons, n_i]
+    void *grad_weight;  // [groups, neurons, n_i padded to whole vectors]
     void *smallest;  // [steps_in, batch]
     const void *gain, *bias;  // [neurons]
     void *grad_gain, *grad_bias;  // [batch, neurons]
@@ -142,68 +144,122 @@ template <class C> struct Neurons {
     }
 };
 
-// M transposed, its rows padded with zeros to whole vectors.
-template <class C> struct Weight {
-    typedef C Vector __attribute__((vector_size(64), aligned(alignof(C))));
-    static constexpr int64_t LANES = 64 / sizeof(C);
-    int64_t n_e, n_i, width;
-    std::vector<C> rows;
+template <class C> constexpr int64_t LANES = 64 / sizeof(C);
 
-    explicit Weight(const Problem &p) : n_e(p.inner), n_i(p.n_i), width((n_e + LANES - 1) / LANES * LANES) {
-        if (!p.i_ie.data) return;
-        rows.assign(n_i * width, C(0));
-        const C *m = static_cast<const C *>(p.weight);
-        for (int64_t i = 0; i < n_e; ++i)
-            for (int64_t k = 0; k < n_i; ++k) rows[k * width + i] = m[i * n_i + k];
-    }
-};
+inline int64_t padded(int64_t n, int64_t lanes) { return (n + lanes - 1) / lanes * lanes; }
 
-// R rows of u times V vectors of M^T, in registers.
+// The product of an R x depth matrix `a` with V vectors of the rows of `w`, summed in registers.
 #pragma GCC push_options
 #pragma GCC optimize("fp-contract=fast")
-template <class C, int R, int V> inline void tile(const Weight<C> &w, const C *u, int64_t start, C *out) {
-    using Vector = typename Weight<C>::Vector;
-    Vector sum[R][V] = {};
-    const C *m = w.rows.data() + start;
-    for (int64_t k = 0; k < w.n_i; ++k, m += w.width)
+template <class C, int R, int V, bool ADD>
+inline void tile(int64_t depth, const C *a, int64_t a_row, int64_t a_column, const C *w, int64_t width, C *out,
+                 int64_t out_row) {
+    typedef C Vector __attribute__((vector_size(64), aligned(alignof(C)), may_alias));
+    Vector sum[R][V];
+    for (int r = 0; r < R; ++r)
+        for (int v = 0; v < V; ++v)
+            sum[r][v] = ADD ? *reinterpret_cast<Vector *>(out + r * out_row + v * LANES<C>) : Vector{};
+    for (int64_t k = 0; k < depth; ++k)
         for (int v = 0; v < V; ++v) {
-            const Vector column = *reinterpret_cast<const Vector *>(m + v * w.LANES);
-            for (int r = 0; r < R; ++r) sum[r][v] += u[r * w.n_i + k] * column;
+            const Vector column = *reinterpret_cast<const Vector *>(w + k * width + v * LANES<C>);
+            for (int r = 0; r < R; ++r) sum[r][v] += a[r * a_row + k * a_column] * column;
         }
     for (int r = 0; r < R; ++r)
-        for (int v = 0; v < V; ++v) *reinterpret_cast<Vector *>(out + r * w.width + start + v * w.LANES) = sum[r][v];
+        for (int v = 0; v < V; ++v) *reinterpret_cast<Vector *>(out + r * out_row + v * LANES<C>) = sum[r][v];
 }
 #pragma GCC pop_options
 
-template <class C, int R> void row_tiles(const Weight<C> &w, const C *u, C *out) {
+template <class C, int R, bool ADD>
+void rows_times(int64_t depth, const C *a, int64_t a_row, int64_t a_column, const C *w, int64_t width, C *out,
+                int64_t out_row) {
     int64_t start = 0;
-    for (; start + 4 * w.LANES <= w.width; start += 4 * w.LANES) tile<C, R, 4>(w, u, start, out);
-    for (; start < w.width; start += w.LANES) tile<C, R, 1>(w, u, start, out);
+    for (; start + 4 * LANES<C> <= width; start += 4 * LANES<C>)
+        tile<C, R, 4, ADD>(depth, a, a_row, a_column, w + start, width, out + start, out_row);
+    for (; start < width; start += LANES<C>)
+        tile<C, R, 1, ADD>(depth, a, a_row, a_column, w + start, width, out + start, out_row);
 }
 
-// I_div of one image, [steps_in, rows, width], by w; null where it is a map or absent.
-template <class S, class C> const C *divisive_current(const Problem &p, const Weight<C> &w, int64_t b) {
-    if (!p.i_ie.data) return nullptr;
-    constexpr int R = 4;
-    static thread_local std::vector<C> out, u;
-    const size_t needed = p.steps_in * p.rows * w.width;
-    if (out.size() < needed) out.resize(needed);
-    u.resize(R * w.n_i);
-    for (int64_t t = 0; t < p.steps_in; ++t)
-        for (int64_t row = 0; row < p.rows; row += R) {
-            const int64_t n = p.rows - row < R ? p.rows - row : R;
-            for (int64_t r = 0; r < n; ++r) {
-                const S *from = at<S>(p.i_ie, t, b, row + r);
-                for (int64_t k = 0; k < w.n_i; ++k) u[r * w.n_i + k] = widen(from[k]);
+// out = a w (or out += a w): `a` is rows x depth with any strides; the rows of w and out are whole vectors.
+template <class C, bool ADD>
+void product(int64_t rows, int64_t depth, const C *a, int64_t a_row, int64_t a_column, const C *w, int64_t width, C *out,
+             int64_t out_row) {
+    int64_t row = 0;
+    for (; row + 4 <= rows; row += 4)
+        rows_times<C, 4, ADD>(depth, a + row * a_row, a_row, a_column, w, width, out + row * out_row, out_row);
+    for (; row < rows; ++row)
+        rows_times<C, 1, ADD>(depth, a + row * a_row, a_row, a_column, w, width, out + row * out_row, out_row);
+}
+
+// M and its transpose, rows padded with zeros to whole vectors.
+template <class C> struct Weight {
+    int64_t n_e, n_i, width_e, width_i;
+    std::vector<C> m, transposed;
+
+    explicit Weight(const Problem &p)
+        : n_e(p.inner), n_i(p.n_i), width_e(padded(n_e, LANES<C>)), width_i(padded(n_i, LANES<C>)) {
+        if (!p.i_ie.data) return;
+        m.assign(n_e * width_i, C(0));
+        transposed.assign(n_i * width_e, C(0));
+        const C *given = static_cast<const C *>(p.weight);
+        for (int64_t i = 0; i < n_e; ++i)
+            for (int64_t k = 0; k < n_i; ++k)
+                m[i * width_i + k] = transposed[k * width_e + i] = given[i * n_i + k];
+    }
+};
+
+// One image's currents of the I neurons, and what is made of them; rows are (step, position).
+template <class C> struct Lateral {
+    int64_t rows;
+    std::vector<C> u, i_div, grad_u;  // [rows, width_i], [rows, width_e], [rows, width_i]
+
+    template <class S> void load(const Problem &p, const Weight<C> &w, int64_t b) {
+        rows = p.steps_in * p.rows;
+        grow(u, rows * w.width_i);
+        for (int64_t t = 0; t < p.steps_in; ++t)
+            for (int64_t row = 0; row < p.rows; ++row) {
+                const S *from = at<S>(p.i_ie, t, b, row);
+                C *to = u.data() + (t * p.rows + row) * w.width_i;
+                for (int64_t k = 0; k < w.n_i; ++k) to[k] = widen(from[k]);
+                for (int64_t k = w.n_i; k < w.width_i; ++k) to[k] = C(0);
             }
-            C *to = out.data() + (t * p.rows + row) * w.width;
-            if (n == R) {
-                row_tiles<C, R>(w, u.data(), to);
-            } else {
-                for (int64_t r = 0; r < n; ++r) row_tiles<C, 1>(w, u.data() + r * w.n_i, to + r * w.width);
+        grow(i_div, rows * w.width_e);
+        product<C, false>(rows, w.n_i, u.data(), w.width_i, 1, w.transposed.data(), w.width_e, i_div.data(), w.width_e);
+    }
+
+    // With dL/dI_div in place of I_div: dL/du = M^T dL/dI_div, and dL/dM += dL/dI_div u^T.
+    template <class S> void backward(const Problem &p, const Weight<C> &w, int64_t b, C *grad_weight) {
+        grow(grad_u, rows * w.width_i);
+        product<C, false>(rows, w.n_e, i_div.data(), w.width_e, 1, w.m.data(), w.width_i, grad_u.data(), w.width_i);
+        for (int64_t t = 0; t < p.steps_in; ++t)
+            for (int64_t row = 0; row < p.rows; ++row) {
+                const C *from = grad_u.data() + (t * p.rows + row) * w.width_i;
+                S *to = at<S>(p.grad_i_ie, t, b, row);
+                for (int64_t k = 0; k < w.n_i; ++k) to[k] = narrow<S, C>(from[k]);
             }
+        constexpr int64_t BLOCK = 64;  // rows whose part of both factors stays in the first-level cache
+        for (int64_t row = 0; row < rows; row += BLOCK) {
+            const int64_t depth = rows - row < BLOCK ? rows - row : BLOCK;
+            product<C, true>(w.n_e, depth, i_div.data() + row * w.width_e, 1, w.width_e, u.data() + row * w.width_i,
+                             w.width_i, grad_weight, w.width_i);
         }
-    return out.data();
+    }
+
+    static void grow(std::vector<C> &buffer, size_t n) {
+        if (buffer.size() < n) buffer.resize(n);
+    }
+};
+
+template <class C> Lateral<C> &lateral_of_this_thread() {
+    static thread_local Lateral<C> lateral;
+    return lateral;
+}
+
+// I_div of one image, [steps_in, rows, width_e]; null where it is a map or absent.
+template <class S, class C> C *divisive_current(const Problem &p, const Weight<C> &w, int64_t b) {
+    if (!p.i_ie.data) return nullptr;
+    Lateral<C> &lateral = lateral_of_this_thread<C>();
+    lateral.template load<S>(p, w, b);
+    return lateral.i_div.data();
 }
 
 template <class S, class C> void find_smallest(const Problem &p, const C *computed, int64_t width, int64_t b) {
@@ -267,7 +323,7 @@ void divide(const Problem &p, const C *computed, int64_t width, int64_t t, int64
 
 template <class S, class C> void forward_image(const Problem &p, const Weight<C> &w, int64_t b) {
     const C *i_div = divisive_current<S, C>(p, w, b);
-    find_smallest<S, C>(p, i_div, w.width, b);
+    find_smallest<S, C>(p, i_div, w.width_e, b);
     const C decay = C(p.decay), theta = C(p.theta);
     const bool hard = p.hard_reset;
     Neurons<C> neurons;
@@ -279,7 +335,7 @@ template <class S, class C> void forward_image(const Problem &p, const Weight<C>
             for (int64_t i = 0; i < n; ++i) v[i] = p.v.data ? at<C>(p.v, 0, b, row)[start + i] : C(0);
             for (int64_t t = 0; t < p.steps; ++t) {
                 if (t < p.steps_in) {
-                    divide<S>(p, i_div, w.width, t, b, row, start, n, current, d);
+                    divide<S>(p, i_div, w.width_e, t, b, row, start, n, current, d);
                     if (p.gain)
                         for (int64_t i = 0; i < n; ++i) current[i] = current[i] * neurons.gain[i] + neurons.bias[i];
                 }
@@ -297,8 +353,8 @@ template <class S, class C> void forward_image(const Problem &p, const Weight<C>
         }
 }
 
-template <class S, class C> void backward_image(const Problem &p, const Weight<C> &w, int64_t b) {
-    const C *i_div = divisive_current<S, C>(p, w, b);
+template <class S, class C> void backward_image(const Problem &p, const Weight<C> &w, int64_t b, C *grad_weight) {
+    C *i_div = divisive_current<S, C>(p, w, b);
     const C decay = C(p.decay), theta = C(p.theta);
     const C coupling = p.detach_reset ? C(0) : C(1);  // of the gradient through the reset
     const bool hard = p.hard_reset;
@@ -319,7 +375,7 @@ template <class S, class C> void backward_image(const Problem &p, const Weight<C
             for (int64_t i = 0; i < n; ++i) v[i] = p.v.data ? at<C>(p.v, 0, b, row)[start + i] : C(0);
             for (int64_t t = 0; t < p.steps; ++t) {
                 C *ht = h + t * CHUNK, *qt = q + (t < p.steps_in ? t : 0) * CHUNK, *dt = d + (qt - q);
-                if (t < p.steps_in) divide<S>(p, i_div, w.width, t, b, row, start, n, qt, dt);
+                if (t < p.steps_in) divide<S>(p, i_div, w.width_e, t, b, row, start, n, qt, dt);
 #pragma omp simd
                 for (int64_t i = 0; i < n; ++i) {
                     ht[i] = decay * v[i] + (qt[i] * neurons.gain[i] + neurons.bias[i]);
@@ -355,12 +411,22 @@ template <class S, class C> void backward_image(const Problem &p, const Weight<C
                     for (int64_t i = 0; i < n; ++i) to_balanced[i] = narrow<S, C>(delta[i]);
                     continue;
                 }
-                S *to_i_div = at<S>(p.grad_i_div, t, b, row) + start;
+                if (i_div) {
+                    C *to_i_div = i_div + (t * p.rows + row) * w.width_e + start;
 #pragma omp simd
-                for (int64_t i = 0; i < n; ++i) {
-                    const C g = delta[i] * neurons.gain[i] / dt[i];
-                    to_balanced[i] = narrow<S, C>(g);
-                    to_i_div[i] = narrow<S, C>(-(g * qt[i]));
+                    for (int64_t i = 0; i < n; ++i) {
+                        const C g = delta[i] * neurons.gain[i] / dt[i];
+                        to_balanced[i] = narrow<S, C>(g);
+                        to_i_div[i] = -(g * qt[i]);
+                    }
+                } else {
+                    S *to_i_div = at<S>(p.grad_i_div, t, b, row) + start;
+#pragma omp simd
+                    for (int64_t i = 0; i < n; ++i) {
+                        const C g = delta[i] * neurons.gain[i] / dt[i];
+                        to_balanced[i] = narrow<S, C>(g);
+                        to_i_div[i] = narrow<S, C>(-(g * qt[i]));
+                    }
                 }
                 if (p.neurons_inside) {
 #pragma omp simd
@@ -380,21 +446,35 @@ template <class S, class C> void backward_image(const Problem &p, const Weight<C
                 }
             }
         }
+    if (i_div) lateral_of_this_thread<C>().template backward<S>(p, w, b, grad_weight);
 }
 
-template <class C> void each_image(const Problem &p, void (*image)(const Problem &, const Weight<C> &, int64_t)) {
+template <class S, class C> void forward(const Problem &p) {
     const Weight<C> w(p);
 #pragma omp parallel for schedule(static) num_threads(p.threads)
-    for (int64_t b = 0; b < p.batch; ++b) image(p, w, b);
+    for (int64_t b = 0; b < p.batch; ++b) forward_image<S, C>(p, w, b);
+}
+
+template <class S, class C> void backward(const Problem &p) {
+    const Weight<C> w(p);
+    const int64_t size = w.n_e * w.width_i;
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+    for (int64_t g = 0; g < p.groups; ++g) {
+        C *grad_weight = p.i_ie.data ? static_cast<C *>(p.grad_weight) + g * size : nullptr;
+        if (grad_weight)
+            for (int64_t i = 0; i < size; ++i) grad_weight[i] = C(0);
+        for (int64_t b = g * p.batch / p.groups; b < (g + 1) * p.batch / p.groups; ++b)
+            backward_image<S, C>(p, w, b, grad_weight);
+    }
 }
 
 }  // namespace
 
 extern "C" {
-void forward_float32(const Problem *p) { each_image<float>(*p, forward_image<float, float>); }
-void forward_float64(const Problem *p) { each_image<double>(*p, forward_image<double, double>); }
-void forward_bfloat16(const Problem *p) { each_image<float>(*p, forward_image<bf16, float>); }
-void backward_float32(const Problem *p) { each_image<float>(*p, backward_image<float, float>); }
-void backward_float64(const Problem *p) { each_image<double>(*p, backward_image<double, double>); }
-void backward_bfloat16(const Problem *p) { each_image<float>(*p, backward_image<bf16, float>); }
+void forward_float32(const Problem *p) { forward<float, float>(*p); }
+void forward_float64(const Problem *p) { forward<double, double>(*p); }
+void forward_bfloat16(const Problem *p) { forward<bf16, float>(*p); }
+void backward_float32(const Problem *p) { backward<float, float>(*p); }
+void backward_float64(const Problem *p) { backward<double, double>(*p); }
+void backward_bfloat16(const Problem *p) { backward<bf16, float>(*p); }
 }
