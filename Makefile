@@ -30,7 +30,7 @@ lint: install
 	$(BIN)/mypy
 
 bench: install
-	$(BIN)/eisnn bench --model vgg8 --output benchmarks/results/bench_vgg8.json
+	$(BIN)/eisnn bench --model vgg8 --floor --output benchmarks/results/cpu_vgg8_b32.json
 
 # The numbers of this README that do not take hours, once more.
 reproduce: install bench
