@@ -9,14 +9,13 @@ current, time in steps.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import inf
 from numbers import Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from eisnn.functional import kernels
 from eisnn.functional.kernels import native
@@ -113,7 +112,7 @@ def lif(
     Returns: spikes `[T, B, ...]` in {0, 1} and the potential after the last step `[B, ...]`.
     """
     steps = current.shape[0] if time_steps is None else time_steps
-    return _LIF.apply(current, v, constants, steps)
+    return _forward(current, v, steps, *astuple(constants))
 
 
 def scan_(potentials: Tensor, spikes: Tensor, v: Tensor | None, constants: LIFConstants) -> Tensor:
@@ -172,76 +171,109 @@ def pieces(maps: Tensor) -> Iterator[slice]:
     return (slice(b, b + images) for b in range(0, batch, images))
 
 
-class _LIF(torch.autograd.Function):
-    """Keeps its input alone; the potentials are computed again in the backward pass."""
+@torch.library.custom_op("eisnn::lif", mutates_args=())
+def _forward(
+    current: Tensor,
+    v: Tensor | None,
+    steps: int,
+    tau: float,
+    theta: float,
+    reset: str,
+    surrogate: str,
+    alpha: float | None,
+    detach_reset: bool,
+) -> tuple[Tensor, Tensor]:
+    """Spikes and the last potential."""
+    constants = LIFConstants(tau, theta, reset, surrogate, alpha, detach_reset)  # type: ignore[arg-type]
+    layout, shape = native.layout_of(current), (steps, *current.shape[1:])
+    backend = kernels.backend(current)
+    if backend == "triton":
+        from eisnn.functional.kernels import triton
 
-    @staticmethod
-    def forward(
-        ctx: Any, current: Tensor, v: Tensor | None, constants: LIFConstants, steps: int
-    ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(current, v)
-        ctx.constants, ctx.steps = constants, steps
-        ctx.set_materialize_grads(False)
-        shape = (steps, *current.shape[1:])
-        backend = kernels.backend(current)
-        if backend == "triton":
-            from eisnn.functional.kernels import triton
+        spikes, v_last = triton.forward(layout, current, *(None,) * 5, _widened(v, current), constants, steps)
+        return spikes, v_last.to(current.dtype)
+    spikes = layout.empty(shape, current.dtype, current.device)
+    if backend == "compiled":
+        v_last = layout.empty(shape[1:], _wide(current))
+        maps = {"balanced": current, "spikes": spikes, "v": _widened(v, current), "v_last": v_last}
+        native.run("forward", layout, constants, steps, maps)
+        return spikes, v_last.to(current.dtype)
+    v_last = layout.empty(shape[1:], current.dtype, current.device)
+    for b in pieces(current):
+        h = _own(current[:, b], steps)
+        v_last[b] = scan_(h, spikes[:, b], None if v is None else v[b], constants)
+    return spikes, v_last
 
-            layout = native.layout_of(current)
-            spikes, v_last = triton.forward(layout, current, *(None,) * 5, _widened(v, current), constants, steps)
-            return spikes, v_last.to(current.dtype)
-        if backend == "compiled":
-            layout = native.layout_of(current)
-            spikes, v_last = layout.empty(shape, current.dtype), layout.empty(shape[1:], _wide(current))
-            maps = {"balanced": current, "spikes": spikes, "v": _widened(v, current), "v_last": v_last}
-            native.run("forward", layout, constants, steps, maps)
-            return spikes, v_last.to(current.dtype)
-        spikes, v_last = torch.empty_like(current.expand(shape)), torch.empty_like(current[0])
-        for b in pieces(current):
-            h = _own(current[:, b], steps)
-            v_last[b] = scan_(h, spikes[:, b], None if v is None else v[b], constants)
-        return spikes, v_last
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        current, v = ctx.saved_tensors
-        grad_spikes, grad_v_last = grads
-        backend = kernels.backend(current)
-        if backend == "triton":
-            from eisnn.functional.kernels import triton
+@_forward.register_fake
+def _(current: Tensor, v: Any, steps: int, *_: Any) -> Any:
+    layout, shape = native.layout_of(current), (steps, *current.shape[1:])
+    return tuple(layout.empty(size, current.dtype, current.device) for size in (shape, shape[1:]))
 
-            layout = native.layout_of(current)
-            grad_current = layout.empty(current.shape, current.dtype, current.device)
-            inputs = current, *(None,) * 5, _widened(v, current), ctx.constants, ctx.steps
-            grads_out = grad_spikes, _widened(grad_v_last, current)
-            *_, grad_v = triton.backward(layout, *inputs, *grads_out, grad_current)
-            return grad_current, None if grad_v is None else grad_v.to(v.dtype), None, None
-        if backend == "compiled":
-            layout = native.layout_of(current)
-            grad_current = layout.empty(current.shape, current.dtype)
-            grad_v = None if v is None else layout.empty(v.shape, _wide(current))
-            maps = {
-                "balanced": current,
-                "grad_spikes": grad_spikes,
-                "grad_balanced": grad_current,
-                "v": _widened(v, current),
-                "grad_v_last": _widened(grad_v_last, current),
-                "grad_v": grad_v,
-            }
-            native.run("backward", layout, ctx.constants, ctx.steps, maps)
-            return grad_current, None if grad_v is None else grad_v.to(v.dtype), None, None
-        grad_current, grad_v = torch.empty_like(current), None if v is None else torch.empty_like(v)
-        for b in pieces(current):
-            h = _own(current[:, b], ctx.steps)
-            scratch = torch.empty_like(h)
-            scan_(h, scratch, None if v is None else v[b], ctx.constants)
-            upstream = scratch.zero_() if grad_spikes is None else grad_spikes[:, b]
-            delta, before = scan_backward_(h, upstream, None if grad_v_last is None else grad_v_last[b], ctx.constants)
-            grad_current[:, b] = delta.sum(0, keepdim=True) if delta.shape[0] != current.shape[0] else delta
-            if grad_v is not None:
-                grad_v[b] = before
-        return grad_current, grad_v, None, None
+
+@torch.library.custom_op("eisnn::lif_backward", mutates_args=())
+def _backward(
+    current: Tensor,
+    v: Tensor | None,
+    grad_spikes: Tensor | None,
+    grad_v_last: Tensor | None,
+    steps: int,
+    tau: float,
+    theta: float,
+    reset: str,
+    surrogate: str,
+    alpha: float | None,
+    detach_reset: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the current and of the first potential (empty without one); the trajectory is computed again."""
+    constants = LIFConstants(tau, theta, reset, surrogate, alpha, detach_reset)  # type: ignore[arg-type]
+    layout, backend = native.layout_of(current), kernels.backend(current)
+    grad_current = layout.empty(current.shape, current.dtype, current.device)
+    wide_v, wide_grad = _widened(v, current), _widened(grad_v_last, current)
+    nothing = current.new_empty(0)
+    if backend == "triton":
+        from eisnn.functional.kernels import triton
+
+        inputs = layout, current, *(None,) * 5, wide_v, constants, steps
+        *_, grad_v = triton.backward(*inputs, grad_spikes, wide_grad, grad_current)
+        return grad_current, nothing if v is None or grad_v is None else grad_v.to(v.dtype)
+    if backend == "compiled":
+        grad_v = None if v is None else layout.empty(v.shape, _wide(current))
+        maps = {"balanced": current, "v": wide_v, "grad_v_last": wide_grad}
+        maps |= {"grad_spikes": grad_spikes, "grad_balanced": grad_current, "grad_v": grad_v}
+        native.run("backward", layout, constants, steps, maps)
+        return grad_current, nothing if v is None or grad_v is None else grad_v.to(v.dtype)
+    grad_v = None if v is None else torch.empty_like(v)
+    for b in pieces(current):
+        h = _own(current[:, b], steps)
+        scratch = torch.empty_like(h)
+        scan_(h, scratch, None if v is None else v[b], constants)
+        upstream = scratch.zero_() if grad_spikes is None else grad_spikes[:, b]
+        delta, before = scan_backward_(h, upstream, None if grad_v_last is None else grad_v_last[b], constants)
+        grad_current[:, b] = delta.sum(0, keepdim=True) if delta.shape[0] != current.shape[0] else delta
+        if grad_v is not None:
+            grad_v[b] = before
+    return grad_current, nothing if grad_v is None else grad_v
+
+
+@_backward.register_fake
+def _(current: Tensor, v: Any, *_: Any) -> Any:
+    grad_current = native.layout_of(current).empty(current.shape, current.dtype, current.device)
+    return grad_current, current.new_empty(0) if v is None else torch.empty_like(v)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    current, v, *ctx.rest = inputs
+    ctx.save_for_backward(current, v)
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx: Any, grad_spikes: Tensor | None, grad_v_last: Tensor | None) -> tuple[Any, ...]:
+    grad_current, grad_v = _backward(*ctx.saved_tensors, grad_spikes, grad_v_last, *ctx.rest)
+    return (grad_current, grad_v if ctx.needs_input_grad[1] else None, *(None,) * len(ctx.rest))
+
+
+_forward.register_autograd(_gradients, setup_context=_keep)
 
 
 def _own(current: Tensor, steps: int) -> Tensor:

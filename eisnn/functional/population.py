@@ -3,15 +3,16 @@
 `population_reference` composes the readable pieces and is the ground truth. `population` is one autograd node that
 keeps only its stacked input currents: the divisive current and the membrane trajectory are computed again in the
 backward pass. What it does element by element runs compiled or in Triton
- (`eisnn.functional.kernels`), else in torch operations, piece by piece in the cache.
+(`eisnn.functional.kernels`), else in torch operations, piece by piece in the cache.
+
+Forward and backward are registered with torch, so that `torch.compile` takes them as they are.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from eisnn.functional import kernels
 from eisnn.functional.circuit import integrate, split_currents
@@ -59,39 +60,88 @@ def population(
         `[B, n_E, ...]` in at least float32.
     """
     steps = currents.shape[0] if time_steps is None else time_steps
-    return _Population.apply(currents, weight.to(currents.dtype), gain_e, bias, v, constants, steps)
+    weight = weight.to(currents.dtype)
+    spikes, v_last, _ = _forward(currents, weight, gain_e, bias, v, steps, *astuple(constants))
+    return spikes, v_last
 
 
-class _Population(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        currents: Tensor,
-        weight: Tensor,
-        gain_e: Tensor,
-        bias: Tensor,
-        v: Tensor | None,
-        constants: LIFConstants,
-        steps: int,
-    ) -> tuple[Tensor, Tensor]:
-        with torch.autocast(currents.device.type, enabled=False):
-            spikes, v_last, smallest = Population.of(currents, weight, gain_e, bias, v, constants, steps).forward()
-        ctx.save_for_backward(currents, weight, smallest, gain_e, bias, v)
-        ctx.constants, ctx.steps = constants, steps
-        ctx.set_materialize_grads(False)
-        return spikes, v_last
+@torch.library.custom_op("eisnn::population", mutates_args=())
+def _forward(
+    currents: Tensor,
+    weight: Tensor,
+    gain_e: Tensor,
+    bias: Tensor,
+    v: Tensor | None,
+    steps: int,
+    tau: float,
+    theta: float,
+    reset: str,
+    surrogate: str,
+    alpha: float | None,
+    detach_reset: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes, last potential, and the smallest positive divisive current of each sample `[T, B, 1, ...]`."""
+    constants = LIFConstants(tau, theta, reset, surrogate, alpha, detach_reset)  # type: ignore[arg-type]
+    with torch.autocast(currents.device.type, enabled=False):
+        return Population.of(currents, weight, gain_e, bias, v, constants, steps).forward()
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        currents, weight, smallest, gain_e, bias, v = ctx.saved_tensors
-        grad_currents = torch.empty_like(currents)
-        of = Population.of(currents, weight, gain_e, bias, v, ctx.constants, ctx.steps)
-        grad_spikes, grad_v_last = grads
+
+@_forward.register_fake
+def _(currents: Tensor, weight: Tensor, gain_e: Tensor, bias: Tensor, v: Any, steps: int, *_: Any) -> Any:
+    layout, wide = native.layout_of(currents, len(weight)), torch.promote_types(currents.dtype, torch.float32)
+    shape = (steps, currents.shape[1], len(weight), *currents.shape[3:])
+    spikes = layout.empty(shape, currents.dtype, currents.device)
+    sample = (*currents.shape[:2], *(1,) * (currents.ndim - 2))
+    return spikes, layout.empty(shape[1:], wide, currents.device), currents.new_empty(sample, dtype=wide)
+
+
+@torch.library.custom_op("eisnn::population_backward", mutates_args=())
+def _backward(
+    currents: Tensor,
+    weight: Tensor,
+    smallest: Tensor,
+    gain_e: Tensor,
+    bias: Tensor,
+    v: Tensor | None,
+    grad_spikes: Tensor | None,
+    grad_v_last: Tensor | None,
+    steps: int,
+    tau: float,
+    theta: float,
+    reset: str,
+    surrogate: str,
+    alpha: float | None,
+    detach_reset: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the currents, of `M`, gain, bias and of the first potential (empty without one)."""
+    constants = LIFConstants(tau, theta, reset, surrogate, alpha, detach_reset)  # type: ignore[arg-type]
+    grad_currents = torch.empty_like(currents)
+    with torch.autocast(currents.device.type, enabled=False):
+        of = Population.of(currents, weight, gain_e, bias, v, constants, steps)
         found = of.backward(smallest, grad_spikes, grad_v_last, grad_currents)
-        grad_v = None if v is None or found.v is None else found.v.to(v.dtype)
-        others = found.weight.to(weight.dtype), found.gain.to(gain_e.dtype), found.bias.to(bias.dtype)
-        return grad_currents, *others, grad_v, None, None
+    grad_v = gain_e.new_empty(0) if v is None or found.v is None else found.v.to(v.dtype)
+    grad_weight = found.weight.to(weight.dtype).contiguous()
+    return grad_currents, grad_weight, found.gain.to(gain_e.dtype), found.bias.to(bias.dtype), grad_v
+
+
+@_backward.register_fake
+def _(currents: Tensor, weight: Tensor, smallest: Tensor, gain_e: Tensor, bias: Tensor, v: Any, *_: Any) -> Any:
+    grad_v = gain_e.new_empty(0) if v is None else torch.empty_like(v)
+    return (*tuple(torch.empty_like(x) for x in (currents, weight, gain_e, bias)), grad_v)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    currents, weight, gain_e, bias, v, *ctx.rest = inputs
+    ctx.save_for_backward(currents, weight, output[2], gain_e, bias, v)
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx: Any, grad_spikes: Tensor | None, grad_v_last: Tensor | None, _: Any) -> tuple[Any, ...]:
+    *grads, grad_v = _backward(*ctx.saved_tensors, grad_spikes, grad_v_last, *ctx.rest)
+    return (*grads, grad_v if ctx.needs_input_grad[4] else None, *(None,) * len(ctx.rest))
+
+
+_forward.register_autograd(_gradients, setup_context=_keep)
 
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:
@@ -141,8 +191,9 @@ class Population:
         balanced, i_div = split_currents(self.currents, self.weight)
         dtype = self.gain.dtype
         smallest = i_div.new_empty((*i_div.shape[:2], *(1,) * (i_div.ndim - 2)), dtype=dtype)
-        spikes = torch.empty_like(i_div.expand(self.steps, *i_div.shape[1:]))
-        v_last = torch.empty_like(i_div[0], dtype=dtype)
+        layout = native.layout_of(self.currents, len(self.weight))
+        spikes = layout.empty((self.steps, *i_div.shape[1:]), i_div.dtype, i_div.device)
+        v_last = layout.empty(i_div.shape[1:], dtype, i_div.device)
         for b in pieces(i_div):
             smallest[:, b] = smallest_positive(i_div[:, b])
             q, _ = self._quotient(balanced[:, b], i_div[:, b], smallest[:, b])

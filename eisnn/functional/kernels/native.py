@@ -96,11 +96,13 @@ class Layout(NamedTuple):
 
 
 def layout_of(maps: Tensor, neurons: int | None = None) -> Layout:
-    """The layout of `maps` `[T, B, n, ...]`, or the nearest one.
+    """The layout of `maps` `[T, B, n, ...]`, or the nearest one; contiguous where the kernels know none.
 
     Args:
         neurons: n, if `maps` holds more on the same axis.
     """
+    if maps.ndim not in (3, 5):
+        return Layout(False, 1, 1)
     n, positions = neurons or maps.shape[2], maps[0, 0, 0].numel()
     if maps.ndim == 3 or (maps.stride(2) == 1 and maps.shape[2] > 1):
         return Layout(True, positions, n)

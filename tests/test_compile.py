@@ -1,0 +1,75 @@
+"""Population and neuron as torch operators: registered in full, and taken by `torch.compile` without a graph break."""
+
+from dataclasses import astuple
+
+import pytest
+import torch
+from torch import nn
+
+import eisnn
+from eisnn.functional import LIFConstants
+
+
+class Net(nn.Module):
+    """A circuit of each kind, and a readout."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = eisnn.EIConv2d(3, 8, 3, padding=1)
+        self.twin = eisnn.LIF()
+        self.dense = eisnn.EILinear(8 * 6 * 6, 16)
+        self.readout = eisnn.EIReadout(16, 10)
+
+    def forward(self, images):
+        spikes = self.conv(images[None], time_steps=3)
+        return self.readout(self.dense(self.twin(2 * spikes).flatten(2))).mean(0)
+
+
+def gradients(model, images, **compile_options):
+    forward = torch.compile(model, fullgraph=True, **compile_options) if compile_options else model
+    logits = forward(images)
+    return logits, torch.autograd.grad(logits.float().logsumexp(1).sum(), list(model.parameters()))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_one_graph_equal_to_eager(memory_format, autocast):
+    torch.manual_seed(0)
+    model, images = Net(), torch.rand(4, 3, 6, 6)
+    eisnn.ei_init_(model, images)
+    model, images = model.to(memory_format=memory_format), images.to(memory_format=memory_format)
+    torch._dynamo.reset()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        logits, grads = gradients(model, images)
+        compiled, compiled_grads = gradients(model, images, backend="aot_eager")
+    torch.testing.assert_close(compiled, logits)
+    for ours, expected in zip(compiled_grads, grads, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 7), (3, 2, 7, 4, 3)])
+@pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_registration(shape, with_state, channels_last):
+    torch.manual_seed(0)
+    currents = torch.rand(shape)
+    if channels_last and len(shape) == 5:
+        currents = currents.movedim(2, -1).contiguous().movedim(-1, 2)
+    v = torch.rand(shape[1], 5, *shape[3:]) if with_state else None
+    gain, bias, weight = torch.rand(5), torch.rand(5), torch.rand(5, 2)
+    leaves = [x.requires_grad_() for x in (currents, weight, gain, bias)]
+    constants = astuple(LIFConstants())
+    torch.library.opcheck(torch.ops.eisnn.population, (*leaves, v, shape[0], *constants), test_utils=CHECKS)
+    torch.library.opcheck(
+        torch.ops.eisnn.lif, (torch.rand(shape).requires_grad_(), None, shape[0], *constants), test_utils=CHECKS
+    )
+
+
+def test_no_second_derivative():
+    current = torch.rand(3, 2, 4, requires_grad=True)
+    (grad,) = torch.autograd.grad(eisnn.LIF()(current).sum(), current, create_graph=True)
+    with pytest.raises(RuntimeError, match="autograd"):
+        grad.sum().backward()
