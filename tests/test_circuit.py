@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import eisnn
 import eisnn.functional as EF
+from eisnn.functional.kernels.matmul import matmul
 
 FORMS = [EF.ei_circuit, EF.ei_circuit_folded]
 READOUTS = [EF.ei_readout, EF.ei_readout_folded]
@@ -400,3 +401,51 @@ def test_the_memory_format_of_each_weight_does_not_matter(shape):
     for result in results[1:]:
         for ours, first in zip(result, results[0], strict=True):
             agree(ours, first, 1e-12)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("steps", [1, 4, 300])  # fewer positions than inputs, as many, more: two ways back
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_stacked_projection_has_exact_gradients(dense, steps, dtype, channels_last):
+    g = rng(steps)
+    shape, connection = ((48,), EF.Dense()) if dense else ((6, 3, 3), EF.Conv())
+    x = torch.rand(steps, 2, *(shape if dense else (6, 4, 3)), generator=g, dtype=torch.float64)
+    tensors = [x, *(torch.rand(n, *shape, generator=g, dtype=torch.float64) / 9 for n in (16, 4))]
+    tensors.append(torch.rand(16, 4, generator=g, dtype=torch.float64) / 4)
+    upstream = torch.randn(steps, 2, 20, *(() if dense else (2, 1)), generator=g, dtype=torch.float64)
+
+    def gradients(dtype, project):
+        leaves = [t.to(dtype, copy=True) for t in tensors]
+        if channels_last and not dense:
+            leaves[0] = leaves[0].movedim(2, -1).contiguous().movedim(-1, 2)
+            leaves[1:3] = [w.contiguous(memory_format=torch.channels_last) for w in leaves[1:3]]
+        leaves = [t.requires_grad_() for t in leaves]
+        return torch.autograd.grad(project(*leaves), leaves, upstream.to(dtype))
+
+    def ours(x, ee, ie, ei):
+        return EF.stacked_currents(x, ee, ie, ei, torch.ones(4, dtype=x.dtype), connection)[0]
+
+    def as_written(x, ee, ie, ei):
+        i_ie = connection.feedforward(x, ie)
+        return torch.cat([connection.feedforward(x, ee) - EF.lateral(i_ie, ei), i_ie], 2)
+
+    truth = gradients(torch.float64, as_written)
+    found = gradients(dtype, ours)
+    factors = 1, 1, 1, EF.fan_in(tensors[1])  # E-I Prop scales the gradient of W_EI by 1/d
+    for name, a, b, factor in zip(("x", "ee", "ie", "ei"), found, truth, factors, strict=True):
+        error = (a.double() * factor - b).abs().max() / b.abs().max()
+        assert error < (1e-13 if dtype == torch.float64 else 2e-6), (name, error)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 4), (64, 33, 17), (3, 0, 4)])
+def test_matmul(shape):
+    m, k, n = shape
+    a, b = torch.randn(m, k, generator=rng(1)), torch.randn(k, n, generator=rng(2))
+    wide = torch.randn(m, 2 * k, generator=rng(3))[:, :k]
+    for left in (a, a.T.contiguous().T, wide, a.double(), a.clone().requires_grad_()):
+        for right in (b, b.T.contiguous().T):
+            right = right.to(left.dtype)
+            product = matmul(left, right)
+            torch.testing.assert_close(product, left @ right)
+            assert product.requires_grad == left.requires_grad

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from eisnn.functional.connection import Connection, fan_in, lateral, per_neuron
+from eisnn.functional.connection import Connection, by_position, fan_in, lateral, per_neuron
+from eisnn.functional.kernels.matmul import matmul
 from eisnn.functional.stabilize import stabilize
 
 
@@ -101,8 +102,8 @@ def fold(weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> Tensor:
     with torch.autocast(weight_ee.device.type, enabled=False):
         wide = torch.promote_types(weight_ee.dtype, torch.float32)
         ee, ie = _rows(weight_ee), _rows(_like(weight_ie, weight_ee))
-        folded = torch.addmm(ee.to(wide), weight_ei.to(wide), ie.to(wide), alpha=-1).to(weight_ee.dtype)
-        return _unrows(folded, weight_ee)
+        folded = ee.to(wide) - matmul(weight_ei.to(wide), ie.to(wide))
+        return _unrows(folded.to(weight_ee.dtype), weight_ee)
 
 
 def _rows(weight: Tensor) -> Tensor:
@@ -156,34 +157,69 @@ def stacked_currents(
 
 
 class _StackedProjection(torch.autograd.Function):
-    """`[W; W_IE] x`. The stacked kernel is not kept but made again in the backward pass."""
+    """`[W; W_IE] x`. The stacked kernel is not kept.
+
+    Two ways back: with `[W; W_IE]` made again, through the products of weights that made it; or with `[W_EE; W_IE]` and
+    the gradients of the currents as they are before folding, `g_I - W_EI^T g_E` for the I neurons, which costs less
+    where a layer has fewer positions than inputs, and in less than float32 loses digits.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, connection: Connection
     ) -> Tensor:
-        ctx.save_for_backward(x, weight_ee, weight_ie, weight_ei)
-        ctx.connection = connection
         with torch.autocast(x.device.type, enabled=False):
-            return connection.feedforward(x, stacked_kernel(weight_ee, weight_ie, weight_ei).to(x.dtype))
+            currents = connection.feedforward(x, stacked_kernel(weight_ee, weight_ie, weight_ei).to(x.dtype))
+        ctx.connection = connection
+        ctx.unfold = 2 * currents[:, :, 0].numel() < 3 * fan_in(weight_ee) and x.dtype.itemsize >= 4
+        ctx.save_for_backward(x, weight_ee, weight_ie, weight_ei, currents if ctx.unfold else None)
+        return currents
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight_ee, weight_ie, weight_ei = ctx.saved_tensors
-        kernel = stacked_kernel(weight_ee, weight_ie, weight_ei).to(x.dtype)
-        grad_x, grad_kernel = ctx.connection.feedforward_backward(grads[0], x, kernel, ctx.needs_input_grad[0])
-        # dW_EE = G_W, dW_IE = G_I - W_EI^T G_W, dW_EI = -G_W W_IE^T, with [G_W; G_I] the gradient of the kernel.
-        rows = _rows(_like(grad_kernel.to(weight_ee.dtype), weight_ee))
-        grad_ee, grad_i = rows.split([weight_ee.shape[0], weight_ie.shape[0]])
-        grad_ie = torch.addmm(grad_i, weight_ei.T, grad_ee, alpha=-1)
-        grad_ei = (grad_ee @ _rows(_like(weight_ie, weight_ee)).T).neg_()
-        return grad_x, _unrows(grad_ee, weight_ee), _unrows(grad_ie, weight_ee), grad_ei, None
+        x, weight_ee, weight_ie, weight_ei, currents = ctx.saved_tensors
+        way = _backward_unfolded if ctx.unfold else _backward_folded
+        return *way(ctx, grads[0], x, weight_ee, weight_ie, weight_ei, currents), None
 
 
+def _backward_unfolded(
+    ctx: Any, grad: Tensor, x: Tensor, weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, currents: Tensor
+) -> tuple[Tensor | None, ...]:
+    sizes = [len(weight_ee), len(weight_ie)]
+    grad = grad.clone()
+    grad_e, grad_i = grad.split(sizes, dim=2)
+    rows_e, i_ie = (by_position(x).contiguous() for x in (grad_e, currents.split(sizes, dim=2)[1]))
+    grad_ei = matmul(rows_e.T, i_ie).neg_()
+    grad_i.movedim(2, -1).sub_(matmul(rows_e, weight_ei).view(grad_i.movedim(2, -1).shape))
+    kernel = torch.cat([weight_ee, _like(weight_ie, weight_ee)]).to(x.dtype)
+    grad_x, grad_kernel = ctx.connection.feedforward_backward(grad, x, kernel, ctx.needs_input_grad[0])
+    grad_ee, grad_ie = grad_kernel.to(weight_ee.dtype).split(sizes)
+    return grad_x, grad_ee, grad_ie, grad_ei.to(weight_ei.dtype)
+
+
+def _backward_folded(
+    ctx: Any, grad: Tensor, x: Tensor, weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, _: None
+) -> tuple[Tensor | None, ...]:
+    kernel = stacked_kernel(weight_ee, weight_ie, weight_ei).to(x.dtype)
+    grad_x, grad_kernel = ctx.connection.feedforward_backward(grad, x, kernel, ctx.needs_input_grad[0])
+    # dW_EE = G_W, dW_IE = G_I - W_EI^T G_W, dW_EI = -G_W W_IE^T, with [G_W; G_I] the gradient of the kernel.
+    rows = _rows(_like(grad_kernel.to(weight_ee.dtype), weight_ee))
+    grad_ee, grad_i = rows.split([len(weight_ee), len(weight_ie)])
+    grad_ie = grad_i - matmul(weight_ei.T, grad_ee)
+    grad_ei = matmul(grad_ee, _rows(_like(weight_ie, weight_ee)).T).neg_()
+    return grad_x, _unrows(grad_ee, weight_ee), _unrows(grad_ie, weight_ee), grad_ei
+
+
+@torch.no_grad()
 def stacked_kernel(weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> Tensor:
-    """`[W; W_IE]`, `[n_E + n_I, ...]`: what one convolution computes both currents with."""
-    return torch.cat([fold(weight_ee, weight_ie, weight_ei), weight_ie])
+    """`[W; W_IE]`, `[n_E + n_I, ...]`: what one convolution computes both currents with. Without gradient."""
+    ee, ie, n_e = _rows(weight_ee), _rows(_like(weight_ie, weight_ee)), len(weight_ee)
+    stacked = ee.new_empty(n_e + len(ie), ee.shape[1])
+    wide = torch.promote_types(ee.dtype, torch.float32)
+    torch.sub(ee.to(wide), matmul(weight_ei.to(wide), ie.to(wide)), out=stacked[:n_e])
+    stacked[n_e:] = ie
+    return _unrows(stacked, weight_ee)
 
 
 def split_currents(currents: Tensor, weight: Tensor) -> FoldedCurrents:

@@ -68,6 +68,11 @@ def lateral(u: Tensor, weight: Tensor) -> Tensor:
     return (weight @ u.flatten(3)).unflatten(3, u.shape[3:])
 
 
+def by_position(maps: Tensor) -> Tensor:
+    """`[T, B, n, ...]` as a matrix `[T B ..., n]` with a row for each step, image and position."""
+    return maps.movedim(2, -1).flatten(0, -2)
+
+
 def fan_in(weight: Tensor) -> int:
     """`d`: how many inputs one neuron has; `in_features`, or `C_in kh kw` of a convolution."""
     return prod(weight.shape[1:])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from eisnn.functional import kernels
 from eisnn.functional.circuit import integrate, split_currents
-from eisnn.functional.connection import lateral, per_neuron
+from eisnn.functional.connection import by_position, lateral, per_neuron
 from eisnn.functional.kernels import native
 from eisnn.functional.lif import LIFConstants, lif_reference, pieces, scan_, scan_backward_
 from eisnn.functional.stabilize import replace_zeros, smallest_positive, zero_level
@@ -144,11 +144,6 @@ def _gradients(ctx: Any, grad_spikes: Tensor | None, grad_v_last: Tensor | None,
 _forward.register_autograd(_gradients, setup_context=_keep)
 
 
-def _outer(a: Tensor, b: Tensor) -> Tensor:
-    """Sum over steps, images and positions of `a b^T`: `[T, B, m, ...]`, `[T, B, n, ...]` -> `[m, n]`."""
-    return a.movedim(2, -1).flatten(0, -2).T @ b.movedim(2, -1).flatten(0, -2)
-
-
 class Gradients(NamedTuple):
     """Of a population: of `M` `[n_E, n_I]`, of gain and bias `[n_E]`, of the first potential (or None)."""
 
@@ -236,7 +231,7 @@ class Population:
     def _through_lateral(self, grad_i_div: Tensor, grad_currents: Tensor) -> Tensor:
         """From `dL/dI_div`: writes `dL/dI_IE` into `grad_currents`, and returns `dL/dM`."""
         self._parts(grad_currents)[1].copy_(lateral(grad_i_div, self.weight.T))
-        return _outer(grad_i_div, self._parts(self.currents)[1])
+        return by_position(grad_i_div).T @ by_position(self._parts(self.currents)[1])
 
     def _quotient(self, balanced: Tensor, i_div: Tensor, smallest: Tensor) -> tuple[Tensor, Tensor]:
         """`q = N / I_div~` and `I_div~`."""

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -114,14 +115,16 @@ def supports(maps: Tensor) -> bool:
     return maps.device.type == "cpu" and maps.dtype in TYPES and maps.ndim in (3, 5) and library() is not None
 
 
-GROUPS = 32  # of images, at most, whose gradients of M are summed apart
-
-
 def empty_grad_weight(weight: Tensor, batch: int) -> Tensor:
-    """For the kernel's `grad_weight`: `[groups, n_E, n_I padded]`, of `weight` `[n_E, n_I]`."""
+    """For the kernel's `grad_weight`: `[groups, n_E, n_I padded]`, of `weight` `[n_E, n_I]`.
+
+    Groups of images are summed apart: as many as keep all their sums in the cache, but 8 to 32, for as many threads.
+    """
     lanes = 64 // weight.element_size()
     n_e, n_i = weight.shape
-    return weight.new_empty(min(batch, GROUPS), n_e, -(-n_i // lanes) * lanes)
+    shape = n_e, -(-n_i // lanes) * lanes
+    groups = max(8, min(32, (1 << 19) // max(1, prod(shape))))
+    return weight.new_empty(min(batch, groups), *shape)
 
 
 def run(

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 extern "C" {
@@ -148,49 +149,77 @@ template <class C> constexpr int64_t LANES = 64 / sizeof(C);
 
 inline int64_t padded(int64_t n, int64_t lanes) { return (n + lanes - 1) / lanes * lanes; }
 
+constexpr int64_t VECTORS = 4;  // of a panel: columns that are summed in registers together
+constexpr int64_t DEPTH = 128;  // rows of a panel that stay in the first-level cache
+
+// A matrix whose rows are whole vectors, cut into panels of VECTORS vectors: where a row of a panel, and where a panel
+// begins. Rows of a panel that lie one after the other do not compete for the same lines of the cache.
+template <class C> struct Panels {
+    const C *data;
+    int64_t width, row, panel;
+};
+
 // The product of an R x depth matrix `a` with V vectors of the rows of `w`, summed in registers.
 #pragma GCC push_options
 #pragma GCC optimize("fp-contract=fast")
-template <class C, int R, int V, bool ADD>
-inline void tile(int64_t depth, const C *a, int64_t a_row, int64_t a_column, const C *w, int64_t width, C *out,
-                 int64_t out_row) {
+template <class C, int R, int V>
+inline void tile(int64_t depth, const C *a, int64_t a_row, int64_t a_column, const C *w, int64_t w_row, C *out,
+                 int64_t out_row, bool add) {
     typedef C Vector __attribute__((vector_size(64), aligned(alignof(C)), may_alias));
     Vector sum[R][V];
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < V; ++v)
-            sum[r][v] = ADD ? *reinterpret_cast<Vector *>(out + r * out_row + v * LANES<C>) : Vector{};
-    for (int64_t k = 0; k < depth; ++k)
-        for (int v = 0; v < V; ++v) {
-            const Vector column = *reinterpret_cast<const Vector *>(w + k * width + v * LANES<C>);
-            for (int r = 0; r < R; ++r) sum[r][v] += a[r * a_row + k * a_column] * column;
+            sum[r][v] = add ? *reinterpret_cast<Vector *>(out + r * out_row + v * LANES<C>) : Vector{};
+    for (int64_t k = 0; k < depth; ++k) {
+        Vector row[V];
+        for (int v = 0; v < V; ++v) row[v] = *reinterpret_cast<const Vector *>(w + k * w_row + v * LANES<C>);
+        for (int r = 0; r < R; ++r) {
+            const C x = a[r * a_row + k * a_column];
+            for (int v = 0; v < V; ++v) sum[r][v] += x * row[v];
         }
+    }
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < V; ++v) *reinterpret_cast<Vector *>(out + r * out_row + v * LANES<C>) = sum[r][v];
 }
 #pragma GCC pop_options
 
-template <class C, int R, bool ADD>
-void rows_times(int64_t depth, const C *a, int64_t a_row, int64_t a_column, const C *w, int64_t width, C *out,
-                int64_t out_row) {
-    int64_t start = 0;
-    for (; start + 4 * LANES<C> <= width; start += 4 * LANES<C>)
-        tile<C, R, 4, ADD>(depth, a, a_row, a_column, w + start, width, out + start, out_row);
-    for (; start < width; start += LANES<C>)
-        tile<C, R, 1, ADD>(depth, a, a_row, a_column, w + start, width, out + start, out_row);
-}
-
-// out = a w (or out += a w): `a` is rows x depth with any strides; the rows of w and out are whole vectors.
-template <class C, bool ADD>
-void product(int64_t rows, int64_t depth, const C *a, int64_t a_row, int64_t a_column, const C *w, int64_t width, C *out,
-             int64_t out_row) {
+// All rows by V columns: R rows at a time, the remainder by halves of R.
+template <class C, int R, int V>
+void strip(int64_t rows, int64_t depth, const C *a, int64_t a_row, int64_t a_column, const C *w, int64_t w_row, C *out,
+           int64_t out_row, bool add) {
     int64_t row = 0;
-    for (; row + 4 <= rows; row += 4)
-        rows_times<C, 4, ADD>(depth, a + row * a_row, a_row, a_column, w, width, out + row * out_row, out_row);
-    for (; row < rows; ++row)
-        rows_times<C, 1, ADD>(depth, a + row * a_row, a_row, a_column, w, width, out + row * out_row, out_row);
+    for (; row + R <= rows; row += R)
+        tile<C, R, V>(depth, a + row * a_row, a_row, a_column, w, w_row, out + row * out_row, out_row, add);
+    if constexpr (R > 1)
+        if (row < rows)
+            strip<C, R / 2, V>(rows - row, depth, a + row * a_row, a_row, a_column, w, w_row, out + row * out_row,
+                               out_row, add);
 }
 
-// M and its transpose, rows padded with zeros to whole vectors.
+// out = a w (or out += a w): `a` is rows x depth with any strides; rows of out are whole vectors.
+template <class C>
+void product(int64_t rows, int64_t depth, const C *a, int64_t a_row, int64_t a_column, const Panels<C> &w, C *out,
+             int64_t out_row, bool add) {
+    for (int64_t start = 0; start < w.width; start += VECTORS * LANES<C>) {
+        const int64_t vectors = (w.width - start) / LANES<C>;
+        const C *panel = w.data + start / (VECTORS * LANES<C>) * w.panel;
+        for (int64_t k = 0; k < depth; k += DEPTH) {
+            const int64_t part = depth - k < DEPTH ? depth - k : DEPTH;
+            const auto with = [&](auto rows_by) {
+                rows_by(rows, part, a + k * a_column, a_row, a_column, panel + k * w.row, w.row, out + start, out_row,
+                      add || k > 0);
+            };
+            switch (vectors) {
+            case 1: with(strip<C, 12, 1>); break;
+            case 2: with(strip<C, 12, 2>); break;
+            case 3: with(strip<C, 6, 3>); break;
+            default: with(strip<C, 6, 4>);
+            }
+        }
+    }
+}
+
+// M and its transpose in panels, padded with zeros to whole vectors.
 template <class C> struct Weight {
     int64_t n_e, n_i, width_e, width_i;
     std::vector<C> m, transposed;
@@ -198,13 +227,20 @@ template <class C> struct Weight {
     explicit Weight(const Problem &p)
         : n_e(p.inner), n_i(p.n_i), width_e(padded(n_e, LANES<C>)), width_i(padded(n_i, LANES<C>)) {
         if (!p.i_ie.data) return;
-        m.assign(n_e * width_i, C(0));
-        transposed.assign(n_i * width_e, C(0));
+        m.assign(n_e * padded(n_i, PANEL), C(0));
+        transposed.assign(n_i * padded(n_e, PANEL), C(0));
         const C *given = static_cast<const C *>(p.weight);
         for (int64_t i = 0; i < n_e; ++i)
-            for (int64_t k = 0; k < n_i; ++k)
-                m[i * width_i + k] = transposed[k * width_e + i] = given[i * n_i + k];
+            for (int64_t k = 0; k < n_i; ++k) {
+                m[(k / PANEL * n_e + i) * PANEL + k % PANEL] = given[i * n_i + k];
+                transposed[(i / PANEL * n_i + k) * PANEL + i % PANEL] = given[i * n_i + k];
+            }
     }
+
+    Panels<C> to_e() const { return {transposed.data(), width_e, PANEL, n_i * PANEL}; }
+    Panels<C> to_i() const { return {m.data(), width_i, PANEL, n_e * PANEL}; }
+
+    static constexpr int64_t PANEL = VECTORS * LANES<C>;
 };
 
 // One image's currents of the I neurons, and what is made of them; rows are (step, position).
@@ -214,34 +250,47 @@ template <class C> struct Lateral {
 
     template <class S> void load(const Problem &p, const Weight<C> &w, int64_t b) {
         rows = p.steps_in * p.rows;
-        grow(u, rows * w.width_i);
-        for (int64_t t = 0; t < p.steps_in; ++t)
-            for (int64_t row = 0; row < p.rows; ++row) {
-                const S *from = at<S>(p.i_ie, t, b, row);
-                C *to = u.data() + (t * p.rows + row) * w.width_i;
-                for (int64_t k = 0; k < w.n_i; ++k) to[k] = widen(from[k]);
-                for (int64_t k = w.n_i; k < w.width_i; ++k) to[k] = C(0);
-            }
         grow(i_div, rows * w.width_e);
-        product<C, false>(rows, w.n_i, u.data(), w.width_i, 1, w.transposed.data(), w.width_e, i_div.data(), w.width_e);
+        if (!in_place<S>(w)) grow(u, rows * w.width_i);
+        for (int64_t t = 0; t < p.steps_in; ++t) {
+            const Panels<C> at_t = currents<S>(p, w, b, t);
+            if (!in_place<S>(w))
+                for (int64_t row = 0; row < p.rows; ++row) {
+                    const S *from = at<S>(p.i_ie, t, b, row);
+                    C *to = u.data() + (t * p.rows + row) * w.width_i;
+                    for (int64_t k = 0; k < w.n_i; ++k) to[k] = widen(from[k]);
+                    for (int64_t k = w.n_i; k < w.width_i; ++k) to[k] = C(0);
+                }
+            product<C>(p.rows, w.n_i, at_t.data, at_t.row, 1, w.to_e(), i_div.data() + t * p.rows * w.width_e, w.width_e,
+                       false);
+        }
     }
 
-    // With dL/dI_div in place of I_div: dL/du = M^T dL/dI_div, and dL/dM += dL/dI_div u^T.
-    template <class S> void backward(const Problem &p, const Weight<C> &w, int64_t b, C *grad_weight) {
+    // Whether the currents of the I neurons are whole vectors of the right type where they lie.
+    template <class S> static bool in_place(const Weight<C> &w) {
+        return std::is_same<S, C>::value && w.n_i == w.width_i;
+    }
+
+    // Those of one step, where they lie or as `load` copied them.
+    template <class S> Panels<C> currents(const Problem &p, const Weight<C> &w, int64_t b, int64_t t) {
+        const void *there = at<S>(p.i_ie, t, b, 0);
+        if (in_place<S>(w)) return {static_cast<const C *>(there), w.width_i, p.i_ie.row, VECTORS * LANES<C>};
+        return {u.data() + t * p.rows * w.width_i, w.width_i, w.width_i, VECTORS * LANES<C>};
+    }
+
+    // With dL/dI_div in place of I_div: dL/du = M^T dL/dI_div, and dL/dM = (or +=) dL/dI_div u^T.
+    template <class S> void backward(const Problem &p, const Weight<C> &w, int64_t b, C *grad_weight, bool add) {
         grow(grad_u, rows * w.width_i);
-        product<C, false>(rows, w.n_e, i_div.data(), w.width_e, 1, w.m.data(), w.width_i, grad_u.data(), w.width_i);
+        product<C>(rows, w.n_e, i_div.data(), w.width_e, 1, w.to_i(), grad_u.data(), w.width_i, false);
         for (int64_t t = 0; t < p.steps_in; ++t)
             for (int64_t row = 0; row < p.rows; ++row) {
                 const C *from = grad_u.data() + (t * p.rows + row) * w.width_i;
                 S *to = at<S>(p.grad_i_ie, t, b, row);
                 for (int64_t k = 0; k < w.n_i; ++k) to[k] = narrow<S, C>(from[k]);
             }
-        constexpr int64_t BLOCK = 64;  // rows whose part of both factors stays in the first-level cache
-        for (int64_t row = 0; row < rows; row += BLOCK) {
-            const int64_t depth = rows - row < BLOCK ? rows - row : BLOCK;
-            product<C, true>(w.n_e, depth, i_div.data() + row * w.width_e, 1, w.width_e, u.data() + row * w.width_i,
-                             w.width_i, grad_weight, w.width_i);
-        }
+        for (int64_t t = 0; t < p.steps_in; ++t)
+            product<C>(w.n_e, p.rows, i_div.data() + t * p.rows * w.width_e, 1, w.width_e, currents<S>(p, w, b, t),
+                       grad_weight, w.width_i, add || t > 0);
     }
 
     static void grow(std::vector<C> &buffer, size_t n) {
@@ -353,7 +402,7 @@ template <class S, class C> void forward_image(const Problem &p, const Weight<C>
         }
 }
 
-template <class S, class C> void backward_image(const Problem &p, const Weight<C> &w, int64_t b, C *grad_weight) {
+template <class S, class C> void backward_image(const Problem &p, const Weight<C> &w, int64_t b, C *grad_weight, bool add) {
     C *i_div = divisive_current<S, C>(p, w, b);
     const C decay = C(p.decay), theta = C(p.theta);
     const C coupling = p.detach_reset ? C(0) : C(1);  // of the gradient through the reset
@@ -446,7 +495,7 @@ template <class S, class C> void backward_image(const Problem &p, const Weight<C
                 }
             }
         }
-    if (i_div) lateral_of_this_thread<C>().template backward<S>(p, w, b, grad_weight);
+    if (i_div) lateral_of_this_thread<C>().template backward<S>(p, w, b, grad_weight, add);
 }
 
 template <class S, class C> void forward(const Problem &p) {
@@ -461,10 +510,8 @@ template <class S, class C> void backward(const Problem &p) {
 #pragma omp parallel for schedule(static) num_threads(p.threads)
     for (int64_t g = 0; g < p.groups; ++g) {
         C *grad_weight = p.i_ie.data ? static_cast<C *>(p.grad_weight) + g * size : nullptr;
-        if (grad_weight)
-            for (int64_t i = 0; i < size; ++i) grad_weight[i] = C(0);
-        for (int64_t b = g * p.batch / p.groups; b < (g + 1) * p.batch / p.groups; ++b)
-            backward_image<S, C>(p, w, b, grad_weight);
+        const int64_t first = g * p.batch / p.groups, end = (g + 1) * p.batch / p.groups;
+        for (int64_t b = first; b < end; ++b) backward_image<S, C>(p, w, b, grad_weight, b > first);
     }
 }
 
