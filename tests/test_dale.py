@@ -284,3 +284,22 @@ def test_a_circuit_by_itself_takes_plain_tensors():
     parameters = circuit(8, 2, (5,))
     layer.load_state_dict(parameters | {"initialized": torch.tensor(True)})
     assert all(torch.equal(getattr(layer, k), v) for k, v in parameters.items())
+
+
+@pytest.mark.parametrize("lost", ["weight_ee", "weight_ie", "weight_ei", "gain_i", "gain_e", "bias"])
+def test_a_part_of_the_weights_does_not_initialise(lost):
+    """A circuit that was never filled must not pass for one that was: it would be silent."""
+    state = net().state_dict()
+    short = {name: value for name, value in state.items() if name != f"hidden.{lost}"}
+    fresh = Net()
+    fresh.load_state_dict(short, strict=False)
+    assert [m.initialized for m in fresh.children()] == [m is not fresh.hidden for m in fresh.children()]
+    assert list(eisnn.ei_init_(fresh, batch()[0])) == ["hidden"]
+    before = copy.deepcopy(fresh.state_dict())
+    fresh.load_state_dict({name: v for name, v in before.items() if name != f"hidden.{lost}"}, strict=False)
+    assert fresh.hidden.initialized  # it was before
+
+    fresh = Net()
+    with pytest.raises(RuntimeError, match=rf"size mismatch for hidden\.{lost}"):
+        fresh.load_state_dict(state | {f"hidden.{lost}": torch.ones(1, 1, 1)})
+    assert [m.initialized for m in fresh.children()] == [m is not fresh.hidden for m in fresh.children()]

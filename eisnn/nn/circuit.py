@@ -84,12 +84,16 @@ class EICircuit(nn.Module):
                     "was"
                 )
                 return
+        errors_before = len(errors)
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+        present = all(prefix + name in state_dict for name, _ in self.named_parameters(recurse=False))
+        loaded = present and len(errors) == errors_before
         key = prefix + "initialized"
         if key in unexpected:
             unexpected.remove(key)
         if key in state_dict:
-            self.initialized = bool(state_dict[key])
+            # Part of the weights does not make a circuit that was never filled an initialised one.
+            self.initialized = bool(state_dict[key]) and (loaded or self.initialized)
         elif strict:
             missing.append(key)
 
@@ -97,6 +101,12 @@ class EICircuit(nn.Module):
         inputs = ", ".join(str(n) for n in self.weight_ee.shape[1:])
         state = "" if self.initialized else ", not initialised"
         return f"inputs=({inputs}), n_E={self.n_e}, n_I={self.n_i}{state}"
+
+
+def uninitialized(model: nn.Module) -> list[str]:
+    """Names of the circuits in `model` that were never initialised; a circuit by itself goes by its class."""
+    circuits = {name: m for name, m in model.named_modules() if isinstance(m, EICircuit)}
+    return [name or type(circuit).__name__ for name, circuit in circuits.items() if not circuit.initialized]
 
 
 class EILayer(EICircuit):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from eisnn import functional as EF
 from eisnn.nn.baselines import BNLayer
-from eisnn.nn.circuit import EICircuit, EILayer, EIReadout
+from eisnn.nn.circuit import EILayer, EIReadout, uninitialized
 from eisnn.nn.layer import check_sequence, layer_output, run_neuron
 from eisnn.nn.lif import LIF
 
@@ -103,11 +103,9 @@ def fold(model: nn.Module) -> nn.Module:
     Returns: a copy in evaluation mode. It cannot be trained, and further training of `model` does not reach it.
     Raises: RuntimeError for a circuit that was never initialised; ValueError if there is nothing to fold.
     """
-    names = [name for name, m in model.named_modules() if isinstance(m, EICircuit) and not m.initialized]
-    if names:
+    if names := uninitialized(model):
         raise RuntimeError(
-            f"{', '.join(n or type(model).__name__ for n in names)} was never initialised: call eisnn.ei_init_ or load "
-            "a checkpoint before fold"
+            f"{', '.join(names)} was never initialised: call eisnn.ei_init_ or load a checkpoint before fold"
         )
     folded = _folded(copy.deepcopy(model))
     if not any(isinstance(m, tuple(FOLDED.values())) for m in folded.modules()):
