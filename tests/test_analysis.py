@@ -52,9 +52,19 @@ def test_several_passes_are_joined_and_the_choice_is_kept(model):
     torch.testing.assert_close(recorded["layers.2"]["I_div"], whole["layers.2"]["I_div"], rtol=1e-12, atol=1e-12)
 
 
+def test_one_name_is_a_name_and_a_name_twice_is_one(model):
+    x = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    for chosen in ({"layers": "layers.0", "what": "I_E"}, {"layers": ["layers.0"] * 2, "what": ["I_E"] * 2}):
+        with record(model, **chosen) as recorded:
+            model(x)
+        assert {name: list(currents) for name, currents in recorded.items()} == {"layers.0": ["I_E"]}
+        assert recorded["layers.0"]["I_E"].shape[1] == 2
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"what": "I_X"}, "what holds I_X; known: I_EE, I_sub, I_div, I_E"),
         ({"what": ["I_X"]}, "what holds I_X; known: I_EE, I_sub, I_div, I_E"),
         ({"layers": ["readout"]}, "no hidden E-I layer is called readout; there are: layers.0, layers.1, layers.2"),
     ],

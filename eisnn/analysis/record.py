@@ -19,24 +19,24 @@ CURRENTS = ("I_EE", "I_sub", "I_div", "I_E")
 
 @contextmanager
 def record(
-    model: nn.Module, layers: Iterable[str] | None = None, what: Iterable[str] = CURRENTS
+    model: nn.Module, layers: str | Iterable[str] | None = None, what: str | Iterable[str] = CURRENTS
 ) -> Iterator[dict[str, dict[str, Tensor]]]:
     """Collect currents of hidden E-I layers from every forward pass inside the `with` block.
 
     Args:
         model: any module that holds E-I layers.
-        layers: names as in `model.named_modules()`; None takes every hidden E-I layer.
-        what: of `I_EE` (feedforward excitation), `I_sub` and `I_div` (subtractive and divisive inhibition) and `I_E`
-            (integrated current), eqs. (9)-(14).
+        layers: one name or several, as in `model.named_modules()`; None takes every hidden E-I layer.
+        what: one or several of `I_EE` (feedforward excitation), `I_sub` and `I_div` (subtractive and divisive
+            inhibition) and `I_E` (integrated current), eqs. (9)-(14).
     Yields: `{layer: {current: [T or 1, B, n_E, ...]}}`, on the model's device; several passes are joined along B. A
         static input has one time step, as its currents are the same at each.
     Raises: ValueError for a name that does not exist or is no E-I layer.
     """
-    what = tuple(what)
+    what = _names(what)
     if unknown := [name for name in what if name not in CURRENTS]:
         raise ValueError(f"what holds {', '.join(unknown)}; known: {', '.join(CURRENTS)}")
     found = {name: module for name, module in model.named_modules() if isinstance(module, EILayer)}
-    names = list(found) if layers is None else list(layers)
+    names = list(found) if layers is None else _names(layers)
     if unknown := [name for name in names if name not in found]:
         raise ValueError(f"no hidden E-I layer is called {', '.join(unknown)}; there are: {', '.join(found) or 'none'}")
     recorded: dict[str, dict[str, Tensor]] = {name: {} for name in names}
@@ -56,6 +56,11 @@ def record(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _names(given: str | Iterable[str]) -> list[str]:
+    """Each name once; a string is one name."""
+    return [given] if isinstance(given, str) else list(dict.fromkeys(given))
 
 
 @torch.no_grad()
