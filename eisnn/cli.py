@@ -3,9 +3,8 @@
 import ctypes
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 if TYPE_CHECKING:
     from eisnn.train import Result
@@ -67,6 +66,7 @@ def _run(command: str, rest: list[str]) -> int:
     from pydantic import ValidationError
 
     from eisnn.train import Diverged, Interrupted
+    from eisnn.train.config import problems
 
     try:
         COMMANDS[command](rest)
@@ -75,7 +75,7 @@ def _run(command: str, rest: list[str]) -> int:
     except Interrupted as error:
         return _agreed(str(error), EXIT_INTERRUPTED)
     except ValidationError as error:
-        return _fail("the configuration is not valid\n" + "\n".join(map(_problem, error.errors())), EXIT_USER_ERROR)
+        return _fail("\n  ".join(["the configuration is not valid", *problems(error)]), EXIT_USER_ERROR)
     except (ValueError, OSError) as error:
         return _fail(str(error), EXIT_USER_ERROR)
     return 0
@@ -96,13 +96,6 @@ def _is_first_process() -> bool:
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def _problem(error: Mapping[str, Any]) -> str:
-    """One line for one of pydantic's errors: field, what would be right, and the value; our own name all three."""
-    if not error["loc"]:
-        return f"  {error['msg'].removeprefix('Value error, ')}"
-    return f"  {'.'.join(map(str, error['loc']))}: {error['msg']}, got {error['input']!r}"
 
 
 def _train(args: list[str]) -> None:

@@ -172,6 +172,7 @@ def test_the_run_folder_and_the_report(asked: list, capsys: pytest.CaptureFixtur
         ("--surrogate step", ["surrogate is 'step'", "sigmoid"]),
         ("--warmup-epochs 99", ["warmup_epochs is 99.0", "epochs = 25"]),
         ("--epochs 0", ["epochs", "greater than or equal to 1", "got 0"]),
+        ("--seed 99999999999999999999999", ["seed", "less than 18446744073709551616", "got 99999999999999999999999"]),
         ("--hold-out 1", ["hold_out", "less than 1", "got 1.0"]),
         ("--precision 16", ["--precision", "'16'", "'bf16'"]),
         ("--accelerator tpu", ["--accelerator", "'tpu'", "'cpu'"]),

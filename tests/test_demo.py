@@ -47,3 +47,15 @@ def test_demo_never_overwrites(short, tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path), "--epochs", "1"]) == 2
     assert "already holds a run" in capsys.readouterr().err
     assert (tmp_path / "demo" / "config.json").read_text() == "mine"
+
+
+def test_a_demo_that_cannot_go_there_names_its_own_options_only(short, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["demo", "--out", str(tmp_path / "file"), "--epochs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'file'} is a file, so a run cannot go into" in error
+    assert "--" not in error
+    assert main(["demo", "--out", str(tmp_path / "out"), "--seed", str(10**23)]) == 2
+    assert capsys.readouterr().err == (
+        f"eisnn: the configuration is not valid\n  seed: Input should be less than {2**64}, got {10**23}\n"
+    )

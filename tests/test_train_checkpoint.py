@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from train_runs import (
     write_images,
 )
 
+from eisnn.cli import main
 from eisnn.data import DataError
 from eisnn.provenance import versions
 from eisnn.train import (
@@ -558,6 +560,42 @@ def test_a_checkpoint_of_another_model_is_named(images: Path, finished: Path, tm
         shutil.copy(finished / "last.safetensors", run.last)
         with pytest.raises(CheckpointError, match=r"(?s)last\.safetensors does not fit the model"):
             finish(run.folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("model.layers.1.initialized", False, "holds no trained network: layers.1 was never initialised"),
+        ("model.layers.0.bias", float("nan"), "is damaged: there are values that are not finite in layers.0.bias"),
+        ("model.readout.weight_ee", float("inf"), "is damaged: .* not finite in readout.weight_ee"),
+        ("model.layers.2.gain_i", float("nan"), "does not fit the model: .*layers.2.gain_i violates Dale's law"),
+    ],
+)
+def test_weights_that_cannot_work_are_one_line_and_code_2(
+    finished: Path, capsys: pytest.CaptureFixture[str], name: str, value: float, message: str
+) -> None:
+    file = finished / "last.safetensors"
+    rewrite(file, lambda tensors, _: tensors[name].fill_(value))
+    for command in ("resume", "evaluate"):
+        assert main([command, str(finished)]) == 2
+        assert re.fullmatch(f"eisnn: {re.escape(str(file))} {message}.*\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("field", ["epoch", "step", "best_epoch", "log_size"])
+def test_negative_progress_is_one_line_and_code_2(
+    finished: Path, capsys: pytest.CaptureFixture[str], field: str
+) -> None:
+    file = finished / "last.safetensors"
+    rewrite(file, lambda _, metadata: metadata["progress"].update({field: -1}))
+    assert main(["resume", str(finished)]) == 2
+    wrong = f"{field}: Input should be greater than or equal to 0, got -1"
+    assert re.fullmatch(f"eisnn: {re.escape(str(file))} .*{wrong}\n", capsys.readouterr().err)
+
+
+def test_a_momentum_that_is_not_finite_is_named(finished: Path) -> None:
+    rewrite(finished / "last.safetensors", lambda tensors, _: tensors["optimizer.3.momentum_buffer"].fill_(torch.inf))
+    with pytest.raises(CheckpointError, match=r"last\.safetensors is damaged: .*optimizer\.3\.momentum_buffer"):
+        finish(finished)
 
 
 def test_weights_alone_cannot_be_continued(finished: Path) -> None:

@@ -99,6 +99,7 @@ def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
         ("width", 0, "greater than 0"),
         ("hold_out", 1.0, "less than 1"),
         ("seed", -1, "greater than or equal to 0"),
+        ("seed", 2**64, "less than 18446744073709551616"),
         ("precision", "16", "'32', 'bf16' or '64'"),
         ("accelerator", "tpu", "'auto', 'cpu' or 'cuda'"),
         ("devices", 0, "greater than or equal to 1"),
@@ -115,6 +116,11 @@ def test_a_wrong_value_is_named_with_its_field_and_what_would_be_right(field: st
     assert field in message
     assert str(value) in message
     assert re.search(right, message), message
+
+
+def test_the_largest_seed_is_one_that_torch_takes() -> None:
+    seed = TrainConfig(seed=2**64 - 1).seed
+    assert torch.Generator().manual_seed(seed).initial_seed() == seed
 
 
 def test_a_batch_must_hold_an_image_for_each_process() -> None:

@@ -169,7 +169,7 @@ def test_hold_out_never_touches_the_test_split(images: Path, tmp_path: Path, mon
 
 def test_a_run_is_never_overwritten(images: Path, finished: Path) -> None:
     before = {file.name: file.read_bytes() for file in finished.iterdir()}
-    with pytest.raises(RunError, match=r"already holds a run .*eisnn resume .*finished.*--run-dir"):
+    with pytest.raises(RunError, match=r"already holds a run .*eisnn resume .*finished.* or choose another folder"):
         fit(tiny(images), finished, quiet=True)
     assert {file.name: file.read_bytes() for file in finished.iterdir()} == before
 
@@ -195,7 +195,7 @@ def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, images: Path) 
     assert not (tmp_path / "run").exists()
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(RunError, match=r"file is a file, so a run cannot go into .*--run-dir"):
+        with pytest.raises(RunError, match=r"file is a file, so a run cannot go into .*; choose another folder"):
             fit(tiny(images), place, quiet=True)
     with pytest.raises(RunError, match=r"folder is ''; name one \(--run-dir\)"):
         fit(tiny(images), "", quiet=True)

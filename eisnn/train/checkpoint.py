@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from eisnn.nn.circuit import uninitialized
+
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, or of another model; the message names the file and the reason."""
@@ -91,13 +93,33 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {f"model.{name}": value for name, value in model.state_dict().items()}
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity."""
+    return [name for name, value in tensors.items() if not bool(value.isfinite().all())]
+
+
+def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """CheckpointError if a tensor of the checkpoint `path` holds NaN or infinity."""
+    if names := not_finite(tensors):
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise CheckpointError(
+            f"{path} is damaged: there are values that are not finite in {names[0]}{more}; use another checkpoint"
+        )
+
+
 def load_model(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load the `model.` tensors of a checkpoint; CheckpointError if names, shapes or signs do not fit."""
+    """Load the `model.` tensors of a checkpoint; CheckpointError if names, shapes or signs do not fit, a value is not
+    finite, or a circuit was never initialised."""
     state = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit the model: {error}") from error
+        raise CheckpointError(f"{path} does not fit the model: {' '.join(str(error).split())}") from error
+    require_finite(state, path)
+    if names := uninitialized(model):
+        raise CheckpointError(
+            f"{path} holds no trained network: {', '.join(names)} was never initialised; give a checkpoint of a run"
+        )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from eisnn.data.augment import Augmentation
 
@@ -43,7 +43,7 @@ class TrainConfig(BaseModel):
     warmup_epochs: float = Field(10, ge=0, description="Length of the linear warm-up; then cosine to 0.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD.")
     weight_decay: float = Field(5e-4, ge=0, description="On all parameters.")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="Of weights, order and augmentation.")
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = Field(0, description="Of weights, order and augmentation.")
     # The machine
     precision: Literal["32", "bf16", "64"] = Field("32", description="bf16 is mixed: division and membrane stay in 32.")
     accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one, else cpu.")
@@ -94,3 +94,13 @@ class TrainConfig(BaseModel):
         if "data_path" in given:
             given["data_path"] = str(Path(os.path.expanduser(given["data_path"])).absolute())
         return TrainConfig(**(self.model_dump() | given))
+
+
+def problems(error: ValidationError) -> list[str]:
+    """One line for each of pydantic's errors: field, what would be right, and the value; our own name all three."""
+    return [
+        f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}"
+        if e["loc"]
+        else e["msg"].removeprefix("Value error, ")
+        for e in error.errors()
+    ]

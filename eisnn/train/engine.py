@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import pydantic
 import torch
@@ -31,7 +31,7 @@ from eisnn.train.build import (
     train_loader,
     trained_on,
 )
-from eisnn.train.config import TrainConfig
+from eisnn.train.config import TrainConfig, problems
 from eisnn.train.evaluation import RATE_STEPS, evaluate_loader
 from eisnn.train.metrics import FiringRate, Meter, cross_entropy
 from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate
@@ -50,16 +50,19 @@ class Interrupted(RuntimeError):
     """The run was asked to stop; it has saved a checkpoint."""
 
 
+Count = Annotated[int, pydantic.Field(ge=0)]
+
+
 @pydantic.dataclasses.dataclass(config=pydantic.ConfigDict(extra="forbid"))
 class Progress:
     """Where a run stands; saved with every checkpoint."""
 
-    epoch: int = 0
-    step: int = 0  # within the epoch
+    epoch: Count = 0
+    step: Count = 0  # within the epoch
     accuracy: float = 0.0  # %, of the last evaluation
     best_accuracy: float = -1.0
-    best_epoch: int = 0
-    log_size: int = 0
+    best_epoch: Count = 0
+    log_size: Count = 0  # bytes
 
 
 @dataclass(frozen=True)
@@ -324,6 +327,7 @@ class Loop:
         """The inverse of `save`, after the model's weights have been loaded."""
         if "progress" not in metadata:
             raise ckpt.CheckpointError(f"{self.run.last} holds weights only: it cannot be continued")
+        ckpt.require_finite(tensors, self.run.last)
         try:
             ckpt.load_optimizer(self.optimizer.optimizer, tensors, metadata["optimizer"])
             self.progress = Progress(**metadata["progress"])
@@ -333,9 +337,10 @@ class Loop:
             if self.fabric.global_rank < len(states):
                 torch.set_rng_state(states[self.fabric.global_rank].clone())  # torch reads a view from its base's start
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            wrong = "; ".join(problems(error)) if isinstance(error, pydantic.ValidationError) else str(error)
             raise ckpt.CheckpointError(
                 f"{self.run.last} cannot be continued, its progress or optimizer is damaged: "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {wrong}"
             ) from error
         if self.fabric.is_global_zero:
             self.run.truncate_log(self.progress.log_size)
@@ -358,8 +363,8 @@ class Loop:
 
     def _check_weights(self) -> None:
         """A non-finite weight can hide behind a finite loss: its neurons just stay silent."""
-        state = [*self.bare.state_dict().values(), *ckpt.optimizer_tensors(self.optimizer.optimizer)[0].values()]
-        if self._agree(not all(bool(value.isfinite().all()) for value in state)):
+        state = self.bare.state_dict() | ckpt.optimizer_tensors(self.optimizer.optimizer)[0]
+        if self._agree(bool(ckpt.not_finite(state))):
             self._diverged(
                 f"a weight or its momentum is not finite at epoch {self.progress.epoch + 1}, step {self.progress.step}"
             )

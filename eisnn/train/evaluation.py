@@ -13,7 +13,7 @@ from eisnn.data import Dataset, Loader
 from eisnn.models import SpikingNetwork
 from eisnn.train.build import build_model, load_data, make_fabric, require_same_data
 from eisnn.train.checkpoint import CheckpointError, load_checkpoint, load_model
-from eisnn.train.config import TrainConfig
+from eisnn.train.config import TrainConfig, problems
 from eisnn.train.metrics import FiringRate, Meter, cross_entropy
 from eisnn.train.run import Run
 
@@ -68,7 +68,7 @@ def load_trained(path: str | Path, *, data_path: str | None = None, accelerator:
     try:
         config = TrainConfig.model_validate(metadata.get("config"))
     except ValidationError as error:
-        raise CheckpointError(f"{file} holds no valid configuration: {error}") from error
+        raise CheckpointError(f"{file} holds no valid configuration: {'; '.join(problems(error))}") from error
     config = config.changed(devices=1, num_nodes=1, data_path=data_path, accelerator=accelerator)
     dataset = load_data(config)
     require_same_data(dataset, metadata, file, images=False)

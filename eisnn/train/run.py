@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from eisnn.train.checkpoint import write_atomically, writing
-from eisnn.train.config import TrainConfig
+from eisnn.train.config import TrainConfig, problems
 
 try:
     import fcntl
@@ -60,12 +60,12 @@ class Run:
         """RunError if the folder already holds a run, or what is left of one, or cannot be a folder."""
         there = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         if not there.is_dir():
-            raise RunError(f"{there} is a file, so a run cannot go into {self.folder}; choose another (--run-dir)")
+            raise RunError(f"{there} is a file, so a run cannot go into {self.folder}; choose another folder")
         for file in (self.config_file, self.metrics_file, self.last, self.best):
             if file.exists():
                 raise RunError(
                     f"{self.folder} already holds a run (there is a {file.name} in it); continue it with "
-                    f"`{self.resume_command}` or choose another folder (--run-dir)"
+                    f"`{self.resume_command}` or choose another folder"
                 )
 
     def create(self, config: TrainConfig) -> None:
@@ -98,7 +98,7 @@ class Run:
         try:
             return TrainConfig.model_validate_json(self.config_file.read_bytes())
         except ValidationError as error:
-            raise RunError(f"{self.config_file} is not a valid configuration: {error}") from error
+            raise RunError(f"{self.config_file} is not a valid configuration: {'; '.join(problems(error))}") from error
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to the metrics and flush it to the disk."""
