@@ -47,6 +47,19 @@ def test_one_graph_equal_to_eager(memory_format, autocast):
         torch.testing.assert_close(ours, expected)
 
 
+def test_a_state_is_checked_within_the_graph():
+    torch.manual_seed(0)
+    layer, x, v = eisnn.EILinear(6, 8), torch.rand(3, 2, 6), torch.rand(2, 8)
+    eisnn.ei_init_(layer, x)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for ours, expected in zip(compiled(x, 3, v, True), layer(x, 3, v, True), strict=True):
+        torch.testing.assert_close(ours, expected)
+    lif = torch.compile(eisnn.functional.lif, fullgraph=True, backend="aot_eager")
+    for ours, expected in zip(lif(x, LIFConstants(), v[:, :6]), eisnn.LIF()(x, None, v[:, :6], True), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
 CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
 
 

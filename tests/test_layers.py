@@ -394,6 +394,7 @@ def test_a_wrong_number_of_inputs_is_named():
         (lambda: eisnn.EIConv2d(-1, 4, 3), "EIConv2d: in_channels must be an int >= 1, got -1"),
         (lambda: eisnn.EILinear(0, 4), "EILinear: in_features must be an int >= 1, got 0"),
         (lambda: eisnn.EILinear(3, 8.0), r"EILinear: out_features must be an int >= 1, got 8\.0"),
+        (lambda: eisnn.EILinear(True, 8), "EILinear: in_features must be an int >= 1, got True"),
         (lambda: eisnn.EILinear(3, 8, 2.5), r"EILinear: ei_ratio must be an int >= 1, got 2\.5"),
         (lambda: eisnn.EILinear(3, 8, eisnn.LIF()), r"EILinear: ei_ratio must be an int >= 1, got LIF\("),
         (lambda: eisnn.EIReadout(3, 4, ei_ratio=0), "EIReadout: ei_ratio must be an int >= 1, got 0"),
@@ -414,6 +415,7 @@ def test_impossible_sizes_are_named(build, message):
         ({"kernel_size": (3, 0)}, r"kernel_size must be an int >= 1 or a pair .*, got \(3, 0\)"),
         ({"kernel_size": 3.0}, r"kernel_size must be an int >= 1 or a pair .*, got 3\.0"),
         ({"stride": 0}, r"stride must be an int >= 1 or a pair .*, got 0"),
+        ({"stride": (1, True)}, r"stride must be an int >= 1 or a pair .*, got \(1, True\)"),
         ({"stride": (1, 0.5)}, r"stride must be an int >= 1 or a pair .*, got \(1, 0\.5\)"),
         ({"padding": -1}, r"padding must be an int >= 0 or a pair .*, got -1"),
         (
@@ -443,7 +445,7 @@ EVERY_LAYER = [
 
 
 @pytest.mark.parametrize("make", EVERY_LAYER)
-@pytest.mark.parametrize("time_steps", [0, -1, 2.5])
+@pytest.mark.parametrize("time_steps", [0, -1, 2.5, True])
 def test_impossible_time_is_named(make, time_steps):
     layer = make()
     with pytest.raises(ValueError, match=f"time_steps must be an int >= 1, got {time_steps}"):

@@ -232,6 +232,18 @@ def test_the_module_takes_a_state_of_the_shape_of_one_step(state, given):
         eisnn.LIF()(currents(3, 2), state=state)
 
 
+def test_the_function_takes_shapes_that_fit():
+    current = torch.rand(3, 64, 100)
+    with pytest.raises(ValueError, match=r"here of shape \[64, 100\], got torch\.float32 of shape \[2, 100\]"):
+        EF.lif(current, LIFConstants(), torch.rand(2, 100))
+    for steps in (2, 5):
+        with pytest.raises(ValueError, match=rf"lif: the first axis is time and must be time_steps={steps}, or 1"):
+            EF.lif(current, LIFConstants(), time_steps=steps)
+    for steps in (0, True, 2.5):
+        with pytest.raises(ValueError, match=f"time_steps must be an int >= 1, got {steps}"):
+            EF.lif(current[:1], LIFConstants(), time_steps=steps)
+
+
 def test_tau_of_one_has_no_memory():
     current = currents(5, 2)
     s, _ = EF.lif(current, LIFConstants(tau=1))

@@ -231,3 +231,28 @@ def test_many_neurons_and_positions(channels_last):
     assert (ours[0] != reference[0]).double().mean() < 1e-5  # sums in another order may flip a spike at the threshold
     for a, b in zip(ours[1:], reference[1:], strict=True):
         agree(a, b, 1e-11)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"gain_e": torch.ones(3)}, r"got shapes \[2, 3, 10\], \[8, 2\], \[3\] and \[8\]"),
+        ({"bias": torch.ones(8, 1)}, r"gain_e and bias \[n_E\]; got .* and \[8, 1\]"),
+        ({"weight": torch.rand(7, 2)}, r"currents \[T, B, n_E \+ n_I, \.\.\.\], .* got shapes \[2, 3, 10\], \[7, 2\]"),
+        ({"weight": torch.rand(8)}, r"weight \[n_E, n_I\], .* got shapes \[2, 3, 10\], \[8\]"),
+        ({"currents": torch.rand(2, 10)}, r"got shapes \[2, 10\]"),
+        ({"v": torch.rand(1, 8)}, r"here of shape \[3, 8\], got torch\.float32 of shape \[1, 8\]"),
+        ({"time_steps": 4}, "population: the first axis is time and must be time_steps=4, or 1 for a static input"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(wrong, message):
+    right = {
+        "currents": torch.rand(2, 3, 10),
+        "weight": torch.rand(8, 2),
+        "gain_e": torch.ones(8),
+        "bias": torch.zeros(8),
+        "constants": LIFConstants(),
+    }
+    assert EF.population(**right)[0].shape == (2, 3, 8)
+    with pytest.raises(ValueError, match=message):
+        EF.population(**{**right, **wrong})

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from eisnn.functional import kernels
+from eisnn.functional.checks import check_state, check_steps
 from eisnn.functional.kernels import native
 from eisnn.functional.surrogate import SURROGATES, heaviside, surrogate_derivative
 
@@ -110,8 +111,10 @@ def lif(
         v: potential before the first step, `[B, ...]`; None is 0.
         time_steps: T, where `current` holds a single step.
     Returns: spikes `[T, B, ...]` in {0, 1} and the potential after the last step `[B, ...]`.
+    Raises: ValueError for a number of steps or a shape of `v` that does not fit.
     """
-    steps = current.shape[0] if time_steps is None else time_steps
+    steps = check_steps("lif", current.shape, time_steps)
+    check_state(v, current.shape[1:])
     return _forward(current, v, steps, *astuple(constants))
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from eisnn.functional import kernels
+from eisnn.functional.checks import check_state, check_steps
 from eisnn.functional.circuit import integrate, split_currents
 from eisnn.functional.connection import by_position, lateral, per_neuron
 from eisnn.functional.kernels import native
@@ -58,8 +59,16 @@ def population(
         time_steps: T, where `currents` holds a single step.
     Returns: spikes `[T, B, n_E, ...]` in the dtype of `currents`, and the potential after the last step
         `[B, n_E, ...]` in at least float32.
+    Raises: ValueError for a number of steps or a shape that does not fit.
     """
-    steps = currents.shape[0] if time_steps is None else time_steps
+    steps = check_steps("population", currents.shape, time_steps)
+    stacked = weight.ndim == 2 and currents.ndim >= 3 and currents.shape[2] == sum(weight.shape)
+    if not (stacked and gain_e.shape == bias.shape == weight.shape[:1]):
+        raise ValueError(
+            "population takes currents [T, B, n_E + n_I, ...], weight [n_E, n_I], gain_e and bias [n_E]; got shapes "
+            f"{list(currents.shape)}, {list(weight.shape)}, {list(gain_e.shape)} and {list(bias.shape)}"
+        )
+    check_state(v, (currents.shape[1], len(weight), *currents.shape[3:]))
     weight = weight.to(currents.dtype)
     spikes, v_last, _ = _forward(currents, weight, gain_e, bias, v, steps, *astuple(constants))
     return spikes, v_last

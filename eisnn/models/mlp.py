@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from eisnn.functional.checks import check_int
 from eisnn.models.network import Carry, SpikingNetwork, scaled
 from eisnn.nn import Layers
-from eisnn.nn.layer import check_int
 
 
 class MLP(SpikingNetwork):

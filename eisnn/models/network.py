@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eisnn.functional.checks import check_int
 from eisnn.nn import EICircuit
-from eisnn.nn.layer import check_floating, check_int
+from eisnn.nn.layer import check_floating
 
 
 class Carry:

@@ -28,7 +28,9 @@ class BNLayer(nn.Module):
     def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
         """As `EILayer.forward`. A static input is projected and normalized once: its T copies have the same
         statistics."""
-        check_sequence(x, 5 if isinstance(self.projection, nn.Conv2d) else 3, time_steps, type(self).__name__)
+        p = self.projection
+        axes, inputs = (5, p.in_channels) if isinstance(p, nn.Conv2d) else (3, p.in_features)
+        check_sequence(x, axes, inputs, time_steps, type(self).__name__)
         current = self.norm(self.projection(x.flatten(0, 1))).unflatten(0, x.shape[:2])
         out, state = run_neuron(self.neuron, current, time_steps, state, return_state)
         return layer_output(out, state, return_state)
@@ -71,6 +73,6 @@ class LinearReadout(nn.Linear):
     """A plain linear readout with the call of `EIReadout`: `[T, B, in_features]` -> `[T, B, out_features]`."""
 
     def forward(self, x: Tensor, time_steps: int | None = None, state: None = None, return_state: bool = False) -> Any:
-        check_sequence(x, 3, time_steps, type(self).__name__)
+        check_sequence(x, 3, self.in_features, time_steps, type(self).__name__)
         check_stateless(state, type(self).__name__)
         return layer_output(F.linear(x, self.weight, self.bias), None, return_state)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from eisnn import functional as EF
+from eisnn.functional.checks import check_int
 from eisnn.nn.dale import count_violations
 from eisnn.nn.layer import (
     Size,
-    check_int,
     check_sequence,
     check_sizes,
     check_stateless,
@@ -18,7 +18,7 @@ from eisnn.nn.layer import (
     layer_output,
     run_neuron,
 )
-from eisnn.nn.lif import LIF, check_state
+from eisnn.nn.lif import LIF
 
 
 class EICircuit(nn.Module):
@@ -61,9 +61,7 @@ class EICircuit(nn.Module):
 
     def _check_input(self, x: Tensor, time_steps: int | None) -> None:
         name = type(self).__name__
-        check_sequence(x, 3 + self.connection.spatial, time_steps, name)
-        if x.shape[2] != self.weight_ee.shape[1]:
-            raise ValueError(f"{name} has {self.weight_ee.shape[1]} inputs, got {x.shape[2]} (shape {list(x.shape)})")
+        check_sequence(x, 3 + self.connection.spatial, self.weight_ee.shape[1], time_steps, name)
         if not self.initialized:
             raise RuntimeError(
                 f"this {name} was never initialised: call eisnn.ei_init_(model, first_batch) once, or load a checkpoint"
@@ -148,7 +146,6 @@ class EILayer(EICircuit):
         self._check_input(x, time_steps)
         stacked = EF.stacked_currents(x, self.weight_ee, self.weight_ie, self.weight_ei, self.gain_i, self.connection)
         if isinstance(self.neuron, LIF):
-            check_state(state, (x.shape[1], self.n_e, *stacked.currents.shape[3:]))
             out, state = EF.population(*stacked, self.gain_e, self.bias, self.neuron.constants, state, time_steps)
         else:
             i_e = EF.integrate(*EF.split_currents(*stacked), self.gain_e, self.bias)

@@ -34,7 +34,7 @@ class FoldedLayer(nn.Module):
 
     def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
         """As `EILayer.forward`."""
-        check_sequence(x, 3 + self.connection.spatial, time_steps, type(self).__name__)
+        check_sequence(x, 3 + self.connection.spatial, self.kernel.shape[1], time_steps, type(self).__name__)
         currents = self.connection.feedforward(x, self.kernel)
         if isinstance(self.neuron, LIF):
             out, state = EF.population(
@@ -58,7 +58,7 @@ class FoldedReadout(nn.Module):
 
     def forward(self, x: Tensor, time_steps: int | None = None, state: None = None, return_state: bool = False) -> Any:
         """As `EIReadout.forward`."""
-        check_sequence(x, 3, time_steps, type(self).__name__)
+        check_sequence(x, 3, self.kernel.shape[1], time_steps, type(self).__name__)
         return layer_output(self.connection.feedforward(x, self.kernel), None, return_state)
 
 

@@ -6,21 +6,15 @@ with `time_steps=T` for a static input, whose currents are computed once and bro
 
 import copy
 import inspect
-from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
 
+from eisnn.functional.checks import check_int, check_steps, is_int
 from eisnn.nn.lif import LIF
 
 Size = int | tuple[int, int]
 Pair = tuple[int, int]
-
-
-def check_int(owner: str, name: str, value: Any, least: int = 1) -> None:
-    """Raise ValueError unless the argument `name` of `owner` is an int >= `least`."""
-    if not isinstance(value, Integral) or int(value) < least:
-        raise ValueError(f"{owner}: {name} must be an int >= {least}, got {value!r}")
 
 
 def check_sizes(owner: str, kind: str, inputs: Any, outputs: Any) -> None:
@@ -32,7 +26,7 @@ def check_sizes(owner: str, kind: str, inputs: Any, outputs: Any) -> None:
 def pair(owner: str, name: str, size: Any, least: int) -> Pair:
     """(vertical, horizontal) of an argument that is one int or a pair of them."""
     sizes = size if isinstance(size, tuple | list) else (size, size)
-    if len(sizes) != 2 or not all(isinstance(n, Integral) and int(n) >= least for n in sizes):
+    if len(sizes) != 2 or not all(is_int(n, least) for n in sizes):
         raise ValueError(
             f"{owner}: {name} must be an int >= {least} or a pair of them (vertical, horizontal), got {size!r}"
         )
@@ -70,21 +64,17 @@ def check_floating(x: Any, owner: str) -> None:
         raise TypeError(f"{owner} takes a floating-point tensor, got {given} (uint8 images: give images.float() / 255)")
 
 
-def check_sequence(x: Tensor, axes: int, time_steps: int | None, layer: str) -> None:
-    """Raise ValueError unless `x` is `[T, B, ...]` with `axes` axes and T = `time_steps` (or 1: static)."""
+def check_sequence(x: Tensor, axes: int, inputs: int, time_steps: int | None, layer: str) -> None:
+    """Raise ValueError unless `x` is `[T, B, inputs, ...]` with `axes` axes and T = `time_steps` (or 1: static)."""
     check_floating(x, layer)
     if x.ndim != axes:
         shape = "[T, B, C, H, W]" if axes == 5 else "[T, B, features]"
         raise ValueError(f"{layer} takes a sequence {shape}, got a tensor of shape {list(x.shape)}")
     if 0 in x.shape[:2]:
         raise ValueError(f"{layer} takes at least one time step and one image, got shape {list(x.shape)}")
-    if time_steps is not None:
-        check_int(layer, "time_steps", time_steps)
-    if time_steps is not None and x.shape[0] not in (1, time_steps):
-        raise ValueError(
-            f"{layer}: the first axis is time and must be time_steps={time_steps}, or 1 for a static input; "
-            f"got shape {list(x.shape)} (is it [B, T, ...]?)"
-        )
+    check_steps(layer, x.shape, time_steps)
+    if x.shape[2] != inputs:
+        raise ValueError(f"{layer} has {inputs} inputs, got {x.shape[2]} (shape {list(x.shape)})")
 
 
 def run_neuron(

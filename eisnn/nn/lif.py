@@ -8,18 +8,6 @@ from torch import Tensor, nn
 from eisnn.functional import LIFConstants, lif
 
 
-def check_state(state: Any, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless `state` is None or potentials of exactly this `shape`: none may be broadcast."""
-    if state is None:
-        return
-    if not isinstance(state, Tensor) or not state.is_floating_point() or state.shape != shape:
-        given = f"{state.dtype} of shape {list(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
-        raise ValueError(
-            f"the state of LIF neurons is one floating-point tensor [B, n_E, ...], here of shape {list(shape)}, got "
-            f"{given}; pass what the layer returned for a batch of this size"
-        )
-
-
 class LIF(nn.Module):
     """Leaky integrate-and-fire neurons, eqs. (1)-(4), over a whole sequence.
 
@@ -56,7 +44,6 @@ class LIF(nn.Module):
     ) -> Any:
         """Spikes `[T, B, ...]` of `current` `[T, B, ...]` (or `[1, B, ...]` with `time_steps=T`: the same at each
         step); with `return_state` also the potential after the last step, `[B, ...]`, which `state` takes."""
-        check_state(state, current.shape[1:])
         spikes, v = lif(current, self.constants, state, time_steps)
         return (spikes, v) if return_state else spikes
 

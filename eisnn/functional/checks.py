@@ -1,0 +1,43 @@
+"""Checks of shapes and counts, in plain Python, so that `torch.compile` takes them as they are."""
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+from torch import Tensor
+
+
+def is_int(value: Any, least: int) -> bool:
+    """Whether `value` is an integer >= `least`; a boolean is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def check_int(owner: str, name: str, value: Any, least: int = 1) -> None:
+    """Raise ValueError unless the argument `name` of `owner` is an int >= `least`."""
+    if not is_int(value, least):
+        raise ValueError(f"{owner}: {name} must be an int >= {least}, got {value!r}")
+
+
+def check_steps(owner: str, shape: Sequence[int], time_steps: int | None) -> int:
+    """T of maps `[T, B, ...]`; ValueError unless their first axis is `time_steps`, where that is given, or 1."""
+    if time_steps is None:
+        return shape[0]
+    check_int(owner, "time_steps", time_steps)
+    if shape[0] not in (1, time_steps):
+        raise ValueError(
+            f"{owner}: the first axis is time and must be time_steps={time_steps}, or 1 for a static input; "
+            f"got shape {list(shape)} (is it [B, T, ...]?)"
+        )
+    return time_steps
+
+
+def check_state(state: Any, shape: Sequence[int]) -> None:
+    """Raise ValueError unless `state` is None or potentials of exactly this `shape`: none may be broadcast."""
+    if state is None:
+        return
+    if not isinstance(state, Tensor) or not state.is_floating_point() or state.shape != tuple(shape):
+        given = f"{state.dtype} of shape {list(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
+        raise ValueError(
+            f"the state of LIF neurons is one floating-point tensor [B, n_E, ...], here of shape {list(shape)}, got "
+            f"{given}; pass what was returned for a batch of this size"
+        )
