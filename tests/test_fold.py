@@ -8,7 +8,8 @@ from torch import nn
 
 import eisnn
 from eisnn.nn import EICircuit
-from eisnn.nn.baselines import BNLayer
+from eisnn.nn.baselines import BNConv2d, BNLayer, BNLinear
+from eisnn.nn.folded import FoldedLayer, MergedBNLayer
 
 
 def network(circuit, model="convnet3"):
@@ -76,6 +77,89 @@ def test_one_layer_and_a_layer_without_neuron():
     x = torch.rand(2, 3, 6)
     with torch.no_grad():
         torch.testing.assert_close(eisnn.fold(layer)(x), layer(x))
+
+
+@pytest.mark.parametrize("circuit", ["ei", "bn"])
+def test_what_is_folded_folds_to_an_equal_copy(circuit):
+    net, x = network(circuit)
+    folded = eisnn.fold(net)
+    again = eisnn.fold(folded)
+    assert torch.equal(again(x), folded(x))
+    assert not {id(m) for m in again.modules()} & {id(m) for m in folded.modules()}
+
+
+@pytest.mark.parametrize("kind", [eisnn.EILinear, BNLinear])
+def test_a_layer_of_two_names_stays_one_layer(kind):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = self.again = kind(6, 6)
+            self.inner = nn.ModuleList([self.first, nn.Identity()])
+
+        def forward(self, x):
+            return self.again(self.first(x)) + self.inner[0](x)
+
+    torch.manual_seed(0)
+    net, x = Twice(), torch.rand(2, 3, 6)
+    eisnn.ei_init_(net, x)
+    folded = eisnn.fold(net.eval())
+    assert folded.first is folded.again is folded.inner[0]
+    assert isinstance(folded.first, FoldedLayer | MergedBNLayer)
+    with torch.no_grad():
+        assert torch.equal(folded(x), net(x))
+
+
+LAYERS = [
+    lambda: eisnn.EIConv2d(3, 8, 3, padding=1),
+    lambda: eisnn.EILinear(12, 8),
+    lambda: eisnn.EIReadout(12, 8),
+    lambda: BNConv2d(3, 8, 3, padding=1),
+    lambda: BNLinear(12, 8),
+]
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_a_folded_layer_checks_what_its_layer_checks(make):
+    layer = make()
+    x = torch.rand(2, 3, 3, 5, 5) if isinstance(layer, eisnn.EIConv2d | BNConv2d) else torch.rand(2, 3, 12)
+    eisnn.ei_init_(layer, x)
+    state = layer(x, return_state=True)[1]
+    wrong = [
+        ((x[0],), {}),
+        ((x[:, :, :2],), {}),
+        ((x[:0],), {}),
+        ((x.byte(),), {}),
+        ((x, 4), {}),
+        ((x, True), {}),
+        ((x,), {"state": torch.zeros(1) if state is None else state[:1]}),
+    ]
+    folded = eisnn.fold(layer)
+    for args, options in wrong:
+        messages = []
+        for called in (layer, folded):
+            with pytest.raises((ValueError, TypeError)) as caught:
+                called(*args, **options)
+            messages.append(str(caught.value).replace(type(called).__name__, "LAYER"))
+        assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("circuit", ["ei", "bn"])
+def test_a_state_of_another_batch_is_named(circuit):
+    net, x = network(circuit)
+    folded = eisnn.fold(net)
+    state = folded(x, return_state=True)[1]
+    with pytest.raises(ValueError, match=r"here of shape \[64, 8, 32, 32\], got .*\[6, 8, 32, 32\]"):
+        folded(torch.rand(64, 3, 32, 32), state=state)
+
+
+@pytest.mark.parametrize(("circuit", "value"), [("ei", -1e-3), ("ei", float("nan")), ("bn", float("inf"))])
+def test_a_folded_network_refuses_the_images_that_the_network_refuses(circuit, value):
+    net, x = network(circuit)
+    x[1, 2, 3, 4] = value
+    for called in (net, eisnn.fold(net)):
+        what = "a network must be finite" if circuit == "bn" else "an E-I network must be >= 0 and finite"
+        with pytest.raises(RuntimeError, match=f"the input of {what}"):
+            called(x)
 
 
 def test_what_cannot_be_folded_is_named():

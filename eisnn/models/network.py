@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eisnn.functional.checks import check_int
-from eisnn.nn import EICircuit
+from eisnn.nn.circuit import EICircuit
+from eisnn.nn.folded import FoldedCircuit
 from eisnn.nn.layer import check_floating
 
 
@@ -103,7 +104,7 @@ class SpikingNetwork(nn.Module):
     def _assert_values(self, x: Tensor) -> None:
         """Asynchronous: the host does not wait for the device. NaN fails both comparisons."""
         smallest, largest = x.detach().aminmax()
-        if any(isinstance(m, EICircuit) for m in self.modules()):
+        if any(isinstance(m, EICircuit | FoldedCircuit) for m in self.modules()):
             torch._assert_async(
                 (smallest >= 0) & (largest < inf), "the input of an E-I network must be >= 0 and finite"
             )

@@ -9,33 +9,44 @@ from torch import Tensor, nn
 from eisnn import functional as EF
 from eisnn.nn.baselines import BNLayer
 from eisnn.nn.circuit import EILayer, EIReadout, uninitialized
-from eisnn.nn.layer import check_sequence, layer_output, run_neuron
+from eisnn.nn.layer import check_sequence, check_stateless, layer_output, run_neuron
 from eisnn.nn.lif import LIF
 
 
-class FoldedLayer(nn.Module):
-    """An `EILayer` for inference: the stacked kernel `[W; W_IE]` and `M = W_EI diag(g_I)`, made once.
-
-    Called as the layer it comes from, with the same output; it holds buffers and nothing that could be trained.
-    """
+class FoldedCircuit(nn.Module):
+    """An E-I circuit for inference: called as the one it comes from, with the same output; it holds buffers and
+    nothing that could be trained."""
 
     kernel: Tensor
+
+    def __init__(self, connection: EF.Connection, kernel: Tensor) -> None:
+        super().__init__()
+        self.connection = connection
+        self.register_buffer("kernel", kernel.detach().clone())
+
+    def _project(self, x: Tensor, time_steps: int | None) -> Tensor:
+        """The currents of `x`, whose shape is checked."""
+        check_sequence(x, 3 + self.connection.spatial, self.kernel.shape[1], time_steps, type(self).__name__)
+        return self.connection.feedforward(x, self.kernel)
+
+
+class FoldedLayer(FoldedCircuit):
+    """An `EILayer` for inference: the stacked kernel `[W; W_IE]` and `M = W_EI diag(g_I)`, made once."""
+
     weight: Tensor
     gain_e: Tensor
     bias: Tensor
 
     def __init__(self, layer: EILayer) -> None:
-        super().__init__()
-        self.connection, self.neuron = layer.connection, layer.neuron
-        kernel = EF.stacked_kernel(layer.weight_ee, layer.weight_ie, layer.weight_ei)
+        super().__init__(layer.connection, EF.stacked_kernel(layer.weight_ee, layer.weight_ie, layer.weight_ei))
+        self.neuron = layer.neuron
         weight = layer.weight_ei * layer.gain_i
-        for name, value in [("kernel", kernel), ("weight", weight), ("gain_e", layer.gain_e), ("bias", layer.bias)]:
+        for name, value in [("weight", weight), ("gain_e", layer.gain_e), ("bias", layer.bias)]:
             self.register_buffer(name, value.detach().clone())
 
     def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
         """As `EILayer.forward`."""
-        check_sequence(x, 3 + self.connection.spatial, self.kernel.shape[1], time_steps, type(self).__name__)
-        currents = self.connection.feedforward(x, self.kernel)
+        currents = self._project(x, time_steps)
         if isinstance(self.neuron, LIF):
             out, state = EF.population(
                 currents, self.weight, self.gain_e, self.bias, self.neuron.constants, state, time_steps
@@ -46,42 +57,32 @@ class FoldedLayer(nn.Module):
         return layer_output(out, state, return_state)
 
 
-class FoldedReadout(nn.Module):
+class FoldedReadout(FoldedCircuit):
     """An `EIReadout` for inference: the signed kernel `W`, made once."""
 
-    kernel: Tensor
-
     def __init__(self, readout: EIReadout) -> None:
-        super().__init__()
-        self.connection = readout.connection
-        self.register_buffer("kernel", EF.fold(readout.weight_ee, readout.weight_ie, readout.weight_ei).detach())
+        super().__init__(readout.connection, EF.fold(readout.weight_ee, readout.weight_ie, readout.weight_ei))
 
     def forward(self, x: Tensor, time_steps: int | None = None, state: None = None, return_state: bool = False) -> Any:
         """As `EIReadout.forward`."""
-        check_sequence(x, 3, self.kernel.shape[1], time_steps, type(self).__name__)
-        return layer_output(self.connection.feedforward(x, self.kernel), None, return_state)
+        currents = self._project(x, time_steps)
+        check_stateless(state, type(self).__name__)
+        return layer_output(currents, None, return_state)
 
 
-class MergedBNLayer(nn.Module):
-    """A `BNLayer` for inference: one projection, its batch norm merged into weight and bias."""
+class MergedBNLayer(BNLayer):
+    """A `BNLayer` for inference: one projection, its batch norm merged into weight and bias, and none after it."""
 
     def __init__(self, layer: BNLayer) -> None:
-        super().__init__()
-        self.neuron, norm = layer.neuron, layer.norm
+        super().__init__(copy.deepcopy(layer.projection).requires_grad_(False), nn.Identity(), layer.neuron)
+        norm = layer.norm
         assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        self.projection = copy.deepcopy(layer.projection).requires_grad_(False)
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         weight = self.projection.weight
         weight.copy_(weight * scale.view(-1, *(1,) * (weight.ndim - 1)))
         self.projection.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
-
-    def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
-        """As `BNLayer.forward` in evaluation mode."""
-        current = self.projection(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        out, state = run_neuron(self.neuron, current, time_steps, state, return_state)
-        return layer_output(out, state, return_state)
 
 
 FOLDED: dict[type[nn.Module], type[nn.Module]] = {
@@ -100,23 +101,30 @@ def fold(model: nn.Module) -> nn.Module:
 
     Args:
         model: any module with E-I or batch-norm layers in it, initialised; or such a layer itself.
-    Returns: a copy in evaluation mode. It cannot be trained, and further training of `model` does not reach it.
+    Returns: a copy in evaluation mode. It cannot be trained, and further training of `model` does not reach it. What
+        is folded already is copied as it is.
     Raises: RuntimeError for a circuit that was never initialised; ValueError if there is nothing to fold.
     """
     if names := uninitialized(model):
         raise RuntimeError(
             f"{', '.join(names)} was never initialised: call eisnn.ei_init_ or load a checkpoint before fold"
         )
-    folded = _folded(copy.deepcopy(model))
+    folded = _folded(copy.deepcopy(model), {})
     if not any(isinstance(m, tuple(FOLDED.values())) for m in folded.modules()):
         raise ValueError(f"{type(model).__name__} has no E-I or batch-norm layer to fold")
     return folded.eval()
 
 
-def _folded(module: nn.Module) -> nn.Module:
-    for kind, replacement in FOLDED.items():
-        if isinstance(module, kind):
-            return replacement(module)
-    for name, child in module.named_children():
-        setattr(module, name, _folded(child))
+def _folded(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
+    """`module` with its layers folded, in place; `done` keeps a module of several names one and the same."""
+    if module in done:
+        return done[module]
+    kind = next((kind for kind in FOLDED if isinstance(module, kind)), None)
+    if kind is not None and not isinstance(module, MergedBNLayer):
+        done[module] = FOLDED[kind](module)
+        return done[module]
+    done[module] = module
+    for name, child in list(module._modules.items()):  # named_children() leaves out second names
+        if child is not None:
+            setattr(module, name, _folded(child, done))
     return module
