@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 
-from eisnn.nn import EICircuit, EILayer
+from eisnn.nn import EICircuit, EILayer, EIReadout
 from eisnn.nn.layer import check_floating
 
 
@@ -73,6 +73,15 @@ def measure_input(x: Tensor, repeats: int, layer: str, group: Any = None) -> Inp
     return InputStatistics(mean, square / images, variance)
 
 
+def standard_deviation(i_e: Tensor, group: Any = None) -> float:
+    """Of all entries of `I_E`, over the processes of `group`; layer-sequential unit variance (P4) divides by it."""
+    wide = i_e.double()
+    sums = torch.stack([wide.new_tensor(wide.numel()), wide.sum(), wide.square().sum()])
+    _sum(sums, group)
+    n, total, squares = sums.tolist()
+    return sqrt(max(squares / n - (total / n) ** 2, 1e-24))
+
+
 def _check_dtype(x: Any, dtype: torch.dtype, layer: str) -> None:
     """Raise TypeError unless the input of a layer has the dtype of its weights, or autocast will give it one."""
     check_floating(x, f"E-I Init: {layer}")
@@ -105,10 +114,10 @@ def fill_circuit_(
             if group is not None:
                 distributed.broadcast(weight, group=group, group_src=0)
         circuit.weight_ei.fill_(1 / circuit.n_i)
-        if isinstance(circuit, EILayer):  # a readout has neither gains nor bias
-            circuit.gain_i.fill_(inhibitory_gain(statistics, d))
-            circuit.gain_e.fill_(1)
-            circuit.bias.fill_(0)
+    if isinstance(circuit, EILayer):  # a readout has neither gains nor bias
+        circuit.set_gains_(scale, inhibitory_gain(statistics, d), statistics.mean)
+    elif isinstance(circuit, EIReadout) and circuit.options.conserved:
+        circuit.balance_()
     circuit.initialized = True
 
 
@@ -178,6 +187,8 @@ def ei_init_(
             time_steps = args[1] if len(args) > 1 else kwargs.get("time_steps")
             repeats = time_steps if time_steps is not None and x.shape[0] == 1 else 1
             fill(name, circuit, measure_input(x, repeats, name, process_group))
+            if isinstance(circuit, EILayer) and circuit.options.unit_variance:
+                circuit.scale_division_(standard_deviation(circuit.integrated(x), process_group))
 
         return before_forward
 

@@ -9,7 +9,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+import eisnn
 from eisnn.data import Augmentation
+from eisnn.nn import PAPER
 from eisnn.train import RunError, TrainConfig, recipe, recipes
 from eisnn.train.optim import learning_rate, make_optimizer
 from eisnn.train.run import Run
@@ -61,14 +63,39 @@ def test_published_values(name: str) -> None:
         assert augmentation.resized_crop is None
 
 
-@pytest.mark.parametrize("name", [name for name in recipes() if not name.endswith("-bn")])
+PAPERS = [name for name in recipes() if not name.endswith(("-bn", "-plus"))]
+
+
+@pytest.mark.parametrize("name", PAPERS)
 def test_the_twin_differs_in_circuit_rate_and_decay_only(name: str) -> None:
     changed = {"circuit": "bn", "lr": 0.1, "weight_decay": 1e-4}
     assert recipe(f"{name}-bn").model_dump() == recipe(name).model_dump() | changed
 
 
 def test_the_static_image_recipes_are_all_there() -> None:
-    assert {n for n in recipes() if n.startswith(("cifar", "tiny")) and not n.endswith("-bn")} == set(PUBLISHED)
+    assert {name for name in PAPERS if name.startswith(("cifar", "tiny"))} == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_plus_differs_in_options_rate_and_decay_only(name: str) -> None:
+    changed = {"circuit_options": recipe(f"{name}-plus").circuit_options.__dict__, "lr": 0.05, "decay": "feedforward"}
+    assert recipe(f"{name}-plus").model_dump() == recipe(name).model_dump() | changed
+    assert recipe(f"{name}-plus").circuit_options.conserved
+    assert recipe(name).circuit_options == PAPER
+
+
+def test_options_of_the_circuit_are_not_for_the_twin() -> None:
+    with pytest.raises(ValueError, match="circuit_options belong to circuit ei"):
+        recipe("demo-plus").changed(circuit="bn")
+
+
+def test_decay_spares_all_but_feedforward_weights() -> None:
+    model = eisnn.create_model("convnet3", circuit_options=recipe("demo-plus").circuit_options)
+    decaying, free = make_optimizer(model, recipe("demo-plus")).param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {names[id(p)].split(".")[-1] for p in decaying["params"]} == {"weight_ee", "weight_ie"}
+    assert {names[id(p)].split(".")[-1] for p in free["params"]} == {"weight_ei", "gain_i", "gain_e", "bias", "sigma"}
+    assert decaying["weight_decay"] > 0 == free["weight_decay"]
 
 
 def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:

@@ -18,6 +18,15 @@ from eisnn.functional.circuit import (
     stacked_kernel,
 )
 from eisnn.functional.connection import Connection, Conv, Dense, fan_in, lateral, per_neuron
+from eisnn.functional.conserved import (
+    center_gradient,
+    conserve,
+    conserved_currents,
+    conserved_kernel,
+    conserved_weights,
+    divisive_weight,
+    fix_norm,
+)
 from eisnn.functional.lif import LIFConstants, lif, lif_reference, lif_step
 from eisnn.functional.population import population, population_reference
 from eisnn.functional.stabilize import smallest_positive, stabilize
@@ -32,12 +41,19 @@ __all__ = [
     "FoldedCurrents",
     "LIFConstants",
     "StackedCurrents",
+    "center_gradient",
+    "conserve",
+    "conserved_currents",
+    "conserved_kernel",
+    "conserved_weights",
+    "divisive_weight",
     "ei_circuit",
     "ei_circuit_folded",
     "ei_currents",
     "ei_readout",
     "ei_readout_folded",
     "fan_in",
+    "fix_norm",
     "fold",
     "folded_currents",
     "heaviside",

@@ -10,7 +10,7 @@ from eisnn.models.mlp import MLP
 from eisnn.models.network import SpikingNetwork
 from eisnn.models.resnet import BLOCKS, SEWResNet
 from eisnn.models.vgg import PLANS, VGG
-from eisnn.nn import LIF, make_layers
+from eisnn.nn import LIF, CircuitOptions, make_layers
 
 MODELS: dict[str, Callable[..., SpikingNetwork]] = {
     **{name: partial(VGG, plan) for name, plan in PLANS.items()},
@@ -32,6 +32,7 @@ def create_model(
     circuit: str = "ei",
     neuron: nn.Module | None = None,
     ei_ratio: int | None = None,
+    circuit_options: CircuitOptions | None = None,
     **options: Any,
 ) -> SpikingNetwork:
     """Build a network; an E-I one still needs `eisnn.ei_init_` before its first forward.
@@ -42,12 +43,14 @@ def create_model(
         circuit: "ei" is the paper's, "bn" the batch-norm twin.
         neuron: copied into each layer; None is `LIF()`, the paper's.
         ei_ratio: E neurons for each I neuron (4 in the paper), for circuits that have both.
+        circuit_options: departures from the paper's circuit, for circuit "ei".
         **options: of the model class, e.g. `width=0.25`, `image_size=28` (MLP).
     Raises: ValueError for an unknown model or circuit or a value out of range; TypeError for a neuron that is no module
         or an option that the circuit or the model does not have.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
-    circuit_options = {} if ei_ratio is None else {"ei_ratio": ei_ratio}
-    layers = make_layers(circuit, LIF() if neuron is None else neuron, **circuit_options)
+    given = {"ei_ratio": ei_ratio, "options": circuit_options}
+    given = {option: value for option, value in given.items() if value is not None}
+    layers = make_layers(circuit, LIF() if neuron is None else neuron, **given)
     return MODELS[name](layers, in_channels, num_classes, time_steps, **options)

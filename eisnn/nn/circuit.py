@@ -19,6 +19,7 @@ from eisnn.nn.layer import (
     run_neuron,
 )
 from eisnn.nn.lif import LIF
+from eisnn.nn.options import PAPER, CircuitOptions
 
 
 class EICircuit(nn.Module):
@@ -110,7 +111,13 @@ def uninitialized(model: nn.Module) -> list[str]:
 class EILayer(EICircuit):
     """A hidden circuit: both kinds of inhibition, gains and a neuron, eqs. (9)-(15)."""
 
-    dale_parameters: ClassVar[tuple[str, ...]] = (*EICircuit.dale_parameters, "gain_i", "gain_e")
+    dale_parameters: ClassVar[tuple[str, ...]] = (*EICircuit.dale_parameters, "gain_i", "gain_e", "sigma")
+    lower_bounds: ClassVar[dict[str, float]] = {"sigma": 0.03}
+    sigma: nn.Parameter | None
+    total: Tensor
+    row_norm: Tensor
+    gain_unit: Tensor
+    sigma_unit: Tensor
 
     def __init__(
         self,
@@ -119,14 +126,91 @@ class EILayer(EICircuit):
         connection: EF.Connection,
         ei_ratio: int,
         neuron: nn.Module | None,
+        options: CircuitOptions = PAPER,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(n_e, inputs, connection, ei_ratio, device, dtype)
-        self.gain_i = nn.Parameter(torch.zeros(self.n_i, device=device, dtype=dtype))
-        self.gain_e = nn.Parameter(torch.ones(n_e, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.zeros(n_e, device=device, dtype=dtype))
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.options = options
+        self.gain_i = nn.Parameter(torch.zeros(self.n_i, **factory))
+        self.gain_e = nn.Parameter(torch.ones(n_e, **factory))
+        self.bias = nn.Parameter(torch.zeros(n_e, **factory))
+        self.register_parameter("sigma", nn.Parameter(torch.ones(n_e, **factory)) if options.semisaturation else None)
+        if options.conserved:  # set by E-I Init
+            for name in ("total", "row_norm", "gain_unit", "sigma_unit"):
+                self.register_buffer(name, torch.zeros((), **factory))
         self.neuron = copy_neuron(neuron)
+
+    @torch.no_grad()
+    def set_gains_(self, scale: float, inhibitory_gain: float, mean: float) -> None:
+        """Start gains, bias and what the options conserve, once the weights are filled (E-I Init).
+
+        Args:
+            scale: mean of the entries of `weight_ee` and `weight_ie`.
+            inhibitory_gain: `g_I`, eq. (54).
+            mean: of the input, so that `E[I_div] = g_I d scale mean`.
+        """
+        self.gain_e.fill_(1)
+        self.bias.fill_(0)
+        if not self.options.conserved:
+            self.gain_i.fill_(inhibitory_gain)
+            return
+        share, total = self.options.semisaturation, self.fan_in * scale
+        self.gain_i.fill_(1)
+        self.total.fill_(total)
+        self.gain_unit.fill_(inhibitory_gain * (1 - share))
+        self.sigma_unit.fill_(share * inhibitory_gain * total * mean)
+        if self.sigma is not None:
+            self.sigma.fill_(1)
+        weights = EF.conserved_weights(self.weight_ee, self.weight_ie, self.weight_ei, self.total)
+        self.row_norm.copy_(EF.fold(*weights).flatten(1).square().sum(1).mean().sqrt())
+
+    @torch.no_grad()
+    def scale_division_(self, factor: float) -> None:
+        """Multiply all that divides, so that `I_E` shrinks by `factor`."""
+        if self.options.conserved:
+            self.gain_unit *= factor
+            self.sigma_unit *= factor
+        else:
+            self.gain_i.mul_(factor)
+
+    def _sources(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weights and `g_I` in the order in which kernels are made of them."""
+        gain = self.gain_i * self.gain_unit if self.options.conserved else self.gain_i
+        return self.weight_ee, self.weight_ie, self.weight_ei, gain
+
+    def _conserved_kernel(self, ee: Tensor, ie: Tensor, ei: Tensor, gain: Tensor) -> Tensor:
+        tonic = self.sigma is not None
+        return EF.conserved_kernel(ee, ie, ei, gain, self.total, self.row_norm, pooled=self.options.pooled, tonic=tonic)
+
+    def kernel(self) -> Tensor:
+        """What one convolution computes all currents with, `[n_E + m, ...]`; without gradient."""
+        with torch.no_grad():
+            sources = self._sources()
+            return self._conserved_kernel(*sources) if self.options.conserved else EF.stacked_kernel(*sources[:3])
+
+    def divisive_weight(self) -> Tensor:
+        """`M` `[n_E, m]`, which makes the divisive current of the last m of these currents."""
+        *_, weight_ei, gain = self._sources()
+        if not self.options.conserved:
+            return weight_ei * gain
+        sigma = None if self.sigma is None else self.sigma * self.sigma_unit
+        return EF.divisive_weight(weight_ei, gain, sigma, pooled=self.options.pooled)
+
+    def currents(self, x: Tensor) -> EF.StackedCurrents:
+        """All currents of `x` `[T, B, ...]`, and `M`; see `eisnn.functional.population`."""
+        sources = self._sources()
+        if not self.options.conserved:
+            return EF.stacked_currents(x, *sources, self.connection)
+        tonic = self.sigma is not None
+        return EF.conserved_currents(
+            x, self._conserved_kernel, sources, self.divisive_weight(), self.connection, tonic=tonic
+        )
+
+    def integrated(self, x: Tensor) -> Tensor:
+        """`I_E` `[T, B, n_E, ...]` of `x` `[T, B, ...]`, eq. (14)."""
+        return EF.integrate(*EF.split_currents(*self.currents(x)), self.gain_e, self.bias)
 
     def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
         """Run the circuit over a sequence.
@@ -144,12 +228,12 @@ class EILayer(EICircuit):
             that is not floating-point, and for a state asked of a neuron that keeps none.
         """
         self._check_input(x, time_steps)
-        stacked = EF.stacked_currents(x, self.weight_ee, self.weight_ie, self.weight_ei, self.gain_i, self.connection)
         if isinstance(self.neuron, LIF):
-            out, state = EF.population(*stacked, self.gain_e, self.bias, self.neuron.constants, state, time_steps)
+            out, state = EF.population(
+                *self.currents(x), self.gain_e, self.bias, self.neuron.constants, state, time_steps
+            )
         else:
-            i_e = EF.integrate(*EF.split_currents(*stacked), self.gain_e, self.bias)
-            out, state = run_neuron(self.neuron, i_e, time_steps, state, return_state)
+            out, state = run_neuron(self.neuron, self.integrated(x), time_steps, state, return_state)
         return layer_output(out, state, return_state)
 
 
@@ -164,6 +248,7 @@ class EIConv2d(EILayer):
             current `[T, B, n_E, ...]` of all steps and returns its spikes in the same shape. It holds no state between
             calls, or is reset by the user (the forward pass of E-I Init runs it too). Only where a state is passed or
             asked for is it called with `state=, return_state=True`, and returns (spikes, state).
+        options: departures from the paper's circuit.
     Raises: ValueError or TypeError that names the argument.
     """
 
@@ -177,11 +262,14 @@ class EIConv2d(EILayer):
         dilation: Size = 1,
         ei_ratio: int = 4,
         neuron: nn.Module | None = LIF(),  # noqa: B008 - copied, never shared
+        options: CircuitOptions = PAPER,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         kernel, *geometry = conv_geometry(type(self).__name__, kernel_size, stride, padding, dilation)
-        super().__init__(out_channels, (in_channels, *kernel), EF.Conv(*geometry), ei_ratio, neuron, device, dtype)
+        super().__init__(
+            out_channels, (in_channels, *kernel), EF.Conv(*geometry), ei_ratio, neuron, options, device, dtype
+        )
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.connection}"
@@ -190,7 +278,7 @@ class EIConv2d(EILayer):
 class EILinear(EILayer):
     """E-I circuit with all-to-all feedforward projections; `[T, B, in_features]` -> `[T, B, out_features]`.
 
-    `ei_ratio` and `neuron` as in `EIConv2d`.
+    `ei_ratio`, `neuron` and `options` as in `EIConv2d`.
     """
 
     def __init__(
@@ -199,29 +287,46 @@ class EILinear(EILayer):
         out_features: int,
         ei_ratio: int = 4,
         neuron: nn.Module | None = LIF(),  # noqa: B008 - copied, never shared
+        options: CircuitOptions = PAPER,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(out_features, (in_features,), EF.Dense(), ei_ratio, neuron, device, dtype)
+        super().__init__(out_features, (in_features,), EF.Dense(), ei_ratio, neuron, options, device, dtype)
 
 
 class EIReadout(EICircuit):
     """Last layer: `W_EE x - W_EI W_IE x`, subtractive inhibition only; `[T, B, in_features]` -> logits
-    `[T, B, out_features]` at each step. No division, no gains, no bias, no neuron and no state."""
+    `[T, B, out_features]` at each step. No division, no gains, no bias, no neuron and no state.
+
+    With `options.conserved` its rows are balanced at the start and the gradients of `W_EE` and `W_IE` centred; the sums
+    themselves are free, as the logits have no neuron that would fix their scale.
+    """
 
     def __init__(
         self,
         in_features: int,
         out_features: int,
         ei_ratio: int = 4,
+        options: CircuitOptions = PAPER,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(out_features, (in_features,), EF.Dense(), ei_ratio, device, dtype)
+        self.options = options
+
+    @torch.no_grad()
+    def balance_(self) -> None:
+        """Scale the rows of `W_EE` so that each neuron's excitation and inhibition have the same sum."""
+        inhibition = (self.weight_ei @ self.weight_ie).sum(1)
+        self.weight_ee.copy_(EF.conserve(self.weight_ee, inhibition[:, None]))
 
     def forward(self, x: Tensor, time_steps: int | None = None, state: None = None, return_state: bool = False) -> Any:
         """Logits `[T, B, out_features]` of `x` `[T, B, in_features]` (a static `[1, B, ...]` gives `[1, B, ...]`)."""
         self._check_input(x, time_steps)
         check_stateless(state, type(self).__name__)
-        logits = EF.ei_readout_folded(x, self.weight_ee, self.weight_ie, self.weight_ei, self.connection)
+        ee: Tensor = self.weight_ee
+        ie: Tensor = self.weight_ie
+        if self.options.conserved:
+            ee, ie = EF.center_gradient(ee), EF.center_gradient(ie)
+        logits = EF.ei_readout_folded(x, ee, ie, self.weight_ei, self.connection)
         return layer_output(logits, None, return_state)

@@ -1,6 +1,7 @@
 """Dale's law: marks, projects and checks the sign constraint. Clamping happens nowhere else.
 
-A module names its constrained parameters in a class attribute `dale_parameters`; everything in it stays >= 0.
+A module names its constrained parameters in a class attribute `dale_parameters`; everything in it stays >= 0. Where
+0 itself will not do, `lower_bounds` says by name how much has to remain.
 """
 
 from collections.abc import Iterator
@@ -32,10 +33,13 @@ def dale_violations(model: nn.Module) -> dict[str, int]:
 
 
 def project_(model: nn.Module) -> None:
-    """Clamp all constrained parameters of `model` to >= 0, in place."""
+    """Clamp all constrained parameters of `model` to >= 0 (to its module's `lower_bounds`), in place."""
     with torch.no_grad():
-        for _, parameter in constrained_parameters(model):
-            parameter.clamp_(min=0)
+        for module in model.modules():
+            bounds = getattr(module, "lower_bounds", {})
+            for name in getattr(module, "dale_parameters", ()):
+                if (parameter := getattr(module, name)) is not None:
+                    parameter.clamp_(min=bounds.get(name, 0.0))
 
 
 def enforce_dale(optimizer: Any, model: nn.Module) -> RemovableHandle:

@@ -10,6 +10,7 @@ from torch import nn
 
 from eisnn.nn.baselines import BNConv2d, BNLinear, LinearReadout
 from eisnn.nn.circuit import EIConv2d, EILinear, EIReadout
+from eisnn.nn.options import PAPER, CircuitOptions
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,12 @@ class Layers:
     readout: Callable[..., nn.Module]
 
 
-def _ei(neuron: nn.Module | None, ei_ratio: int = 4) -> Layers:
-    """The paper's circuit."""
+def _ei(neuron: nn.Module | None, ei_ratio: int = 4, options: CircuitOptions = PAPER) -> Layers:
+    """The paper's circuit, or one that departs from it by `options`."""
     return Layers(
-        partial(EIConv2d, neuron=neuron, ei_ratio=ei_ratio),
-        partial(EILinear, neuron=neuron, ei_ratio=ei_ratio),
-        partial(EIReadout, ei_ratio=ei_ratio),
+        partial(EIConv2d, neuron=neuron, ei_ratio=ei_ratio, options=options),
+        partial(EILinear, neuron=neuron, ei_ratio=ei_ratio, options=options),
+        partial(EIReadout, ei_ratio=ei_ratio, options=options),
     )
 
 

@@ -19,15 +19,18 @@ class FoldedCircuit(nn.Module):
 
     kernel: Tensor
 
-    def __init__(self, connection: EF.Connection, kernel: Tensor) -> None:
+    def __init__(self, connection: EF.Connection, kernel: Tensor, tonic: bool = False) -> None:
         super().__init__()
-        self.connection = connection
+        self.connection, self.tonic = connection, tonic
         self.register_buffer("kernel", kernel.detach().clone())
 
     def _project(self, x: Tensor, time_steps: int | None) -> Tensor:
         """The currents of `x`, whose shape is checked."""
         check_sequence(x, 3 + self.connection.spatial, self.kernel.shape[1], time_steps, type(self).__name__)
-        return self.connection.feedforward(x, self.kernel)
+        currents = self.connection.feedforward(x, self.kernel)
+        if self.tonic:  # the last I neuron is always active
+            currents.select(2, -1).fill_(1)
+        return currents
 
 
 class FoldedLayer(FoldedCircuit):
@@ -38,10 +41,9 @@ class FoldedLayer(FoldedCircuit):
     bias: Tensor
 
     def __init__(self, layer: EILayer) -> None:
-        super().__init__(layer.connection, EF.stacked_kernel(layer.weight_ee, layer.weight_ie, layer.weight_ei))
+        super().__init__(layer.connection, layer.kernel(), tonic=layer.sigma is not None)
         self.neuron = layer.neuron
-        weight = layer.weight_ei * layer.gain_i
-        for name, value in [("weight", weight), ("gain_e", layer.gain_e), ("bias", layer.bias)]:
+        for name, value in [("weight", layer.divisive_weight()), ("gain_e", layer.gain_e), ("bias", layer.bias)]:
             self.register_buffer(name, value.detach().clone())
 
     def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:

@@ -14,6 +14,7 @@ from eisnn.data import DataError, Dataset, Loader, load
 from eisnn.init import ei_init_
 from eisnn.models import SpikingNetwork, create_model
 from eisnn.nn import LIF
+from eisnn.nn.options import PAPER
 from eisnn.train.checkpoint import CheckpointError
 from eisnn.train.config import TrainConfig
 
@@ -72,6 +73,7 @@ def build_model(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
         circuit=config.circuit,
         neuron=LIF(tau=config.tau, surrogate=config.surrogate),
         width=config.width,
+        circuit_options=config.circuit_options if config.circuit_options != PAPER else None,
         **options,
     )
     if config.channels_last:

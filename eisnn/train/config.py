@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from eisnn.data.augment import Augmentation
+from eisnn.nn.options import PAPER, CircuitOptions
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -22,6 +23,7 @@ class TrainConfig(BaseModel):
     # The network
     model: str = Field("vgg8", description="Architecture, see `eisnn list`.")
     circuit: str = Field("ei", description="Kind of layer: ei is the paper's circuit, bn the batch-norm twin.")
+    circuit_options: CircuitOptions = Field(PAPER, description="Departures of circuit ei from the paper's.")
     width: float = Field(1.0, gt=0, description="Multiplies the channels of every layer.")
     time_steps: Positive = Field(4, description="T, simulation steps for each image.")
     tau: float = Field(2.0, ge=1, description="Membrane time constant, time steps.")
@@ -42,7 +44,11 @@ class TrainConfig(BaseModel):
     lr_start: float = Field(1e-7, ge=0, description="Learning rate at the start of the warm-up.")
     warmup_epochs: float = Field(10, ge=0, description="Length of the linear warm-up; then cosine to 0.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD.")
-    weight_decay: float = Field(5e-4, ge=0, description="On all parameters.")
+    weight_decay: float = Field(5e-4, ge=0, description="On the parameters that decay names.")
+    decay: Literal["all", "feedforward"] = Field(
+        "all", description="What decays: all parameters, or only weights from the layer below."
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Part of the target spread over all classes.")
     seed: Annotated[int, Field(ge=0, lt=2**64)] = Field(0, description="Of weights, order and augmentation.")
     # The machine
     precision: Literal["32", "bf16", "64"] = Field("32", description="bf16 is mixed: division and membrane stay in 32.")
@@ -83,6 +89,8 @@ class TrainConfig(BaseModel):
                 f"lr_start is {self.lr_start}, more than lr = {self.lr}: the warm-up rises from lr_start to lr; give a "
                 "lower lr_start as well"
             )
+        if self.circuit != "ei" and self.circuit_options != PAPER:
+            raise ValueError(f"circuit_options belong to circuit ei, got circuit {self.circuit!r}")
         processes = self.devices * self.num_nodes
         if self.batch_size < processes:
             raise ValueError(f"batch_size is {self.batch_size}, less than one image for each of {processes} processes")

@@ -239,7 +239,7 @@ class Loop:
             set_learning_rate(self.optimizer, learning_rate(self._global_step(), self.steps_per_epoch, config))
             with self.rates.measure(p.step % RATE_STEPS == 0):
                 logits = self.model(batch.images)
-            loss = cross_entropy(logits, batch.labels)
+            loss = cross_entropy(logits, batch.labels, config.label_smoothing)
             self.fabric.backward(loss * batch.weight)
             self.optimizer.step()
             self.optimizer.zero_grad()

@@ -66,6 +66,7 @@ class FiringRate:
         return torch.stack(rates).mean() if rates else None
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Of the logits averaged over T, in at least float32."""
-    return F.cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, labels)
+    wide = logits.float() if logits.dtype != torch.float64 else logits
+    return F.cross_entropy(wide, labels, label_smoothing=label_smoothing)

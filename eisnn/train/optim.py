@@ -1,6 +1,7 @@
 """The optimizer and its learning rate, a pure function of the step."""
 
 from math import cos, pi
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,5 +24,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with momentum, weight decay on all parameters (method, section 6)."""
-    return torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    """SGD with momentum; weight decay on all parameters (method, section 6), or on feedforward weights only (P3)."""
+    decaying: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        feedforward = parameter.ndim > 1 and not name.endswith("weight_ei")
+        (decaying if feedforward or config.decay == "all" else free).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": decaying}]
+    if free:
+        groups.append({"params": free, "weight_decay": 0.0})
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)

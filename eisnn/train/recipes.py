@@ -1,8 +1,10 @@
 """The published recipes (method, section 6): one function for each row, and the batch-norm twin of each.
 
-    name                       = DATASET-MODEL, and DATASET-MODEL-bn for the twin
+    name                       = DATASET-MODEL, DATASET-MODEL-bn for the twin, DATASET-MODEL-plus for our departures
     E-I                          SGD 0.9, weight decay 5e-4, 300 epochs, warm-up from 1e-7, cosine to 0
     batch norm                   learning rate 0.1, weight decay 1e-4, otherwise the same
+    plus                         conserved totals, semisaturation, pooled division, unit variance; learning rate 0.05,
+                                 decay on feedforward weights only, otherwise as E-I
 
 The paper gives no size for cutout; here it is the usual zero square of 16 pixels on 32x32 images.
 """
@@ -10,6 +12,7 @@ The paper gives no size for cutout; here it is the usual zero square of 16 pixel
 from collections.abc import Callable
 
 from eisnn.data.augment import Augmentation
+from eisnn.nn.options import CircuitOptions
 from eisnn.train.config import TrainConfig
 
 CIFAR_AUGMENTATION = Augmentation(crop_padding=4, flip=True, cutout="square", cutout_size=16)
@@ -67,6 +70,15 @@ def batch_norm_twin(recipe: TrainConfig) -> TrainConfig:
     return TrainConfig(**(recipe.model_dump() | {"circuit": "bn", "lr": 0.1, "weight_decay": 1e-4}))
 
 
+PLUS_OPTIONS = CircuitOptions(conserved=True, semisaturation=0.3, pooled=True, unit_variance=True)
+
+
+def plus(recipe: TrainConfig) -> TrainConfig:
+    """The same run with our departures from the paper's circuit (method, section 7: P10, P2, P11, P4, P3)."""
+    changes = {"circuit_options": PLUS_OPTIONS, "lr": 0.05, "decay": "feedforward"}
+    return TrainConfig(**(recipe.model_dump() | changes))
+
+
 _ROWS: dict[Callable[[str, str], TrainConfig], list[tuple[str, str]]] = {
     shallow: [("cifar10", "vgg8"), ("cifar10", "vgg11")],
     deep: [
@@ -85,7 +97,10 @@ def recipes() -> dict[str, TrainConfig]:
     """All recipes by name."""
     named = {f"{dataset}-{model}": row(dataset, model) for row, cells in _ROWS.items() for dataset, model in cells}
     named["demo"] = demo()
-    return {**named, **{f"{name}-bn": batch_norm_twin(recipe) for name, recipe in named.items()}}
+    variants = {"bn": batch_norm_twin, "plus": plus}
+    return named | {
+        f"{name}-{end}": change(recipe) for end, change in variants.items() for name, recipe in named.items()
+    }
 
 
 def recipe(name: str) -> TrainConfig:

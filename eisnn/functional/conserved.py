@@ -1,0 +1,145 @@
+"""Departures from the paper's circuit, each an option: conserved totals, semisaturation, a pooled divisive current.
+
+All three act on weights alone: no activity is measured while the network trains. Names as in
+`eisnn.functional.circuit`; method, section 7 (P2, P10, P11).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from eisnn.functional.circuit import StackedCurrents, fold
+from eisnn.functional.connection import Connection
+
+Kernel = Callable[..., Tensor]
+SMALLEST = 1e-12  # relative; what a sum or a norm of weights counts as at least, so that nothing is divided by zero
+
+
+def conserve(weight: Tensor, total: Tensor | float = 1.0) -> Tensor:
+    """Conserved totals (P10): each neuron's weights scaled to the sum `total`; `[n, ...]` >= 0 -> `[n, ...]` >= 0.
+
+    The gradient has no part along the weights: a common factor of a neuron's synapses changes nothing. Biologically
+    this is synaptic scaling. A neuron without any synapse left keeps none.
+    """
+    axes = tuple(range(1, weight.ndim))
+    return weight * (total / weight.sum(axes, keepdim=True).clamp_min(SMALLEST))
+
+
+def fix_norm(weight: Tensor, norm: Tensor | float) -> Tensor:
+    """Each neuron's weights scaled to the Euclidean norm `norm`; `[n, ...]`, of any sign."""
+    axes = tuple(range(1, weight.ndim))
+    return weight * (norm / weight.square().sum(axes, keepdim=True).clamp_min(SMALLEST**2).sqrt())
+
+
+class _CenterGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0] - grads[0].mean(tuple(range(1, grads[0].ndim)), keepdim=True)
+
+
+def center_gradient(weight: Tensor) -> Tensor:
+    """Identity whose gradient has its mean over each neuron's inputs subtracted (gradient centralization, P1)."""
+    return _CenterGradient.apply(weight)
+
+
+def conserved_weights(
+    weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, total: Tensor | float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`W_EE`, `W_IE` with rows that sum to `total`, and `W_EI` with rows that sum to 1.
+
+    So the folded `W = W_EE - W_EI W_IE` has rows that sum to 0: excitation and inhibition balance exactly.
+    """
+    return conserve(weight_ee, total), conserve(weight_ie, total), conserve(weight_ei)
+
+
+def conserved_kernel(
+    weight_ee: Tensor,
+    weight_ie: Tensor,
+    weight_ei: Tensor,
+    gain_i: Tensor,
+    total: Tensor,
+    row_norm: Tensor,
+    *,
+    pooled: bool,
+    tonic: bool,
+) -> Tensor:
+    """What one convolution computes all currents with, from raw weights: `[n_E + m, ...]`.
+
+    The rows of the folded `W` have the norm `row_norm` (a factor of a neuron's excitation and of its subtractive
+    inhibition alike). Below it lie the m rows whose currents divide: `W_IE` (m = n_I), or with `pooled` (P11) their
+    mean over the E neurons, `V = mean(W_EI) diag(g_I) W_IE` (m = 1); with `tonic` one more row of zeros, for an I
+    neuron that is always active.
+    """
+    ee, ie, ei = conserved_weights(weight_ee, weight_ie, weight_ei, total)
+    rows = [fix_norm(fold(ee, ie, ei), row_norm)]
+    rows.append(torch.tensordot(ei.mean(0, keepdim=True) * gain_i, ie, 1) if pooled else ie)
+    if tonic:
+        rows.append(torch.zeros_like(ie[:1]))
+    return torch.cat(rows)
+
+
+def divisive_weight(weight_ei: Tensor, gain_i: Tensor, sigma: Tensor | None, *, pooled: bool) -> Tensor:
+    """`M` `[n_E, m]` of the currents that divide, for `conserved_kernel`.
+
+    Semisaturation (P2), `I_div -> I_div + sigma` with `sigma` `[n_E]`, is the synapse of the tonic I neuron. Then the
+    divisive current is positive and never stabilised.
+    """
+    weight = torch.ones_like(weight_ei[:, :1]) if pooled else conserve(weight_ei) * gain_i
+    return weight if sigma is None else torch.cat([weight, sigma[:, None]], 1)
+
+
+def conserved_currents(
+    x: Tensor, kernel: Kernel, parameters: tuple[Tensor, ...], weight: Tensor, connection: Connection, *, tonic: bool
+) -> StackedCurrents:
+    """All currents of a circuit from `x` `[T, B, ...]`, for `eisnn.functional.population`.
+
+    Args:
+        kernel: makes the kernel from `parameters`; it is not kept for the backward pass, but made again.
+        weight: `divisive_weight`.
+        tonic: the last I neuron is active at 1 everywhere.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    return StackedCurrents(_Projection.apply(x, kernel, connection, tonic, *parameters), weight)
+
+
+class _Projection(torch.autograd.Function):
+    """`kernel(*parameters) x`, keeping `x` and the parameters only."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, kernel: Kernel, connection: Connection, tonic: bool, *parameters: Tensor
+    ) -> Tensor:
+        ctx.kernel, ctx.connection, ctx.tonic = kernel, connection, tonic
+        ctx.save_for_backward(x, *parameters)
+        with torch.autocast(x.device.type, enabled=False):
+            currents = connection.feedforward(x, _laid_out(kernel(*parameters), parameters[0]).to(x.dtype))
+        if tonic:
+            currents.select(2, -1).fill_(1)
+        return currents
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, *parameters = ctx.saved_tensors
+        leaves = [p.detach().requires_grad_() for p in parameters]
+        with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+            kernel = _laid_out(ctx.kernel(*leaves), parameters[0])
+        grad_x, grad_kernel = ctx.connection.feedforward_backward(
+            grads[0], x, kernel.detach().to(x.dtype), ctx.needs_input_grad[0]
+        )
+        grad_parameters = torch.autograd.grad(kernel, leaves, grad_kernel.to(kernel.dtype), allow_unused=True)
+        return grad_x, None, None, None, *grad_parameters
+
+
+def _laid_out(kernel: Tensor, like: Tensor) -> Tensor:
+    """The kernel in the memory format of the weights."""
+    last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+    return kernel.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

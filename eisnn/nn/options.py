@@ -1,0 +1,32 @@
+"""Departures from the paper's circuit, by name (method, section 7)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CircuitOptions:
+    """What a circuit does otherwise than the paper's; the default is the paper's.
+
+    Args:
+        conserved: conserved totals (P10): each neuron's synapses of a kind keep their sum, the folded weights their
+            norm, and excitation and inhibition balance exactly. The readout is balanced at the start and its gradients
+            are centred.
+        semisaturation: share of the expected divisive current that is a trainable constant `sigma` instead (P2), in
+            [0, 1); 0 divides by the current alone, stabilised. Needs `conserved`.
+        pooled: one divisive current for all E neurons at a position (P11). Needs `conserved`.
+        unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer (P4).
+    """
+
+    conserved: bool = False
+    semisaturation: float = 0.0
+    pooled: bool = False
+    unit_variance: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.semisaturation < 1:
+            raise ValueError(f"semisaturation is a share of the divisive current, in [0, 1); got {self.semisaturation}")
+        if (self.semisaturation or self.pooled) and not self.conserved:
+            raise ValueError("semisaturation and pooled need conserved=True")
+
+
+PAPER = CircuitOptions()

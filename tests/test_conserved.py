@@ -1,0 +1,218 @@
+"""Departures from the paper's circuit: what each conserves, and that it stays an E-I circuit."""
+
+import itertools
+
+import pytest
+import torch
+from circuits import rng
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import eisnn
+import eisnn.functional as EF
+from eisnn.nn import CircuitOptions
+
+PLUS = [
+    CircuitOptions(conserved=True),
+    CircuitOptions(conserved=True, pooled=True),
+    CircuitOptions(conserved=True, semisaturation=0.3, unit_variance=True),
+    CircuitOptions(conserved=True, semisaturation=0.3, pooled=True, unit_variance=True),
+]
+
+
+def images(batch=8, size=8, seed=0, dtype=torch.float64):
+    return torch.rand(batch, 3, size, size, generator=rng(seed), dtype=torch.float64).to(dtype)
+
+
+def network(options, dtype=torch.float64, **changes):
+    model = eisnn.create_model("convnet3", width=0.25, circuit_options=options, **changes).to(dtype)
+    eisnn.ei_init_(model, images(dtype=dtype), generator=rng(1))
+    return model
+
+
+def train(model, optimizer, steps=3):
+    eisnn.enforce_dale(optimizer, model)
+    for step in range(steps):
+        optimizer.zero_grad()
+        x = images(seed=step, dtype=next(model.parameters()).dtype)
+        nn.functional.cross_entropy(model(x), torch.arange(8)).backward()
+        optimizer.step()
+
+
+def effective(layer):
+    """Conserved weights of a layer, and its folded rows."""
+    weights = EF.conserved_weights(layer.weight_ee, layer.weight_ie, layer.weight_ei, layer.total)
+    return weights, EF.fix_norm(EF.fold(*weights), layer.row_norm)
+
+
+@given(st.integers(0, 10**6), st.floats(0.1, 10), st.sampled_from([(4, 7), (3, 2, 3, 3), (1, 1)]))
+def test_totals_are_conserved_and_signs_too(seed, total, shape):
+    weight = torch.rand(shape, generator=rng(seed), dtype=torch.float64).requires_grad_()
+    scaled = EF.conserve(weight, total)
+    torch.testing.assert_close(scaled.flatten(1).sum(1), torch.full((shape[0],), total, dtype=torch.float64))
+    assert (scaled >= 0).all()
+    grad = torch.autograd.grad(scaled, weight, torch.randn(shape, generator=rng(seed + 1), dtype=torch.float64))[0]
+    along = (grad * weight).flatten(1).sum(1)  # a common factor of all synapses changes nothing
+    assert along.abs().max() <= 1e-12 * total * shape[-1]
+
+
+def test_a_neuron_without_synapses_stays_finite():
+    weight = torch.rand(3, 4, dtype=torch.float64)
+    weight[1] = 0
+    weight.requires_grad_()
+    scaled = EF.conserve(weight, 2.0)
+    assert torch.equal(scaled[1], torch.zeros(4, dtype=torch.float64))
+    normed = EF.fix_norm(weight, 2.0)
+    grads = torch.autograd.grad((scaled + normed).sum(), weight)[0]
+    assert grads.isfinite().all()
+
+
+@pytest.mark.parametrize("options", PLUS)
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+def test_balance_norm_and_dale_hold_at_every_step(options, optimizer):
+    model = network(options)
+    optimizer = optimizer(model.parameters(), lr=0.05)
+    for _ in range(3):
+        train(model, optimizer, 1)
+        assert eisnn.dale_violations(model) == {}
+        for layer in model.layers:
+            (ee, ie, ei), folded = effective(layer)
+            total = layer.total.expand(len(ee))
+            torch.testing.assert_close(ee.flatten(1).sum(1), total)
+            torch.testing.assert_close(ei.sum(1), torch.ones(len(ee), dtype=ee.dtype))
+            assert folded.flatten(1).sum(1).abs().max() < 1e-10 * float(layer.total)  # excitation equals inhibition
+            torch.testing.assert_close(folded.flatten(1).norm(dim=1), layer.row_norm.expand(len(ee)))
+            assert min(w.min() for w in (ee, ie, ei)) >= 0
+            assert layer.sigma is None or layer.sigma.min() >= layer.lower_bounds["sigma"]
+
+
+def as_written(layer, x):
+    """`I_E` from three populations: excitation and subtractive inhibition of a neuron scaled alike, then division."""
+    (ee, ie, ei), _ = effective(layer)
+    i_ie = layer.connection.feedforward(x, ie)
+    row = (layer.row_norm / EF.fold(ee, ie, ei).flatten(1).norm(dim=1))[:, None]
+    excitation = layer.connection.feedforward(x, row.view(-1, *(1,) * (ee.ndim - 1)) * ee)
+    subtracted = EF.lateral(i_ie, row * ei)
+    gain = layer.gain_i * layer.gain_unit
+    i_div = EF.lateral(i_ie, ei * gain)
+    if layer.options.pooled:
+        i_div = i_div.mean(2, keepdim=True).expand_as(i_div)
+    balanced = excitation - subtracted
+    if layer.sigma is None:
+        return EF.integrate(balanced, i_div, layer.gain_e, layer.bias)
+    i_div = i_div + EF.per_neuron(layer.sigma * layer.sigma_unit, i_div)
+    return EF.per_neuron(layer.gain_e, balanced) * balanced / i_div + EF.per_neuron(layer.bias, balanced)
+
+
+@pytest.mark.parametrize("options", PLUS)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_equals_the_circuit_written_out(options, channels_last):
+    model = network(options)
+    train(model, torch.optim.SGD(model.parameters(), lr=0.05))
+    layer = model.layers[1]
+    x = torch.rand(3, 2, layer.weight_ee.shape[1], 4, 4, generator=rng(4), dtype=torch.float64)
+    if channels_last:
+        layer.to(memory_format=torch.channels_last)
+        x = x.movedim(2, -1).contiguous().movedim(-1, 2)
+    x.requires_grad_()
+    leaves = [x, *layer.parameters()]
+    ours, expected = layer.integrated(x), as_written(layer, x)
+    torch.testing.assert_close(ours, expected)
+    upstream = torch.randn(ours.shape, generator=rng(5), dtype=torch.float64)
+    found, truth = (torch.autograd.grad(i_e, leaves, upstream) for i_e in (ours, expected))
+    for a, b in zip(found, truth, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+    assert torch.equal(layer(x), layer.neuron(ours))
+
+
+@pytest.mark.parametrize("options", PLUS)
+def test_an_image_does_not_see_the_others(options):
+    """Nothing is normalized over a batch, in training either."""
+    model = network(options).train()
+    x = images(6)
+    alone = torch.cat([model(image[None]) for image in x])
+    torch.testing.assert_close(model(x), alone, rtol=1e-12, atol=1e-12)
+    changed = x.clone()
+    changed[1:] = 1 - changed[1:]
+    torch.testing.assert_close(model(changed)[0], alone[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("conserved", [False, True])
+def test_unit_variance_at_the_start(conserved):
+    model = eisnn.create_model("convnet3", circuit_options=CircuitOptions(conserved=conserved, unit_variance=True))
+    x = images(16, dtype=torch.float32)
+    eisnn.ei_init_(model, x, generator=rng(2))
+    seen = {}
+    for name, layer in enumerate(model.layers):
+        layer.register_forward_pre_hook(
+            lambda m, args, name=name: seen.update({name: m.integrated(args[0]).detach().std()})
+        )
+    model(x)
+    assert len(seen) == 3
+    assert all(abs(float(std) - 1) < 1e-3 for std in seen.values()), seen
+
+
+def test_semisaturation_bounds_the_gradient():
+    model = network(PLUS[3])
+    layer = model.layers[0]
+    currents, weight = layer.currents(images()[None])
+    balanced, i_div = EF.split_currents(currents.detach(), weight.detach())
+    balanced.requires_grad_()
+    i_e = EF.integrate(balanced, i_div, layer.gain_e, layer.bias)
+    (grad,) = torch.autograd.grad(i_e.sum(), balanced)
+    bound = layer.gain_e / (layer.sigma * layer.sigma_unit)
+    assert (grad <= EF.per_neuron(bound, grad) * (1 + 1e-12)).all()
+    silent = layer.integrated(torch.zeros_like(images()[None]))
+    torch.testing.assert_close(silent, EF.per_neuron(layer.bias, silent).expand_as(silent))
+
+
+def test_the_readout_is_balanced_and_its_gradients_centred():
+    model = network(PLUS[3])
+    readout = model.readout
+    excitation, inhibition = readout.weight_ee.sum(1), (readout.weight_ei @ readout.weight_ie).sum(1)
+    torch.testing.assert_close(excitation, inhibition)
+    nn.functional.cross_entropy(model(images()), torch.arange(8)).backward()
+    for weight in (readout.weight_ee, readout.weight_ie):
+        assert weight.grad.abs().max() > 0
+        assert weight.grad.mean(1).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("options", PLUS)
+def test_folded_and_loaded_networks_are_equal(options):
+    model = network(options, torch.float32)
+    train(model, torch.optim.SGD(model.parameters(), lr=0.05))
+    x = images(dtype=torch.float32)
+    again = eisnn.create_model("convnet3", width=0.25, circuit_options=options)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(x), model(x))
+    torch.testing.assert_close(eisnn.fold(model)(x), model(x))
+
+
+def test_a_failed_initialisation_leaves_what_was_conserved():
+    model = network(PLUS[3])
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(ValueError, match="zero everywhere"):
+        eisnn.ei_init_(model, torch.zeros(4, 3, 8, 8, dtype=torch.float64), redraw=True)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("options", PLUS)
+def test_bf16_autocast_trains(options):
+    model = network(options, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(images(dtype=torch.float32))
+    nn.functional.cross_entropy(logits.float(), torch.arange(8)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_options_that_need_another_are_refused():
+    for share, pooled in itertools.product([0.0, 0.3], [False, True]):
+        if share or pooled:
+            with pytest.raises(ValueError, match="need conserved=True"):
+                CircuitOptions(semisaturation=share, pooled=pooled)
+    for share in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=r"in \[0, 1\)"):
+            CircuitOptions(conserved=True, semisaturation=share)
+    with pytest.raises(TypeError, match="does not take options"):
+        eisnn.create_model("vgg8", circuit="bn", circuit_options=PLUS[0])
