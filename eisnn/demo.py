@@ -1,4 +1,4 @@
-"""`eisnn demo`: a small E-I network beside its batch-norm twin, trained in minutes on the images in the package."""
+"""`eisnn demo`: small E-I networks beside their batch-norm twin, trained in minutes on the images in the package."""
 
 import time
 from datetime import datetime
@@ -16,10 +16,10 @@ CURRENT_IMAGES = 200  # whose currents are drawn
 
 
 def demo(out: Path | None = None, epochs: int | None = None, seed: int = 0) -> Path:
-    """Train a small E-I network and its batch-norm twin on the bundled CIFAR-10 sample, and compare them.
+    """Train two small E-I networks and their batch-norm twin on the bundled CIFAR-10 sample, and compare them.
 
     Args:
-        out: New folder for both runs and the picture; None makes one below runs/, named by date and time.
+        out: New folder for the runs and the picture; None makes one below runs/, named by date and time.
         epochs: Passes over the 5,000 training images; None takes the recipe's.
         seed: Of weights, order and augmentation.
     Returns: the folder.
@@ -27,7 +27,11 @@ def demo(out: Path | None = None, epochs: int | None = None, seed: int = 0) -> P
     """
     start = time.monotonic()
     out = out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
-    networks = {"E-I network, no normalization": "demo", "batch-norm twin": "demo-bn"}
+    networks = {
+        "E-I network": "demo",
+        "E-I network, conserved totals": "demo-plus",
+        "batch-norm twin": "demo-bn",
+    }
     results, curves = {}, {}
     for name, recipe_name in networks.items():
         config = _config(recipe_name, epochs, seed)
@@ -41,27 +45,29 @@ def demo(out: Path | None = None, epochs: int | None = None, seed: int = 0) -> P
             ) from None
         curves[name] = [line["test_accuracy"] for line in Run(folder).metrics()]
 
-    trained = load_trained(out / "demo")
+    trained = load_trained(out / "demo-plus")
     images = next(Loader(trained.dataset.test, CURRENT_IMAGES, size=trained.config.image_size).epoch()).images
     before, after = (_currents(model, images) for model in (initial_model(trained.config), trained.model))
     chance = 100 / len(trained.dataset.classes)
     picture = _draw(out / "demo.png", curves, before, after, chance)
 
-    ei, bn = (results[name].accuracy for name in networks)
+    ei, plus, bn = (results[name].accuracy for name in networks)
     violations = sum(dale_violations(trained.model).values())
     print(
         f"""
 After {trained.config.epochs} epochs on {len(trained.dataset.train):,} images, on {len(trained.dataset.test):,} images \
-that neither network has seen:
+that no network has seen:
 
-  E-I network, no normalization   {ei:5.1f} %
+  E-I network                     {ei:5.1f} %
+  E-I network, conserved totals   {plus:5.1f} %
   batch-norm twin                 {bn:5.1f} %
   guessing                        {chance:5.1f} %
 
-Both networks are three convolutions of spiking neurons. The twin needs batch normalization, which no brain has. The
-E-I network does without: each layer is a circuit of excitatory and inhibitory neurons, the inhibitory ones subtract
-from and divide the input of the excitatory ones, and no synapse changes its sign (entries of the wrong sign after
-training: {violations}). The inhibition balances the input from the first step on, which is what lets it learn.
+All are three convolutions of spiking neurons. The twin needs batch normalization, which no brain has. The E-I networks
+do without: each layer is a circuit of excitatory and inhibitory neurons, the inhibitory ones subtract from and divide
+the input of the excitatory ones, and no synapse changes its sign (entries of the wrong sign after training:
+{violations}). The first learns as the paper has it, from a balance between the two that holds at the start. In the
+second every neuron keeps the total strength of its synapses, so that the balance holds at every step.
 The weights, logs and configurations are in {out}; it took {time.monotonic() - start:.0f} s.
 {picture}""",
         flush=True,

@@ -1,4 +1,4 @@
-"""Accuracy of the demo's E-I network and of its batch-norm twin over several seeds.
+"""Accuracy of the demo's E-I networks and of their batch-norm twin over several seeds.
 
 python experiments/demo_seeds.py --seeds 3
 """
@@ -19,7 +19,7 @@ def main() -> None:
     args = parser.parse_args()
     networks = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("demo", "demo-bn"):
+        for name in ("demo", "demo-plus", "demo-bn"):
             config = recipe(name)
             results = [
                 fit(config.model_copy(update={"seed": seed}), Path(folder) / f"{name}-{seed}")
@@ -36,7 +36,7 @@ def main() -> None:
     write_result(args.output, {**provenance(), "n": args.seeds, "networks": networks})
     for name, row in networks.items():
         print(
-            f"{name:8} {row['mean']:.1f} % (n = {args.seeds}, standard deviation {row['standard_deviation'] or 0:.1f})"
+            f"{name:9} {row['mean']:.1f} % (n = {args.seeds}, standard deviation {row['standard_deviation'] or 0:.1f})"
         )
 
 

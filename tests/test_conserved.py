@@ -88,21 +88,9 @@ def test_balance_norm_and_dale_hold_at_every_step(options, optimizer):
 
 
 def as_written(layer, x):
-    """`I_E` from three populations: excitation and subtractive inhibition of a neuron scaled alike, then division."""
-    (ee, ie, ei), _ = effective(layer)
-    i_ie = layer.connection.feedforward(x, ie)
-    row = (layer.row_norm / EF.fold(ee, ie, ei).flatten(1).norm(dim=1))[:, None]
-    excitation = layer.connection.feedforward(x, row.view(-1, *(1,) * (ee.ndim - 1)) * ee)
-    subtracted = EF.lateral(i_ie, row * ei)
-    gain = layer.gain_i * layer.gain_unit
-    i_div = EF.lateral(i_ie, ei * gain)
-    if layer.options.pooled:
-        i_div = i_div.mean(2, keepdim=True).expand_as(i_div)
-    balanced = excitation - subtracted
-    if layer.sigma is None:
-        return EF.integrate(balanced, i_div, layer.gain_e, layer.bias)
-    i_div = i_div + EF.per_neuron(layer.sigma * layer.sigma_unit, i_div)
-    return EF.per_neuron(layer.gain_e, balanced) * balanced / i_div + EF.per_neuron(layer.bias, balanced)
+    i_ee, i_sub, i_div = layer.currents_as_written(x)
+    assert min(i.min() for i in (i_ee, i_sub, i_div)) >= 0
+    return EF.integrate(i_ee - i_sub, i_div, layer.gain_e, layer.bias)
 
 
 @pytest.mark.parametrize("options", PLUS)

@@ -19,13 +19,13 @@ def short(monkeypatch):
 def test_demo(short, tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path / "out"), "--epochs", "1"]) == 0
     printed = capsys.readouterr().out
-    for words in ("E-I network, no normalization  ", "batch-norm twin  ", "wrong sign after\ntraining: 0", "demo.png"):
+    for words in ("E-I network  ", "conserved totals  ", "batch-norm twin  ", "after training:\n0", "demo.png"):
         assert words in printed
     with Image.open(tmp_path / "out" / "demo.png") as picture:
         colors = picture.convert("RGB").getcolors(1 << 20)
         assert picture.width > 1000
     assert len(colors) > 10
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"demo", "demo-bn", "demo.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"demo", "demo-plus", "demo-bn", "demo.png"}
 
 
 def test_an_interrupted_demo_starts_over(short, tmp_path, capsys, monkeypatch):

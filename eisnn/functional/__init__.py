@@ -21,6 +21,7 @@ from eisnn.functional.connection import Connection, Conv, Dense, fan_in, lateral
 from eisnn.functional.conserved import (
     center_gradient,
     conserve,
+    conserved_as_written,
     conserved_currents,
     conserved_kernel,
     conserved_weights,
@@ -43,6 +44,7 @@ __all__ = [
     "StackedCurrents",
     "center_gradient",
     "conserve",
+    "conserved_as_written",
     "conserved_currents",
     "conserved_kernel",
     "conserved_weights",

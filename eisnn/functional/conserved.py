@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from eisnn.functional.circuit import StackedCurrents, fold
-from eisnn.functional.connection import Connection
+from eisnn.functional.circuit import Currents, StackedCurrents, fold
+from eisnn.functional.connection import Connection, lateral, per_neuron
 
 Kernel = Callable[..., Tensor]
 SMALLEST = 1e-12  # relative; what a sum or a norm of weights counts as at least, so that nothing is divided by zero
@@ -83,6 +83,33 @@ def conserved_kernel(
     if tonic:
         rows.append(torch.zeros_like(ie[:1]))
     return torch.cat(rows)
+
+
+def conserved_as_written(
+    x: Tensor,
+    weight_ee: Tensor,
+    weight_ie: Tensor,
+    weight_ei: Tensor,
+    gain_i: Tensor,
+    sigma: Tensor | None,
+    total: Tensor,
+    row_norm: Tensor,
+    connection: Connection,
+    *,
+    pooled: bool,
+) -> Currents:
+    """The readable reference: eqs. (9)-(13) with conserved weights, each current on its own, `[T, B, n_E, ...]`."""
+    ee, ie, ei = conserved_weights(weight_ee, weight_ie, weight_ei, total)
+    signed = (ee.flatten(1) - ei @ ie.flatten(1)).unflatten(1, ee.shape[1:])
+    row = fix_norm(signed, row_norm).flatten(1).norm(dim=1) / signed.flatten(1).norm(dim=1).clamp_min(SMALLEST)
+    s_i = connection.feedforward(x, ie)
+    i_ee = connection.feedforward(x, ee)
+    i_div = lateral(s_i, ei * gain_i)
+    if pooled:
+        i_div = i_div.mean(2, keepdim=True).expand_as(i_div)
+    if sigma is not None:
+        i_div = i_div + per_neuron(sigma, i_div)
+    return Currents(per_neuron(row, i_ee) * i_ee, lateral(s_i, row[:, None] * ei), i_div)
 
 
 def divisive_weight(weight_ei: Tensor, gain_i: Tensor, sigma: Tensor | None, *, pooled: bool) -> Tensor:

@@ -190,13 +190,15 @@ class EILayer(EICircuit):
             sources = self._sources()
             return self._conserved_kernel(*sources) if self.options.conserved else EF.stacked_kernel(*sources[:3])
 
+    def _sigma(self) -> Tensor | None:
+        return None if self.sigma is None else self.sigma * self.sigma_unit
+
     def divisive_weight(self) -> Tensor:
         """`M` `[n_E, m]`, which makes the divisive current of the last m of these currents."""
         *_, weight_ei, gain = self._sources()
         if not self.options.conserved:
             return weight_ei * gain
-        sigma = None if self.sigma is None else self.sigma * self.sigma_unit
-        return EF.divisive_weight(weight_ei, gain, sigma, pooled=self.options.pooled)
+        return EF.divisive_weight(weight_ei, gain, self._sigma(), pooled=self.options.pooled)
 
     def currents(self, x: Tensor) -> EF.StackedCurrents:
         """All currents of `x` `[T, B, ...]`, and `M`; see `eisnn.functional.population`."""
@@ -207,6 +209,14 @@ class EILayer(EICircuit):
         return EF.conserved_currents(
             x, self._conserved_kernel, sources, self.divisive_weight(), self.connection, tonic=tonic
         )
+
+    def currents_as_written(self, x: Tensor) -> EF.Currents:
+        """`I_EE`, `I_sub`, `I_div` of `x`, each on its own, `[T, B, n_E, ...]`: to look at, not to run."""
+        sources = self._sources()
+        if not self.options.conserved:
+            return EF.ei_currents(x, *sources, self.connection)
+        conserved = self._sigma(), self.total, self.row_norm, self.connection
+        return EF.conserved_as_written(x, *sources, *conserved, pooled=self.options.pooled)
 
     def integrated(self, x: Tensor) -> Tensor:
         """`I_E` `[T, B, n_E, ...]` of `x` `[T, B, ...]`, eq. (14)."""
