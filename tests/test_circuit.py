@@ -449,3 +449,7 @@ def test_matmul(shape):
             product = matmul(left, right)
             torch.testing.assert_close(product, left @ right)
             assert product.requires_grad == left.requires_grad
+            if left.requires_grad:
+                upstream = torch.randn(m, n, generator=rng(4))
+                (grad,) = torch.autograd.grad(product, left, upstream)
+                torch.testing.assert_close(grad, upstream @ right.T)

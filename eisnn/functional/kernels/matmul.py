@@ -1,5 +1,7 @@
 """The product of two matrices, by the faster of the libraries that torch carries."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,19 +9,34 @@ from torch import Tensor
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """`a @ b`, `[m, k]`, `[k, n]` -> `[m, n]`.
 
-    Whole float32 matrices on a CPU, of which no gradient is asked, by oneDNN, where torch exposes it: torch itself
-    takes MKL, which uses half of what an AMD core can do (100 instead of 230 GFLOP/s on Zen 5).
+    Whole float32 matrices on a CPU by oneDNN, where torch exposes it: torch itself takes MKL, which uses half of what
+    an AMD core can do (100 instead of 230 GFLOP/s on Zen 5).
     """
-    if _ONEDNN and all(_served(x) for x in (a, b)):
-        return torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
-    return a @ b
+    if not (_ONEDNN and _served(a) and _served(b)):
+        return a @ b
+    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+        return _Matmul.apply(a, b)
+    return torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
 
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _served(x: Tensor) -> bool:
-    """Whether oneDNN is fast with it (parts of larger matrices take its slow path), and autograd does not look."""
-    whole = x.is_contiguous() or x.T.is_contiguous()
-    watched = torch.is_grad_enabled() and x.requires_grad
-    return x.is_cpu and x.dtype == torch.float32 and whole and x.numel() > 0 and not watched
+    """Whether oneDNN is fast with it: parts of larger matrices take its slow path."""
+    return x.is_cpu and x.dtype == torch.float32 and (x.is_contiguous() or x.T.is_contiguous()) and x.numel() > 0
+
+
+class _Matmul(torch.autograd.Function):
+    """oneDNN's operator has no derivative of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return matmul(a, b)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b = ctx.saved_tensors
+        grad_a, grad_b = ctx.needs_input_grad
+        return matmul(grads[0], b.T) if grad_a else None, matmul(a.T, grads[0]) if grad_b else None
