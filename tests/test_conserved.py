@@ -48,7 +48,7 @@ def effective(layer):
 
 @given(st.integers(0, 10**6), st.floats(0.1, 10), st.sampled_from([(4, 7), (3, 2, 3, 3), (1, 1)]))
 def test_totals_are_conserved_and_signs_too(seed, total, shape):
-    weight = torch.rand(shape, generator=rng(seed), dtype=torch.float64).requires_grad_()
+    weight = (0.2 + torch.rand(shape, generator=rng(seed), dtype=torch.float64)).requires_grad_()
     scaled = EF.conserve(weight, total)
     torch.testing.assert_close(scaled.flatten(1).sum(1), torch.full((shape[0],), total, dtype=torch.float64))
     assert (scaled >= 0).all()
@@ -95,10 +95,16 @@ def as_written(layer, x):
 
 @pytest.mark.parametrize("options", PLUS)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_equals_the_circuit_written_out(options, channels_last):
+@pytest.mark.parametrize("withered", [False, True])
+def test_equals_the_circuit_written_out(options, channels_last, withered):
     model = network(options)
     train(model, torch.optim.SGD(model.parameters(), lr=0.05))
     layer = model.layers[1]
+    if withered:  # neurons that have lost nearly all or all of their synapses
+        with torch.no_grad():
+            for weight in (layer.weight_ee, layer.weight_ie, layer.weight_ei):
+                weight[0] *= 1e-3
+            layer.weight_ee[1] = 0
     x = torch.rand(3, 2, layer.weight_ee.shape[1], 4, 4, generator=rng(4), dtype=torch.float64)
     if channels_last:
         layer.to(memory_format=torch.channels_last)

@@ -101,24 +101,24 @@ def fold(weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> Tensor:
     """
     with torch.autocast(weight_ee.device.type, enabled=False):
         wide = torch.promote_types(weight_ee.dtype, torch.float32)
-        ee, ie = _rows(weight_ee), _rows(_like(weight_ie, weight_ee))
+        ee, ie = weight_rows(weight_ee), weight_rows(laid_out_like(weight_ie, weight_ee))
         folded = ee.to(wide) - matmul(weight_ei.to(wide), ie.to(wide))
-        return _unrows(folded.to(weight_ee.dtype), weight_ee)
+        return from_rows(folded.to(weight_ee.dtype), weight_ee)
 
 
-def _rows(weight: Tensor) -> Tensor:
+def weight_rows(weight: Tensor) -> Tensor:
     """Weights of each neuron in one row, in the order in which they lie in memory."""
     return weight.movedim(1, -1).flatten(1) if _channels_last(weight) else weight.flatten(1)
 
 
-def _unrows(rows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `_rows`: rows of any number of neurons, shaped otherwise like `like`."""
+def from_rows(rows: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `weight_rows`: rows of any number of neurons, shaped otherwise like `like`."""
     if _channels_last(like):
         return rows.view(-1, *like.movedim(1, -1).shape[1:]).movedim(-1, 1)
     return rows.view(-1, *like.shape[1:])
 
 
-def _like(weight: Tensor, other: Tensor) -> Tensor:
+def laid_out_like(weight: Tensor, other: Tensor) -> Tensor:
     """`weight` in the memory format of `other`; copied only if need be."""
     return weight.contiguous(memory_format=torch.channels_last if _channels_last(other) else torch.contiguous_format)
 
@@ -192,7 +192,7 @@ def _backward_unfolded(
     rows_e, i_ie = (by_position(x).contiguous() for x in (grad_e, currents.split(sizes, dim=2)[1]))
     grad_ei = matmul(rows_e.T, i_ie).neg_()
     grad_i.movedim(2, -1).sub_(matmul(rows_e, weight_ei).view(grad_i.movedim(2, -1).shape))
-    kernel = torch.cat([weight_ee, _like(weight_ie, weight_ee)]).to(x.dtype)
+    kernel = torch.cat([weight_ee, laid_out_like(weight_ie, weight_ee)]).to(x.dtype)
     grad_x, grad_kernel = ctx.connection.feedforward_backward(grad, x, kernel, ctx.needs_input_grad[0])
     grad_ee, grad_ie = grad_kernel.to(weight_ee.dtype).split(sizes)
     return grad_x, grad_ee, grad_ie, grad_ei.to(weight_ei.dtype)
@@ -204,22 +204,22 @@ def _backward_folded(
     kernel = stacked_kernel(weight_ee, weight_ie, weight_ei).to(x.dtype)
     grad_x, grad_kernel = ctx.connection.feedforward_backward(grad, x, kernel, ctx.needs_input_grad[0])
     # dW_EE = G_W, dW_IE = G_I - W_EI^T G_W, dW_EI = -G_W W_IE^T, with [G_W; G_I] the gradient of the kernel.
-    rows = _rows(_like(grad_kernel.to(weight_ee.dtype), weight_ee))
+    rows = weight_rows(laid_out_like(grad_kernel.to(weight_ee.dtype), weight_ee))
     grad_ee, grad_i = rows.split([len(weight_ee), len(weight_ie)])
     grad_ie = grad_i - matmul(weight_ei.T, grad_ee)
-    grad_ei = matmul(grad_ee, _rows(_like(weight_ie, weight_ee)).T).neg_()
-    return grad_x, _unrows(grad_ee, weight_ee), _unrows(grad_ie, weight_ee), grad_ei
+    grad_ei = matmul(grad_ee, weight_rows(laid_out_like(weight_ie, weight_ee)).T).neg_()
+    return grad_x, from_rows(grad_ee, weight_ee), from_rows(grad_ie, weight_ee), grad_ei
 
 
 @torch.no_grad()
 def stacked_kernel(weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> Tensor:
     """`[W; W_IE]`, `[n_E + n_I, ...]`: what one convolution computes both currents with. Without gradient."""
-    ee, ie, n_e = _rows(weight_ee), _rows(_like(weight_ie, weight_ee)), len(weight_ee)
+    ee, ie, n_e = weight_rows(weight_ee), weight_rows(laid_out_like(weight_ie, weight_ee)), len(weight_ee)
     stacked = ee.new_empty(n_e + len(ie), ee.shape[1])
     wide = torch.promote_types(ee.dtype, torch.float32)
     torch.sub(ee.to(wide), matmul(weight_ei.to(wide), ie.to(wide)), out=stacked[:n_e])
     stacked[n_e:] = ie
-    return _unrows(stacked, weight_ee)
+    return from_rows(stacked, weight_ee)
 
 
 def split_currents(currents: Tensor, weight: Tensor) -> FoldedCurrents:

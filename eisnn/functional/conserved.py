@@ -11,21 +11,24 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from eisnn.functional.circuit import Currents, StackedCurrents, fold
+from eisnn.functional.circuit import Currents, StackedCurrents, from_rows, laid_out_like, weight_rows
 from eisnn.functional.connection import Connection, lateral, per_neuron
+from eisnn.functional.kernels.matmul import matmul
 
 Kernel = Callable[..., Tensor]
-SMALLEST = 1e-12  # relative; what a sum or a norm of weights counts as at least, so that nothing is divided by zero
+LEAST_TOTAL = 0.01  # of the total: what raw weights sum to counts as no less, so that gradients stay bounded
+SMALLEST = 1e-12  # what a norm counts as at least, so that nothing is divided by zero
 
 
-def conserve(weight: Tensor, total: Tensor | float = 1.0) -> Tensor:
+def conserve(weight: Tensor, total: Any = 1.0) -> Tensor:
     """Conserved totals (P10): each neuron's weights scaled to the sum `total`; `[n, ...]` >= 0 -> `[n, ...]` >= 0.
 
     The gradient has no part along the weights: a common factor of a neuron's synapses changes nothing. Biologically
-    this is synaptic scaling. A neuron without any synapse left keeps none.
+    this is synaptic scaling. A neuron that has lost nearly all (raw weights that sum to less than `LEAST_TOTAL` of
+    the total) is scaled by 1 / LEAST_TOTAL and keeps less.
     """
     axes = tuple(range(1, weight.ndim))
-    return weight * (total / weight.sum(axes, keepdim=True).clamp_min(SMALLEST))
+    return weight * (total / weight.sum(axes, keepdim=True).clamp_min(LEAST_TOTAL * total))
 
 
 def fix_norm(weight: Tensor, norm: Tensor | float) -> Tensor:
@@ -77,12 +80,78 @@ def conserved_kernel(
     mean over the E neurons, `V = mean(W_EI) diag(g_I) W_IE` (m = 1); with `tonic` one more row of zeros, for an I
     neuron that is always active.
     """
-    ee, ie, ei = conserved_weights(weight_ee, weight_ie, weight_ei, total)
-    rows = [fix_norm(fold(ee, ie, ei), row_norm)]
-    rows.append(torch.tensordot(ei.mean(0, keepdim=True) * gain_i, ie, 1) if pooled else ie)
-    if tonic:
-        rows.append(torch.zeros_like(ie[:1]))
-    return torch.cat(rows)
+    sources = weight_ee, weight_ie, weight_ei, gain_i
+    return _ConservedKernel.apply(*sources, total, row_norm, pooled, tonic)
+
+
+class _ConservedKernel(torch.autograd.Function):
+    """With few passes over the large weights, forward and backward.
+
+    Rows of raw weights `A, B, C` have the sums `a, b, c`; `S = C R / (c b)`, so that `F = A R / a - S B` are the folded
+    rows, with norms f; the kernel is `[F r / f; B R / b or v B; 0]`, `v = mean(S) g_I`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weight_ee: Tensor,
+        weight_ie: Tensor,
+        weight_ei: Tensor,
+        gain_i: Tensor,
+        total: Tensor,
+        row_norm: Tensor,
+        pooled: bool,
+        tonic: bool,
+    ) -> Tensor:
+        a, b, c = (w.flatten(1).sum(1, keepdim=True) for w in (weight_ee, weight_ie, weight_ei))
+        a, b, c = (x.clamp_min(LEAST_TOTAL * r) for x, r in ((a, total), (b, total), (c, torch.ones_like(total))))
+        rows_e, rows_i = weight_rows(weight_ee), weight_rows(laid_out_like(weight_ie, weight_ee))
+        scaled = weight_ei * (total / c / b.T)
+        folded = torch.addcmul(matmul(scaled, rows_i).neg_(), rows_e, total / a)
+        norm = torch.linalg.vector_norm(folded, dim=1, keepdim=True).clamp_min(SMALLEST)
+        n_e, m = len(rows_e), 1 if pooled else len(rows_i)
+        kernel = rows_e.new_empty(n_e + m + tonic, rows_e.shape[1])
+        torch.mul(folded, row_norm / norm, out=kernel[:n_e])
+        if pooled:
+            kernel[n_e] = (scaled.mean(0) * gain_i) @ rows_i
+        else:
+            torch.mul(rows_i, total / b, out=kernel[n_e : n_e + m])
+        if tonic:
+            kernel[-1].zero_()
+        ctx.pooled = pooled
+        ctx.save_for_backward(weight_ee, weight_ie, weight_ei, gain_i, total, row_norm, a, b, c, scaled, norm, kernel)
+        return from_rows(kernel, weight_ee)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        weight_ee, weight_ie, weight_ei, gain_i, total, row_norm, a, b, c, scaled, norm, kernel = ctx.saved_tensors
+        rows_e, rows_i = weight_rows(weight_ee), weight_rows(laid_out_like(weight_ie, weight_ee))
+        grad = weight_rows(laid_out_like(grads[0], weight_ee))
+        n_e, n_i = weight_ei.shape
+        # Through the norm: no part along the row itself.
+        unit = kernel[:n_e] / row_norm
+        grad_f = torch.addcmul(grad[:n_e], unit, torch.linalg.vecdot(grad[:n_e], unit)[:, None], value=-1)
+        grad_f *= row_norm / norm
+        grad_scaled = matmul(grad_f, rows_i.T).neg_()
+        grad_i = matmul(scaled.T, grad_f).neg_()
+        grad_gain = torch.zeros_like(gain_i)
+        if ctx.pooled:
+            mean, through = scaled.mean(0), rows_i @ grad[n_e]
+            grad_gain = mean * through
+            grad_scaled += gain_i * through / n_e
+            grad_i += (mean * gain_i)[:, None] * grad[n_e]
+            grad_b = 0.0
+        else:
+            grad_i.addcmul_(grad[n_e : n_e + n_i], total / b)
+            grad_b = -total / b * torch.linalg.vecdot(grad[n_e : n_e + n_i], rows_i)[:, None] / b
+        # Through the sums, where they count: S falls with b and c, A R / a with a.
+        grad_i += (grad_b - (grad_scaled * scaled).sum(0)[:, None] / b) * (b > LEAST_TOTAL * total)
+        along_c = (grad_scaled * weight_ei / b.T).sum(1, keepdim=True) / c * (c > LEAST_TOTAL)
+        grad_ei = (grad_scaled / b.T - along_c) * (total / c)
+        grad_f -= torch.linalg.vecdot(grad_f, rows_e)[:, None] / a * (a > LEAST_TOTAL * total)
+        grad_f *= total / a
+        return from_rows(grad_f, weight_ee), from_rows(grad_i, weight_ee), grad_ei, grad_gain, None, None, None, None
 
 
 def conserved_as_written(
@@ -144,10 +213,10 @@ class _Projection(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, kernel: Kernel, connection: Connection, tonic: bool, *parameters: Tensor
     ) -> Tensor:
-        ctx.kernel, ctx.connection, ctx.tonic = kernel, connection, tonic
+        ctx.kernel, ctx.connection = kernel, connection
         ctx.save_for_backward(x, *parameters)
         with torch.autocast(x.device.type, enabled=False):
-            currents = connection.feedforward(x, _laid_out(kernel(*parameters), parameters[0]).to(x.dtype))
+            currents = connection.feedforward(x, kernel(*parameters).to(x.dtype))
         if tonic:
             currents.select(2, -1).fill_(1)
         return currents
@@ -158,15 +227,9 @@ class _Projection(torch.autograd.Function):
         x, *parameters = ctx.saved_tensors
         leaves = [p.detach().requires_grad_() for p in parameters]
         with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-            kernel = _laid_out(ctx.kernel(*leaves), parameters[0])
+            kernel = ctx.kernel(*leaves)
         grad_x, grad_kernel = ctx.connection.feedforward_backward(
             grads[0], x, kernel.detach().to(x.dtype), ctx.needs_input_grad[0]
         )
-        grad_parameters = torch.autograd.grad(kernel, leaves, grad_kernel.to(kernel.dtype), allow_unused=True)
+        grad_parameters = torch.autograd.grad(kernel, leaves, grad_kernel.to(kernel.dtype))
         return grad_x, None, None, None, *grad_parameters
-
-
-def _laid_out(kernel: Tensor, like: Tensor) -> Tensor:
-    """The kernel in the memory format of the weights."""
-    last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
-    return kernel.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
