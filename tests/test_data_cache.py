@@ -77,6 +77,7 @@ def test_damaged_cache_is_rebuilt_with_a_warning(
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
     for count, broken in enumerate((b"", whole[: len(whole) // 2], whole[:-1], b"x" * 100, bytes(flipped)), 2):
+        file.unlink()  # a new file, as who has mapped the old one keeps it
         file.write_bytes(broken)
         caplog.clear()
         with caplog.at_level(logging.WARNING):
@@ -110,6 +111,16 @@ def test_odd_sizes_and_class_names_survive(tmp_path: Path) -> None:
     assert again.classes == dataset.classes
     assert same(again.train, dataset.train)
     assert read_cache(tmp_path / "c", "other print") is None
+
+
+def test_a_split_may_begin_at_any_byte(tmp_path: Path) -> None:
+    both = random_images(12, 2, (1, 5, 7))
+    dataset = Dataset("x", ("a", "b"), both[:3], both[3:])
+    write_cache(tmp_path / "c", "print", dataset)
+    again = read_cache(tmp_path / "c", "print")
+    assert again is not None
+    assert same(again.train, dataset.train)
+    assert same(again.test, dataset.test)
 
 
 def test_processes_that_start_together_all_succeed(source: Path, tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""Decoded data sets on disk, one safetensors file a source, so that decoding happens once."""
+"""Decoded data sets on disk, one safetensors file a source, so that decoding happens once.
+
+The tensors that are read are mapped from the file; those that are written are never copied. So a data set may be larger
+than the memory.
+"""
 
 import json
 import logging
@@ -7,11 +11,12 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from .dataset import Dataset, Images
 from .errors import DataError
+from .storage import fits
 
 VERSION = "1"  # raise it when a reader decodes differently
 _logger = logging.getLogger(__name__)
@@ -19,7 +24,8 @@ _logger = logging.getLogger(__name__)
 
 def read_cache(file: Path, fingerprint: str) -> Dataset | None:
     """The data set in `file` if it was stored with this fingerprint; None, with a warning, if the file is
-    damaged."""
+    damaged. Of one that does not fit into memory only size and structure are checked: the rest would have to be read.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
@@ -34,7 +40,7 @@ def read_cache(file: Path, fingerprint: str) -> Dataset | None:
                 for split in ("train", "test")
             }
         dataset = Dataset(meta["name"], tuple(json.loads(meta["classes"])), **splits)
-        if meta["checksum"] != _checksum(dataset):
+        if fits(file.stat().st_size) and meta["checksum"] != _checksum(dataset):
             raise DataError("its content does not match its checksum")
     except (SafetensorError, DataError, OSError, RuntimeError, KeyError, json.JSONDecodeError) as error:
         # RuntimeError: torch opens the file a second time, and somebody may have deleted it in between.
@@ -45,9 +51,6 @@ def read_cache(file: Path, fingerprint: str) -> Dataset | None:
 
 def write_cache(file: Path, fingerprint: str, dataset: Dataset) -> None:
     """Stores a data set; goes on with a warning where that is impossible (no permission, disk full)."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     meta = {
         "version": VERSION,
         "fingerprint": fingerprint,
@@ -60,12 +63,30 @@ def write_cache(file: Path, fingerprint: str, dataset: Dataset) -> None:
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(_tensors(dataset), temporary, meta)
+        _save(temporary, _tensors(dataset), meta)
         os.replace(temporary, file)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         _logger.warning("the decoded data set is not kept for the next time, %s cannot be written: %s", file, error)
         with suppress(OSError):
             temporary.unlink()
+
+
+def _save(file: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
+    """safetensors' own `save_file` makes a copy of all tensors first; the format is that simple."""
+    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))  # so that the labels are aligned
+    header: dict[str, object] = {"__metadata__": meta}
+    begin = 0
+    for name, tensor in tensors.items():
+        dtype, end = "U8" if tensor.itemsize == 1 else "I64", begin + tensor.nbytes
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        begin = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as opened:
+        opened.write(len(text).to_bytes(8, "little") + text)
+        opened.flush()
+        for tensor in tensors.values():
+            tensor.numpy().tofile(opened)
 
 
 def _tensors(dataset: Dataset) -> dict[str, Tensor]:
@@ -82,6 +103,6 @@ def _checksum(dataset: Dataset) -> str:
 
 
 def _sum(tensor: Tensor) -> int:
-    raw = tensor.flatten().view(torch.uint8)
+    raw = tensor.flatten().numpy().view(np.uint8)  # numpy, as a split may begin at any byte
     whole = len(raw) // 8 * 8
-    return int(raw[:whole].view(torch.int64).sum()) + int(raw[whole:].sum())
+    return int(raw[:whole].view(np.int64).sum()) + int(raw[whole:].sum())

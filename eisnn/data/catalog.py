@@ -1,11 +1,8 @@
 """Data sets by name: find the files, fetch them if asked, decode them once."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from torch.nn.functional import pad
 
 from . import cifar, fashion_mnist, folder, mosaic, tiny_imagenet
 from .cache import read_cache, write_cache
@@ -14,6 +11,7 @@ from .download import REMOTES
 from .download import download as fetch_files
 from .errors import DataError, reading
 from .source import Source
+from .storage import data_folder, empty_pixels
 
 SAMPLE = Path(__file__).parent / "sample"
 
@@ -53,7 +51,10 @@ def list_datasets() -> list[str]:
 def load(
     name: str, path: str | Path | None = None, *, download: bool = False, cache: bool = True, size: int | None = None
 ) -> Dataset:
-    """Loads a data set into memory.
+    """Opens a data set, decoded.
+
+    The images come from the decoded copy on disk, which is mapped into memory: what is used is read, and the system may
+    drop it again. So a data set may be larger than the memory, and the processes of a machine share one copy of it.
 
     Args:
         name: one of `list_datasets()`. `cifar10-sample` (5,000 + 1,000 images) comes with the package; `folder` is
@@ -99,7 +100,7 @@ def _find(name: str, path: str | Path | None, fetch: bool, size: int | None) -> 
         raise DataError(f"{path} does not hold the data set '{name}'; expected {entry.expected}")
     if name not in REMOTES:
         raise DataError(f"the data set '{name}' needs a path (--data-path): {entry.expected}")
-    home = _data_folder()
+    home = data_folder()
     places = (home / name, home, *entry.places)
     for attempt in range(2 if fetch else 1):
         if attempt:
@@ -120,24 +121,20 @@ def _decode(name: str, source: Source, cache: bool) -> Dataset:
         return source.read()
     with reading(source.root):
         fingerprint = source.fingerprint()
-    file = _data_folder() / "cache" / f"{name}-{source.key()}.safetensors"
+    file = data_folder() / "cache" / f"{name}-{source.key()}.safetensors"
     dataset = read_cache(file, fingerprint)
     if dataset is None:
         dataset = source.read()
         write_cache(file, fingerprint, dataset)
+        dataset = read_cache(file, fingerprint) or dataset  # the copy, if it could be written
     return dataset
 
 
-def _data_folder() -> Path:
-    if chosen := os.environ.get("EISNN_DATA"):
-        return Path(chosen).expanduser()
-    import pooch
-
-    return Path(pooch.os_cache("eisnn"))
-
-
 def _pad(images: Images, size: int) -> Images:
-    height, width = images.pixels.shape[-2:]
+    count, channels, height, width = images.pixels.shape
+    if min(height, width) >= size:
+        return images
     rows, columns = max(size - height, 0), max(size - width, 0)
-    around = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-    return Images(pad(images.pixels, around), images.labels)
+    padded = empty_pixels(count, channels, height + rows, width + columns).zero_()
+    padded[..., rows // 2 :, columns // 2 :][..., :height, :width] = images.pixels
+    return Images(padded, images.labels)

@@ -1,4 +1,4 @@
-"""A data set in memory: two splits of uint8 images with integer labels."""
+"""A data set: two splits of uint8 images with integer labels."""
 
 from dataclasses import dataclass, replace
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .errors import DataError
+from .storage import empty_pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +71,16 @@ class Dataset:
                 raise DataError(f"class {name!r} has {len(members)} training images; holding out needs at least 2")
             count = min(max(round(fraction * len(members)), 1), len(members) - 1)
             held[members[torch.randperm(len(members), generator=generator)[:count]]] = True
-        held = held.to(self.train.labels.device)
-        return replace(self, train=self.train[~held], test=self.train[held])
+        return replace(self, train=_select(self.train, ~held), test=_select(self.train, held))
+
+
+def _select(images: Images, chosen: Tensor) -> Images:
+    """The images where the bool tensor `chosen` is true; on the CPU also more of them than fit into memory."""
+    index = chosen.nonzero().flatten().to(images.pixels.device)
+    if index.is_cuda:
+        return images[index]
+    room = empty_pixels(len(index), *images.pixels.shape[1:])
+    return Images(torch.index_select(images.pixels, 0, index, out=room), images.labels[index])
 
 
 def _describe(tensor: Tensor) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 from .dataset import Images
 from .errors import DataError, reading
 from .progress import track
+from .storage import empty_pixels
 from .tree import Tree
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _fill(
     from PIL import Image, ImageOps
 
     width, height = shape
-    pixels = torch.empty(count, 3 if rgb else 1, height, width, dtype=torch.uint8)
+    pixels = empty_pixels(count, 3 if rgb else 1, height, width)
     for index, name in enumerate(names):
         with reading(tree.label(name)), _open(read(name)) as image:
             plain = image.convert("RGB" if rgb else "L")

@@ -1,0 +1,115 @@
+"""Data that does not fit into memory: decoded into a file, mapped from it, and the same in every other respect."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from data_files import random_images, same
+from train_runs import write_images
+
+from eisnn.data import DataError, Dataset, load, storage
+from eisnn.data.cache import read_cache, write_cache
+from eisnn.data.storage import empty_pixels, fits
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EISNN_DATA", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def little_memory(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "free_memory", lambda device: 4000)
+
+
+def mapped(tensor: torch.Tensor) -> str:
+    """The file in which the memory of a tensor lies, "" for none."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        area, _, _, _, _, *name = line.split(maxsplit=5)
+        first, last = (int(end, 16) for end in area.split("-"))
+        if first <= tensor.data_ptr() < last:
+            return name[0] if name and name[0].startswith("/") else ""
+    raise AssertionError("no such memory")
+
+
+def test_a_quarter_of_the_free_memory_is_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "free_memory", lambda device: 4000)
+    assert fits(1000)
+    assert not fits(1001)
+
+
+def test_free_memory_is_that_which_a_control_group_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < storage.free_memory(CPU) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr(storage, "_limits", lambda: iter([10**15, 12345]))
+    assert storage.free_memory(CPU) == 12345
+
+
+def test_what_fits_lies_in_memory_and_what_does_not_in_a_file_without_a_name(home: Path, little_memory: None) -> None:
+    small, large = empty_pixels(10, 100), empty_pixels(11, 100)
+    assert mapped(small) == ""
+    assert mapped(large).startswith(str(home / "cache"))
+    assert list((home / "cache").iterdir()) == []
+    large.fill_(7)
+    assert large.shape == (11, 100)
+    assert bool((large == 7).all())
+
+
+def test_no_room_on_the_disk_either_is_an_error_that_names_the_folder(home: Path, little_memory: None) -> None:
+    home.write_text("a file where the data folder should be")
+    with pytest.raises(DataError, match=r"2,000 bytes of decoded images .*home/cache cannot hold them: .*EISNN_DATA"):
+        empty_pixels(20, 100)
+
+
+def test_data_larger_than_memory_loads_the_same_from_its_mapped_copy(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_images(tmp_path / "source")
+    expected = load("folder", source, cache=False, size=20)
+    monkeypatch.setattr(storage, "free_memory", lambda device: 4000)
+    with caplog.at_level(logging.WARNING):
+        for dataset in (load("folder", source, size=16), load("folder", source, size=16)):
+            (file,) = (home / "cache").iterdir()  # the decoded copy, and no other file
+            assert mapped(dataset.train.pixels) == mapped(dataset.test.pixels) == str(file)
+            assert dataset.classes == expected.classes
+    assert caplog.text == ""
+    padded = load("folder", source, size=20)
+    assert same(padded.train, expected.train)
+    assert same(padded.test, expected.test)
+    assert mapped(padded.train.pixels)
+
+
+def test_a_decoded_copy_larger_than_memory_is_not_read_through(
+    tmp_path: Path, little_memory: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So a changed pixel stays unnoticed; a short file does not."""
+    dataset, file = Dataset("x", ("a", "b"), random_images(20, 2), random_images(6, 2)), tmp_path / "copy"
+    write_cache(file, "print", dataset)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    changed = read_cache(file, "print")
+    assert changed is not None
+    assert caplog.text == ""
+    assert (changed.train.pixels != dataset.train.pixels).sum() + (
+        changed.test.pixels != dataset.test.pixels
+    ).sum() == 1
+    del changed
+    file.write_bytes(content[:-1])
+    assert read_cache(file, "print") is None
+    assert "cannot be used" in caplog.text
+
+
+def test_hold_out_of_data_larger_than_memory_is_the_same(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Dataset("x", ("a", "b"), random_images(20, 2), random_images(6, 2))
+    expected = dataset.hold_out(0.25, seed=1)
+    monkeypatch.setattr(storage, "free_memory", lambda device: 4000)
+    held = dataset.hold_out(0.25, seed=1)
+    assert same(held.train, expected.train)
+    assert same(held.test, expected.test)
+    assert mapped(held.train.pixels).startswith(str(home))
+    assert mapped(expected.train.pixels) == ""
