@@ -1,5 +1,9 @@
 """Loader: one stream of batches, whatever the device, the step it begins at or the number of processes."""
 
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 from data_files import random_images
@@ -7,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from eisnn.bench import ResidentMemory
 from eisnn.data import Augmentation, Batch, DataError, Images, Loader
+from eisnn.data.stream import stream
 
 AUGMENTATION = Augmentation(
     crop_padding=2, flip=True, cutout="rectangle", resized_crop=(0.3, 1.0), color_jitter=(0.4, 0.4, 0.4, 0.1)
@@ -79,6 +85,79 @@ class Positions(Augmentation):
 def test_draws_belong_to_positions_not_to_images() -> None:
     batches = list(Loader(numbered(10), 4, augmentation=Positions(), shuffle=True).epoch())
     assert [batch.images.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.integers(1, 20),
+    batch_size=st.integers(1, 8),
+    epoch=st.integers(0, 3),
+    start=st.floats(0, 1),
+    world_size=st.integers(1, 3),
+    shuffle=st.booleans(),
+    augmentation=st.sampled_from([None, AUGMENTATION]),
+)
+def test_images_that_stay_on_the_disk_make_the_batches_of_resident_ones(
+    n: int, batch_size: int, epoch: int, start: float, world_size: int, shuffle: bool, augmentation: Augmentation | None
+) -> None:
+    images = numbered(n)
+    with tempfile.NamedTemporaryFile() as file:
+        images.pixels.numpy().tofile(file)
+        file.flush()
+        pixels = torch.from_file(file.name, size=images.pixels.numel(), dtype=torch.uint8).view_as(images.pixels)
+        for rank in range(world_size):
+            resident, streamed = (
+                Loader(
+                    split,
+                    batch_size,
+                    augmentation=augmentation,
+                    shuffle=shuffle,
+                    size=6,
+                    rank=rank,
+                    world_size=world_size,
+                    resident=split is images,
+                )
+                for split in (images, Images(pixels, images.labels))
+            )
+            first = round(start * len(resident))
+            assert identical(list(streamed.epoch(epoch, first)), list(resident.epoch(epoch, first)))
+
+
+def test_streaming_reads_no_more_than_its_batches(tmp_path: Path) -> None:
+    """The file is sparse and of 2 GiB, more than a test should load."""
+    n = 2**31 // (3 * 64 * 64)
+    with (tmp_path / "pixels").open("wb") as file:
+        file.truncate(n * 3 * 64 * 64)
+    pixels = torch.from_file(str(tmp_path / "pixels"), size=n * 3 * 64 * 64, dtype=torch.uint8).view(n, 3, 64, 64)
+    loader = Loader(Images(pixels, torch.arange(n)), 32, shuffle=True, resident=False)
+    with ResidentMemory() as memory:
+        for batch, _ in zip(loader.epoch(), range(10), strict=False):
+            assert batch.images.shape == (32, 3, 64, 64)
+    assert memory.growth < 2**28
+
+
+def test_streaming_reads_one_step_ahead_and_no_further() -> None:
+    asked = []
+
+    def batches() -> Iterator[Tensor]:
+        for step in range(4):
+            asked.append(step)
+            yield torch.tensor([step])
+
+    pixels = torch.arange(8, dtype=torch.uint8).view(4, 2)
+    streamed = stream(pixels, batches(), torch.device("cpu"))
+    assert asked == []
+    for step in range(4):
+        assert torch.equal(next(streamed), pixels[step : step + 1])
+        assert asked == list(range(min(step + 2, 4)))
+    assert next(streamed, None) is None
+
+
+def test_an_error_of_the_reading_thread_arrives() -> None:
+    streamed = stream(torch.zeros(4, 2, dtype=torch.uint8), [torch.tensor([0]), torch.tensor([4])], torch.device("cpu"))
+    next(streamed)
+    with pytest.raises(IndexError):
+        next(streamed)
 
 
 @settings(deadline=None, max_examples=40)
@@ -189,10 +268,11 @@ def test_wrong_values_are_refused() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_batches_on_the_device_are_those_of_the_cpu_and_nothing_waits() -> None:
+@pytest.mark.parametrize("resident", [True, False])
+def test_batches_on_the_device_are_those_of_the_cpu_and_nothing_waits(resident: bool) -> None:
     arguments = {"augmentation": AUGMENTATION, "shuffle": True, "size": 6}
     on_cpu = list(Loader(numbered(40), 16, **arguments).epoch())
-    on_device = Loader(numbered(40), 16, device="cuda", **arguments).epoch()
+    on_device = Loader(numbered(40), 16, device="cuda", resident=resident, **arguments).epoch()
     batches = [next(on_device)]  # the draws move to the device at the first step
     torch.cuda.set_sync_debug_mode("error")
     try:

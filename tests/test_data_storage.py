@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from data_files import random_images, same
-from train_runs import write_images
+from train_runs import assert_same_run, tiny, write_images
 
-from eisnn.data import DataError, Dataset, load, storage
+from eisnn.data import DataError, Dataset, Loader, load, storage
 from eisnn.data.cache import read_cache, write_cache
 from eisnn.data.storage import empty_pixels, fits
+from eisnn.train import Run, evaluate, fit
+from eisnn.train.build import keeps_resident
 
 CPU = torch.device("cpu")
 
@@ -113,3 +115,36 @@ def test_hold_out_of_data_larger_than_memory_is_the_same(home: Path, monkeypatch
     assert same(held.test, expected.test)
     assert mapped(held.train.pixels).startswith(str(home))
     assert mapped(expected.train.pixels) == ""
+
+
+def test_where_images_stay_follows_from_the_configuration_and_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = random_images(1, 1)  # 3,072 bytes
+    for memory, there in ((8 * 3072, True), (8 * 3072 - 4, False)):
+        monkeypatch.setattr(storage, "free_memory", lambda device, memory=memory: memory)
+        assert keeps_resident(tiny(tmp_path), CPU, split, split) is there
+        assert keeps_resident(tiny(tmp_path, data_on_device=True), CPU, split, split) is True
+        assert keeps_resident(tiny(tmp_path, data_on_device=False), CPU, split, split) is False
+
+
+def test_a_run_on_data_larger_than_memory_is_the_same_bit_for_bit(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(write_images(tmp_path / "images"), hold_out=0.25)
+    seen: list[bool] = []
+    make = Loader.__init__
+
+    def watch(self: Loader, *args: object, **options: object) -> None:
+        make(self, *args, **options)  # type: ignore[arg-type]
+        seen.append(self.resident)
+
+    monkeypatch.setattr(Loader, "__init__", watch)
+    fit(config, tmp_path / "resident", quiet=True)
+    assert seen == [True, True]
+    monkeypatch.setattr(storage, "free_memory", lambda device: 4000)
+    fit(config, tmp_path / "streamed", quiet=True)
+    assert seen[2:] == [False, False]
+    assert_same_run(tmp_path / "resident", tmp_path / "streamed")
+    assert evaluate(tmp_path / "streamed")["accuracy"] == Run(tmp_path / "resident").metrics()[-1]["test_accuracy"]
+    assert seen[4:] == [False]

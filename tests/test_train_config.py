@@ -125,6 +125,7 @@ def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
         ("tau", 0.5, "greater than or equal to 1"),
         ("width", 0, "greater than 0"),
         ("hold_out", 1.0, "less than 1"),
+        ("data_on_device", "host", "'auto'|valid boolean"),
         ("seed", -1, "greater than or equal to 0"),
         ("seed", 2**64, "less than 18446744073709551616"),
         ("precision", "16", "'32', 'bf16' or '64'"),

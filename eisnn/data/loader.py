@@ -1,6 +1,6 @@
-"""Batches of a split that lives on the training device."""
+"""Batches of a split, on the training device; the split lives there or stays where it is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 from .augment import Augmentation, require_size
 from .dataset import Images
 from .errors import DataError
+from .stream import stream
 
 
 class Batch(NamedTuple):
@@ -28,13 +29,13 @@ class Batch(NamedTuple):
 
 
 class Loader:
-    """Iterates over a split, shuffled and augmented on its device, the same for any device and number of processes.
+    """Iterates over a split, shuffled and augmented on the device, the same for any device and number of processes.
 
     All that is random in an epoch comes from one CPU generator, seeded by `seed` and the epoch alone, before the first
     batch. So a run can resume at any step, and each process takes its slice of each batch without talking to others.
 
     Args:
-        images: the split; it is moved to `device` once and stays there as uint8.
+        images: the split, uint8.
         batch_size: images a step, over all processes together.
         augmentation: None only scales the images to [0, 1].
         shuffle: a new order every epoch.
@@ -42,7 +43,9 @@ class Loader:
         size: side of the batches' images in pixels; larger images are resized, None keeps them.
         rank: which process this is.
         world_size: how many there are.
-        device: None leaves the images where they are.
+        device: of the batches; None is where the images are.
+        resident: move all images to `device` once. Otherwise they stay where they are, in memory or mapped from a file,
+            and only each batch is moved, as uint8, while the one before it is in use. The batches are the same.
 
     Raises:
         DataError: a value out of range, no images, or images smaller than `size` (they are padded when loaded).
@@ -60,6 +63,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str | None = None,
+        resident: bool = True,
     ) -> None:
         if len(images) == 0:
             raise DataError("there are no images to load")
@@ -69,7 +73,9 @@ class Loader:
             raise DataError(f"rank is {rank} and world_size {world_size}, expected 0 <= rank < world_size")
         if seed < 0:
             raise DataError(f"seed is {seed}, expected at least 0")
-        self.images = images if device is None else images.to(device)
+        self.device = images.pixels.device if device is None else torch.device(device)
+        self.resident = resident
+        self.images = images.to(self.device) if resident else images
         self.batch_size = batch_size
         self.augmentation = augmentation or Augmentation()
         self.shuffle = shuffle
@@ -95,18 +101,25 @@ class Loader:
         return self._batches(epoch, start)
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        count, device = len(self.images), self.images.pixels.device
+        count = len(self.images)
         generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
         order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
-        order = order.to(device)
         # Entry k belongs to position k of the epoch, whichever image comes there.
         draws = self.augmentation.draw(count, *self._shape(), generator)
-        draws = {name: draw.to(device) for name, draw in draws.items()}
-        for step in range(start, len(self)):
-            part, weight = self._part(step)
-            batch = self.images[order[part]]
+        draws = {name: draw.to(self.device) for name, draw in draws.items()}
+        labels = self.images.labels[order.to(self.images.labels.device)].to(self.device)
+        parts = [self._part(step) for step in range(start, len(self))]
+        batches = self._pixels(order, [part for part, _ in parts])
+        for pixels, (part, weight) in zip(batches, parts, strict=True):
             own = {name: draw[part] for name, draw in draws.items()}
-            yield Batch(self.augmentation.apply(batch.pixels, own, self.size), batch.labels, weight)
+            yield Batch(self.augmentation.apply(pixels, own, self.size), labels[part], weight)
+
+    def _pixels(self, order: Tensor, parts: Iterable[slice]) -> Iterator[Tensor]:
+        """The images at the positions `parts` of `order`, on the device."""
+        if not self.resident:
+            return stream(self.images.pixels, (order[part] for part in parts), self.device)
+        order = order.to(self.device)
+        return (self.images.pixels[order[part]] for part in parts)
 
     def _part(self, step: int) -> tuple[slice, float]:
         """This process's positions in the epoch at `step`, and their weight; parts differ by one image at most."""

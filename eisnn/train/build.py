@@ -10,7 +10,8 @@ import pydantic
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from eisnn.data import DataError, Dataset, Loader, load
+from eisnn.data import DataError, Dataset, Images, Loader, load
+from eisnn.data.storage import fits
 from eisnn.init import ei_init_
 from eisnn.models import SpikingNetwork, create_model
 from eisnn.nn import LIF
@@ -132,6 +133,13 @@ def train_loader(config: TrainConfig, dataset: Dataset, **sharing: Any) -> Loade
         seed=config.seed,
         **sharing,
     )
+
+
+def keeps_resident(config: TrainConfig, device: torch.device, *splits: Images) -> bool:
+    """Whether all images of `splits` shall lie on `device`, rather than one batch after the other."""
+    if config.data_on_device == "auto":
+        return fits(sum(images.pixels.nbytes for images in splits), device)
+    return config.data_on_device
 
 
 def initial_model(config: TrainConfig) -> SpikingNetwork:

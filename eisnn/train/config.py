@@ -36,6 +36,11 @@ class TrainConfig(BaseModel):
     hold_out: float = Field(
         0.0, ge=0, lt=1, description="Part of the training images held out, and evaluated on instead of the test split."
     )
+    data_on_device: bool | Literal["auto"] = Field(
+        "auto",
+        description="Keep all images on the training device, rather than move each batch there; auto: where they take "
+        "at most a quarter of its free memory.",
+    )
     augmentation: Augmentation = Field(default_factory=Augmentation, description="Of the training images.")
     # Optimization
     epochs: Positive = Field(300, description="Passes over the training images.")

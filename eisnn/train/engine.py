@@ -24,6 +24,7 @@ from eisnn.train import checkpoint as ckpt
 from eisnn.train.build import (
     build_model,
     initialize,
+    keeps_resident,
     launch,
     load_data,
     make_fabric,
@@ -117,6 +118,7 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
         "rank": fabric.global_rank,
         "world_size": fabric.world_size,
         "device": fabric.device,
+        "resident": keeps_resident(config, fabric.device, dataset.train, dataset.test),
     }
     train = train_loader(config, dataset, **sharing)
     test = Loader(dataset.test, config.batch_size, size=config.image_size, **sharing)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from eisnn.data import Dataset, Loader
 from eisnn.models import SpikingNetwork
-from eisnn.train.build import build_model, load_data, make_fabric, require_same_data
+from eisnn.train.build import build_model, keeps_resident, load_data, make_fabric, require_same_data
 from eisnn.train.checkpoint import CheckpointError, load_checkpoint, load_model
 from eisnn.train.config import TrainConfig, problems
 from eisnn.train.metrics import FiringRate, Meter, cross_entropy
@@ -29,7 +29,7 @@ def evaluate_loader(
 ) -> dict[str, float] | None:
     """Loss, accuracy (%) and firing rate of `model` on a split; None if `stop()` came true."""
     model.eval()
-    meter = Meter(loader.images.pixels.device)
+    meter = Meter(loader.device)
     with torch.no_grad():
         for step, batch in enumerate(loader.epoch()):
             with rates.measure(step % RATE_STEPS == 0):
@@ -92,7 +92,8 @@ def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str
     fabric = make_fabric(config)
     bare = trained.model.to(fabric.device)
     rates = FiringRate(bare)
-    loader = Loader(dataset.test, config.batch_size, size=config.image_size, device=fabric.device)
+    resident = keeps_resident(config, fabric.device, dataset.test)
+    loader = Loader(dataset.test, config.batch_size, size=config.image_size, device=fabric.device, resident=resident)
     result = evaluate_loader(fabric.setup(bare), loader, rates)
     assert result is not None
     split = f"held-out {config.hold_out:.0%} of the training images" if config.hold_out else "test split"
