@@ -132,15 +132,23 @@ def _resume(args: list[str]) -> None:
 
     from eisnn.train import resume
 
-    def run(folder: tyro.conf.Positional[Path], data_path: str | None = None, accelerator: str | None = None) -> None:
+    def run(
+        folder: tyro.conf.Positional[Path],
+        data_path: str | None = None,
+        accelerator: str | None = None,
+        devices: int | None = None,
+        num_nodes: int | None = None,
+    ) -> None:
         """Continue a run from its last checkpoint.
 
         Args:
             folder: The run's folder.
             data_path: Where the data set is, if it has moved; the run remembers it.
             accelerator: auto, cpu or cuda, if not that of the run so far; the run remembers it.
+            devices: Devices (processes) on each node, if not as many as so far; the run remembers it.
+            num_nodes: Nodes, if not as many as so far; the run remembers it.
         """
-        _report(resume(folder, data_path=data_path, accelerator=accelerator))
+        _report(resume(folder, data_path=data_path, accelerator=accelerator, devices=devices, num_nodes=num_nodes))
 
     tyro.cli(run, args=args, prog="eisnn resume")
 

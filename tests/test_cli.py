@@ -272,7 +272,7 @@ def test_interrupted_and_resumed(
     assert capsys.readouterr().err == f"eisnn: stopped; continue with: eisnn resume '{pieces}'\n"
     assert run(options(images, pieces)) == 2
     assert f"`eisnn resume '{pieces}'`" in capsys.readouterr().err
-    assert run(["resume", str(pieces), "--data-path", str(images), "--accelerator", "cpu"]) == 0
+    assert run(["resume", str(pieces), "--data-path", str(images), "--accelerator", "cpu", "--devices", "1"]) == 0
     assert_same_run(whole, pieces)
 
 

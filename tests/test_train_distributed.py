@@ -6,21 +6,25 @@ writes what its process saw to `NAME-RANK`.
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from train_runs import keep_first_checkpoints, records, tiny, write_images
+from train_runs import interrupt_at, keep_first_checkpoints, records, tiny, write_images
 
-from eisnn.train import Run, evaluate, fit
+from eisnn.train import Interrupted, Run, build, evaluate, fit, resume
 from eisnn.train.checkpoint import load_checkpoint
 
 SCRIPT = """
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -67,7 +71,10 @@ with pytest.MonkeyPatch.context() as patch:  # somebody else claims the folder a
 with pytest.MonkeyPatch.context() as patch:
     interrupt_at(patch, 8 if second else 1000)  # only the second process hears of it, in the second epoch's evaluation
     report("interrupted", lambda: fit(config, out / "pieces", quiet=True))
+if not second:
+    shutil.copytree(out / "pieces", out / "fewer")
 report("resumed", lambda: resume(out / "pieces", quiet=True).accuracy)
+report("more", lambda: resume(out / "more", devices=2, quiet=True).accuracy)
 
 with pytest.MonkeyPatch.context() as patch:
     loss, steps = engine.cross_entropy, []
@@ -80,7 +87,9 @@ with pytest.MonkeyPatch.context() as patch:
     report("diverged", lambda: fit(config, out / "diverged", quiet=True))
 
 twin = config.model_copy(update={"circuit": "bn", "precision": "32"})
-report("bn", lambda: fit(twin, out / "bn", quiet=True).accuracy)
+with pytest.MonkeyPatch.context() as patch:
+    keep_first_checkpoints(patch)
+    report("bn", lambda: fit(twin, out / "bn", quiet=True).accuracy)
 """
 
 
@@ -91,7 +100,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def environment(folder: Path) -> dict[str, str]:
     """Without traces of an earlier launch, which would make this process one of two."""
-    mine = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT")}
+    launch = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_", "SLURM_")
+    mine = {k: v for k, v in os.environ.items() if not k.startswith(launch)}
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     return mine | {"EISNN_DATA": str(folder), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
@@ -100,6 +110,11 @@ def environment(folder: Path) -> dict[str, str]:
 def together(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with all that two processes left."""
     out = tmp_path_factory.mktemp("together")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EISNN_DATA", str(out))
+        interrupt_at(patch, 8)  # in the second epoch
+        with pytest.raises(Interrupted):
+            fit(tiny(images, precision="64", checkpoint_seconds=0), out / "more", quiet=True)
     (out / "script.py").write_text(SCRIPT)
     process = subprocess.Popen(
         [sys.executable, str(out / "script.py"), str(images), str(out)],
@@ -110,7 +125,7 @@ def together(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         pytest.fail(f"two processes hung:\n{process.communicate()[0]}")
@@ -206,6 +221,29 @@ def test_both_stop_when_one_is_interrupted_and_continue_bit_for_bit(together: Pa
     assert load_checkpoint(whole.last)[0]["rng"].shape[0] == 2
 
 
+def test_a_run_continues_in_fewer_processes(
+    together: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EISNN_DATA", str(together))
+    run = Run(Path(shutil.copytree(together / "fewer", tmp_path / "run")))
+    progress = load_checkpoint(run.last)[1]["progress"]
+    assert (progress["epoch"], run.config().devices) == (1, 2)
+    resume(run.folder, devices=1, quiet=True)
+    assert run.config().devices == 1
+    assert_close(Run(alone).last, run.last, 1e-10)
+    assert_close(Run(alone).best, run.best, 1e-10)
+    assert run.metrics()[-1]["test_accuracy"] == Run(alone).metrics()[-1]["test_accuracy"]
+
+
+def test_a_run_continues_in_more_processes(together: Path, alone: Path) -> None:
+    run = Run(together / "more")
+    assert said(together, "more") == said(together, "plain")
+    assert run.config().devices == 2
+    assert load_checkpoint(run.last)[0]["rng"].shape[0] == 2
+    assert_close(Run(alone).last, run.last, 1e-10)
+    assert [epoch["epoch"] for epoch in run.metrics()] == [1, 2]
+
+
 def test_both_stop_when_one_diverges(together: Path) -> None:
     for message in said(together, "diverged"):
         assert message.startswith("Diverged: the loss is not finite at epoch 2, step 2. ")
@@ -218,6 +256,89 @@ def test_the_twin_trains_too(together: Path) -> None:
     one, other = said(together, "bn")
     assert one == other
     assert 0 <= float(one) <= 100
+
+
+def test_the_twin_normalizes_by_the_part_of_each_process(
+    together: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its running statistics are those of the first process's images."""
+    monkeypatch.setenv("EISNN_DATA", str(together))
+    config = tiny(images, circuit="bn")
+    dataset = build.load_data(config)
+    tensors, _ = load_checkpoint(together / "bn" / "step-1")
+
+    def agrees(**sharing: int) -> bool:
+        torch.manual_seed(config.seed)
+        model = build.build_model(config, dataset).train()
+        model(next(build.train_loader(config, dataset, **sharing).epoch()).images)
+        means = {f"model.{name}": value for name, value in model.state_dict().items() if "running_mean" in name}
+        assert means
+        return all(torch.allclose(value, tensors[name], rtol=1e-4, atol=1e-6) for name, value in means.items())
+
+    assert agrees(rank=0, world_size=2)
+    assert not agrees()
+
+
+def nodes(rank: int, port: int) -> dict[str, str]:
+    return {"NODE_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def slurm(rank: int, port: int) -> dict[str, str]:
+    return {
+        "SLURM_JOB_ID": "4242",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NODELIST": "127.0.0.1",
+        "SLURM_NNODES": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "1",
+        "SLURM_NODEID": str(rank),
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": "0",
+        "MASTER_PORT": str(port),
+    }
+
+
+ON_ONE_NODE = """
+import sys
+from pathlib import Path
+
+from train_runs import tiny
+
+from eisnn.train import fit
+
+images, run = map(Path, sys.argv[1:])
+fit(tiny(images, num_nodes=2, precision="64"), run, quiet=True)
+"""
+
+
+@pytest.mark.parametrize("launcher", [nodes, slurm])
+def test_two_nodes_do_what_one_process_does(
+    launcher: Callable[[int, int], dict[str, str]], images: Path, alone: Path, tmp_path: Path
+) -> None:
+    """As the how-to says to start them; both nodes are this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", ON_ONE_NODE, str(images), str(tmp_path / "run")],
+            env=environment(tmp_path) | launcher(rank, port),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        for process in running:
+            output, _ = process.communicate(timeout=120)
+            assert process.returncode == 0, output
+    finally:
+        for process in running:
+            process.kill()
+    run = Run(tmp_path / "run")
+    assert load_checkpoint(run.last)[0]["rng"].shape[0] == 2
+    assert_close(Run(alone).last, run.last, 1e-10)
 
 
 def test_ctrl_c_in_a_terminal_stops_both_processes(images: Path, tmp_path: Path) -> None:

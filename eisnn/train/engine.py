@@ -92,7 +92,13 @@ def fit(config: TrainConfig, run_dir: str | Path, *, quiet: bool = False) -> Res
 
 
 def resume(
-    run_dir: str | Path, *, data_path: str | None = None, accelerator: str | None = None, quiet: bool = False
+    run_dir: str | Path,
+    *,
+    data_path: str | None = None,
+    accelerator: str | None = None,
+    devices: int | None = None,
+    num_nodes: int | None = None,
+    quiet: bool = False,
 ) -> Result:
     """Continue a run that was interrupted or killed, as if nothing had happened; a finished one just reports.
 
@@ -100,11 +106,13 @@ def resume(
         run_dir: the run's folder.
         data_path: where the data is, if it has moved; the run remembers it.
         accelerator: other than so far; the run remembers it.
+        devices: on each node, other than so far; the batches stay the same, and the run remembers it.
+        num_nodes: other than so far, likewise.
         quiet: no progress bar and no lines.
     Raises: as `fit`; CheckpointError if the last checkpoint is damaged, DataError if the data has changed.
     """
     run = Run(Path(run_dir))
-    config = run.config().changed(data_path=data_path, accelerator=accelerator)
+    config = run.config().changed(data_path=data_path, accelerator=accelerator, devices=devices, num_nodes=num_nodes)
     return _train(config, run, new=False, quiet=quiet)
 
 
@@ -145,7 +153,7 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
         loop = Loop(config, run, fabric, bare, model, optimizer, rates, dataset, len(train))
         if saved is not None:
             loop.restore(*saved)
-        if fabric.is_global_zero and run.config() != config:  # moved data, another accelerator
+        if fabric.is_global_zero and run.config() != config:  # moved data, other devices
             run.write_config(config)
         with catch_interrupt() as interrupt, loop.open(quiet):
             if saved is None:
