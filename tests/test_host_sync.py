@@ -1,0 +1,120 @@
+"""A training step asks for no tensor's value on the host: on a GPU each such question waits for all that is queued."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import eisnn
+from eisnn.functional.lif import _backward as lif_backward
+from eisnn.functional.lif import _forward as lif_forward
+from eisnn.functional.population import _backward as population_backward
+from eisnn.functional.population import _forward as population_forward
+from eisnn.nn import EILayer
+from eisnn.train import TrainConfig
+from eisnn.train.metrics import Meter, cross_entropy
+from eisnn.train.optim import make_optimizer
+
+# A mode does not see into an operator: ours are run as the Python functions that they are made of.
+BODIES = {
+    operator._opoverload: operator._init_fn
+    for operator in (lif_forward, lif_backward, population_forward, population_backward)
+}
+ASKING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
+
+class Asked(AssertionError):
+    """For the values of a tensor."""
+
+
+class NoQuestions(TorchDispatchMode):
+    """Fails at each operator that hands a value to the host, or makes a tensor whose shape depends on one."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if ASKING & set(func.tags) or func is torch.ops.aten.is_nonzero.default:
+            raise Asked(func)
+        if func in BODIES:
+            with self:
+                return BODIES[func](*args)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def no_questions() -> Iterator[None]:
+    """Also none that is no operator where the tensor is on the CPU already."""
+
+    def ask(*_: Any) -> None:
+        raise Asked
+
+    with pytest.MonkeyPatch.context() as patch, NoQuestions():
+        for name in ("tolist", "numpy", "cpu"):
+            patch.setattr(Tensor, name, ask)
+        yield
+
+
+def train(circuit: str) -> None:
+    """Two steps as the training loop makes them, the second with momentum; set-up may ask."""
+    model = eisnn.create_model("vgg8", time_steps=2, width=0.125, circuit=circuit)
+    images, labels = torch.rand(4, 3, 32, 32), torch.arange(4)
+    eisnn.ei_init_(model, images)
+    optimizer, meter = make_optimizer(model, TrainConfig(circuit=circuit)), Meter(images.device)
+    eisnn.enforce_dale(optimizer, model)
+    with no_questions():
+        for _ in range(2):
+            logits = model(images)
+            loss = cross_entropy(logits, labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            meter.update(logits, labels, loss, None)
+
+
+@pytest.mark.parametrize("backend", ["compiled", "torch"], indirect=True)
+@pytest.mark.parametrize("circuit", ["ei", "bn"])
+def test_a_training_step_asks_nothing(circuit, backend):
+    train(circuit)
+
+
+QUESTIONS: dict[str, Callable[[Tensor], Any]] = {
+    "item": lambda x: x.sum().item(),
+    "bool": lambda x: bool((x == 0).any()),
+    "float": lambda x: float(x.max()),
+    "mask": lambda x: x[x > 0],
+    "nonzero": lambda x: x.nonzero(),
+    "equal": lambda x: torch.equal(x, x),
+    "tolist": lambda x: x.tolist(),
+    "cpu": lambda x: x.cpu(),
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_question_in_a_layer_is_noticed(name, monkeypatch):
+    real = EILayer.forward
+
+    def asking(layer: EILayer, x: Tensor, *args: Any, **options: Any) -> Any:
+        QUESTIONS[name](x.detach())
+        return real(layer, x, *args, **options)
+
+    monkeypatch.setattr(EILayer, "forward", asking)
+    with pytest.raises(Asked):
+        train("ei")
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("backend", ["torch"], indirect=True)
+def test_a_question_within_an_operator_is_noticed(name, backend, monkeypatch):
+    module = sys.modules["eisnn.functional.population"]  # the package has a function of that name
+    real = module.smallest_positive
+
+    def asking(i_div: Tensor) -> Tensor:
+        QUESTIONS[name](i_div)
+        return real(i_div)
+
+    monkeypatch.setattr(module, "smallest_positive", asking)
+    with pytest.raises(Asked):
+        train("ei")
