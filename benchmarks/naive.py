@@ -14,7 +14,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eisnn import functional as EF
 from eisnn.bench import FORMATS, Subject
@@ -35,13 +35,19 @@ def naive_readout(self: EIReadout, x: Tensor, time_steps: int | None = None) -> 
     return EF.ei_readout(x, self.weight_ee, self.weight_ie, self.weight_ei, self.connection)
 
 
-def naive(**common: Any) -> Subject:
-    subject = Subject(network="ei", **common)
-    for module in subject.model.modules():
+def as_written(model: nn.Module) -> nn.Module:
+    """`model` itself, its circuits in the naive form from now on."""
+    for module in model.modules():
         if isinstance(module, EILayer):
             module.forward = MethodType(naive_layer, module)  # type: ignore[method-assign]
         elif isinstance(module, EIReadout):
             module.forward = MethodType(naive_readout, module)  # type: ignore[method-assign]
+    return model
+
+
+def naive(**common: Any) -> Subject:
+    subject = Subject(network="ei", **common)
+    as_written(subject.model)
     return subject
 
 
