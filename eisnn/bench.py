@@ -15,6 +15,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -243,6 +244,7 @@ def bench(
     repeats: int = 9,
     floor: bool = False,
     inference: bool = False,
+    compile: bool = False,
     output: Path | None = None,
 ) -> dict[str, Any]:
     """Compare an E-I network with its batch-norm twin: step time, forward time, peak memory, bytes kept for backward.
@@ -256,11 +258,14 @@ def bench(
         repeats: Timed steps of each network and memory format, in turn, after one warm-up.
         floor: Also time the bare convolutions of the two networks, by stock operators.
         inference: Also time the two networks with folded weights and merged batch norms (`eisnn.fold`).
+        compile: Also time the folded networks after `torch.compile` (with `inference`); it builds for some seconds.
         output: Also write the numbers to this JSON file.
     Returns: the numbers that are printed and written; times in seconds (medians), memory in bytes.
     """
     if repeats < 1 or batch_size < 1:
         raise ValueError(f"repeats and batch_size must be >= 1, got {repeats} and {batch_size}")
+    if compile and not inference:
+        raise ValueError("compile is measured at inference only: ask for inference as well (--inference)")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -329,26 +334,34 @@ def bench(
         "ei_over_bn": {name: ei[name] / bn[name] for name in numbers},
     }
     if inference:
-        result["inference"] = _inference(subjects, batch_size, repeats)
+        result["inference"] = _inference(subjects, batch_size, repeats, compile)
     _show(result)
     if output is not None:
         write_result(output, result)
     return result
 
 
-def _inference(subjects: dict[tuple[str, str], Any], batch_size: int, repeats: int) -> dict[str, float]:
-    """Images a second of the networks in evaluation mode, as they are and folded, in turn; medians, faster format."""
+def _inference(subjects: dict[tuple[str, str], Any], batch_size: int, repeats: int, compile: bool) -> dict[str, float]:
+    """Images a second of the networks in evaluation mode, as they are, folded, and compiled, in turn; medians, faster
+    format."""
     models = {}
     for network in ("ei", "bn"):
         for layout in FORMATS:
             subject = subjects[network, layout]
             models[network, layout] = subject, subject.model.eval()
             models[f"{network}, folded", layout] = subject, fold(subject.model)
+            if compile:
+                models[f"{network}, folded, compiled", layout] = subject, torch.compile(fold(subject.model))
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in models}
+    frozen: Any = nullcontext()
+    if compile:
+        from torch._inductor import config
+
+        frozen = config.patch(freezing=True)  # weights in the order that oneDNN likes best, once
     for repeat in range(repeats + 1):
         for key, (subject, model) in models.items():
             start = time.perf_counter()
-            with torch.inference_mode(), torch.autocast(subject.device, torch.bfloat16, subject.precision == "bf16"):
+            with torch.no_grad(), frozen, torch.autocast(subject.device, torch.bfloat16, subject.precision == "bf16"):
                 model(subject.images)
             if subject.device == "cuda":
                 torch.cuda.synchronize()

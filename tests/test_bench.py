@@ -2,19 +2,24 @@
 
 import json
 
+import pytest
 import torch
 
 from eisnn.bench import Subject, bench
 
 
-def test_bench_writes_what_it_prints(tmp_path, capsys):
+def test_bench_writes_what_it_prints(tmp_path, capsys, monkeypatch):
     output = tmp_path / "new" / "bench.json"
-    bench("convnet3", "cpu", batch_size=2, time_steps=2, repeats=1, floor=True, inference=True, output=output)
+    monkeypatch.setattr(torch, "compile", lambda model: model)  # which takes long
+    extras = {"floor": True, "inference": True, "compile": True}
+    bench("convnet3", "cpu", batch_size=2, time_steps=2, repeats=1, output=output, **extras)
     result = json.loads(output.read_text())
     networks = result["networks"]
     assert set(networks) - {"spikingjelly"} == {"ei", "bn", "stock", "ei_floor", "bn_floor"}
     assert all(networks.pop(name)["step_seconds"] > 0 for name in ("ei_floor", "bn_floor"))
-    assert set(result["inference"]) == {"ei", "ei, folded", "bn", "bn, folded"}
+    assert set(result["inference"]) == {
+        f"{network}{form}" for network in ("ei", "bn") for form in ("", ", folded", ", folded, compiled")
+    }
     assert min(result["inference"].values()) > 0
     assert set(result["ei_over_bn"]) == {
         "step_seconds", "step_cpu_seconds", "forward_seconds", "peak_bytes", "saved_bytes"
@@ -25,6 +30,11 @@ def test_bench_writes_what_it_prints(tmp_path, capsys):
     )
     assert {"command", "machine", "versions"} <= set(result)
     assert "ei / bn" in capsys.readouterr().out
+
+
+def test_compile_needs_inference():
+    with pytest.raises(ValueError, match="--inference"):
+        bench("convnet3", "cpu", compile=True)
 
 
 def test_saved_bytes_counts_each_storage_once_and_no_parameters():
