@@ -29,11 +29,11 @@ from eisnn import functional as EF
 from eisnn.functional import LIFConstants, lif_reference
 from eisnn.init import ei_init_
 from eisnn.models import create_model
-from eisnn.nn import EILayer, fold
+from eisnn.nn import PLUS, EILayer, enforce_dale, fold
 from eisnn.nn.baselines import BNLayer
 from eisnn.provenance import provenance, write_result
 
-NETWORKS = ("ei", "bn", "stock")
+NETWORKS = ("ei", "plus", "bn", "stock")
 PEER = "spikingjelly"
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -78,14 +78,16 @@ class Subject:
         self.labels = torch.randint(10, (batch_size,)).to(device)
         neurons: dict[str, Callable[[], nn.Module]] = {"stock": LoopLIF, PEER: spikingjelly_neuron}
         neuron = neurons[network]() if network in neurons else None
-        circuit = "ei" if network == "ei" else "bn"
-        self.model = create_model(model, time_steps=time_steps, circuit=circuit, neuron=neuron)
+        circuit = "ei" if network in ("ei", "plus") else "bn"
+        options = PLUS if network == "plus" else None
+        self.model = create_model(model, time_steps=time_steps, circuit=circuit, neuron=neuron, circuit_options=options)
         if circuit == "ei":
             ei_init_(self.model, images, generator=torch.Generator().manual_seed(0))
         layout = FORMATS[memory_format]
         self.model = self.model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
         self.images = images.to(device).contiguous(memory_format=layout)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
+        enforce_dale(self.optimizer, self.model)
         self.device, self.precision = device, precision
         self.stateful = network == PEER
 
@@ -105,7 +107,7 @@ class Subject:
         self._wait()
 
     def step(self) -> None:
-        """One training step: forward, backward, SGD."""
+        """One training step: forward, backward, SGD, Dale's law."""
         self.loss().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -15,7 +15,7 @@ def test_bench_writes_what_it_prints(tmp_path, capsys, monkeypatch):
     bench("convnet3", "cpu", batch_size=2, time_steps=2, repeats=1, output=output, **extras)
     result = json.loads(output.read_text())
     networks = result["networks"]
-    assert set(networks) - {"spikingjelly"} == {"ei", "bn", "stock", "ei_floor", "bn_floor"}
+    assert set(networks) - {"spikingjelly"} == {"ei", "plus", "bn", "stock", "ei_floor", "bn_floor"}
     assert all(networks.pop(name)["step_seconds"] > 0 for name in ("ei_floor", "bn_floor"))
     assert set(result["inference"]) == {
         f"{network}{form}" for network in ("ei", "bn") for form in ("", ", folded", ", folded, compiled")

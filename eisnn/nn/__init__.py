@@ -6,12 +6,13 @@ from eisnn.nn.dale import constrained_parameters, dale_violations, enforce_dale,
 from eisnn.nn.factory import CIRCUITS, Layers, make_layers
 from eisnn.nn.folded import fold
 from eisnn.nn.lif import LIF
-from eisnn.nn.options import PAPER, CircuitOptions
+from eisnn.nn.options import PAPER, PLUS, CircuitOptions
 
 __all__ = [
     "CIRCUITS",
     "LIF",
     "PAPER",
+    "PLUS",
     "BNConv2d",
     "BNLinear",
     "CircuitOptions",

@@ -30,3 +30,4 @@ class CircuitOptions:
 
 
 PAPER = CircuitOptions()
+PLUS = CircuitOptions(conserved=True, semisaturation=0.3, pooled=True, unit_variance=True)  # of the recipes -plus

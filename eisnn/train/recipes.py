@@ -12,7 +12,7 @@ The paper gives no size for cutout; here it is the usual zero square of 16 pixel
 from collections.abc import Callable
 
 from eisnn.data.augment import Augmentation
-from eisnn.nn.options import CircuitOptions
+from eisnn.nn.options import PLUS
 from eisnn.train.config import TrainConfig
 
 CIFAR_AUGMENTATION = Augmentation(crop_padding=4, flip=True, cutout="square", cutout_size=16)
@@ -70,12 +70,9 @@ def batch_norm_twin(recipe: TrainConfig) -> TrainConfig:
     return TrainConfig(**(recipe.model_dump() | {"circuit": "bn", "lr": 0.1, "weight_decay": 1e-4}))
 
 
-PLUS_OPTIONS = CircuitOptions(conserved=True, semisaturation=0.3, pooled=True, unit_variance=True)
-
-
 def plus(recipe: TrainConfig) -> TrainConfig:
     """The same run with our departures from the paper's circuit (method, section 7: P10, P2, P11, P4, P3)."""
-    changes = {"circuit_options": PLUS_OPTIONS, "lr": 0.05, "decay": "feedforward"}
+    changes = {"circuit_options": PLUS, "lr": 0.05, "decay": "feedforward"}
     return TrainConfig(**(recipe.model_dump() | changes))
 
 
