@@ -12,6 +12,7 @@ from eisnn.models import SpikingNetwork
 from eisnn.nn import dale_violations
 from eisnn.train import Interrupted, Run, TrainConfig, fit, initial_model, load_trained, recipe
 
+BEST = "E-I network, conserved totals"
 CURRENT_IMAGES = 200  # whose currents are drawn
 
 
@@ -27,11 +28,7 @@ def demo(out: Path | None = None, epochs: int | None = None, seed: int = 0) -> P
     """
     start = time.monotonic()
     out = out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
-    networks = {
-        "E-I network": "demo",
-        "E-I network, conserved totals": "demo-plus",
-        "batch-norm twin": "demo-bn",
-    }
+    networks = {"E-I network": "demo", BEST: "demo-plus", "batch-norm twin": "demo-bn"}
     results, curves = {}, {}
     for name, recipe_name in networks.items():
         config = _config(recipe_name, epochs, seed)
@@ -49,7 +46,7 @@ def demo(out: Path | None = None, epochs: int | None = None, seed: int = 0) -> P
     images = next(Loader(trained.dataset.test, CURRENT_IMAGES, size=trained.config.image_size).epoch()).images
     before, after = (_currents(model, images) for model in (initial_model(trained.config), trained.model))
     chance = 100 / len(trained.dataset.classes)
-    picture = _draw(out / "demo.png", curves, before, after, chance)
+    picture = _draw(out / "demo.png", curves, BEST, before, after, chance)
 
     ei, plus, bn = (results[name].accuracy for name in networks)
     violations = sum(dale_violations(trained.model).values())

@@ -1,11 +1,16 @@
 """Recording currents, and the figure of the demo."""
 
+from itertools import combinations, pairwise
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import eisnn
 from eisnn import functional as EF
 from eisnn.analysis import CURRENTS, record
+from eisnn.analysis.figures import spread
 
 
 @pytest.fixture
@@ -79,3 +84,13 @@ def test_the_recorder_leaves_after_an_error(model):
         raise ZeroDivisionError
     model(torch.rand(1, 3, 8, 8, dtype=torch.float64))
     assert recorded["layers.0"] == {}
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=6))
+def test_labels_keep_their_distance_and_order(heights):
+    placed = spread(heights, 5)
+    assert all(new >= old for new, old in zip(placed, heights, strict=True))
+    ordered = sorted(placed)
+    assert all(upper - lower > 5 - 1e-9 for lower, upper in pairwise(ordered))
+    for (low, low_placed), (high, high_placed) in combinations(zip(heights, placed, strict=True), 2):
+        assert low == high or (low < high) == (low_placed < high_placed)

@@ -1,6 +1,7 @@
 """Figures; the only place that imports matplotlib (the extra `report`)."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +17,32 @@ GREY = "#666666"
 
 def accuracy_curves(axes: Axes, curves: Mapping[str, Sequence[float]], chance: float) -> None:
     """Draw accuracy (%) after each epoch, by network (up to six), and that of guessing."""
-    for (name, curve), color in zip(curves.items(), COLORS, strict=False):
-        axes.plot(range(1, len(curve) + 1), curve, color=color, marker="o", markersize=3, label=name)
-        axes.annotate(f"{curve[-1]:.1f} %", (len(curve), curve[-1]), xytext=(6, -3), textcoords="offset points")
-    axes.axhline(chance, color=GREY, linestyle=":", label="guessing")
     top = 1.25 * max(map(max, curves.values()))
+    heights = spread([curve[-1] for curve in curves.values()], 0.06 * top)
+    for (name, curve), color, height in zip(curves.items(), COLORS, heights, strict=False):
+        axes.plot(range(1, len(curve) + 1), curve, color=color, marker="o", markersize=3, label=name)
+        end = (len(curve), height)
+        axes.annotate(f"{curve[-1]:.1f} %", end, xytext=(6, -3), textcoords="offset points", color=color)
+    axes.axhline(chance, color=GREY, linestyle=":", label="guessing")
     axes.set(xlabel="epoch", ylabel="accuracy on held-out images (%)", ylim=(0, top))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Heights at least `gap` apart, in the same order and as near to the given ones as moving upwards allows."""
+    placed = list(heights)
+    order = sorted(range(len(placed)), key=placed.__getitem__)
+    for lower, upper in pairwise(order):
+        placed[upper] = max(placed[upper], placed[lower] + gap)
+    return placed
+
+
 def training_summary(
     file: Path,
     curves: Mapping[str, Sequence[float]],
+    network: str,
     before: Mapping[str, Tensor],
     after: Mapping[str, Tensor],
     chance: float,
@@ -39,14 +52,15 @@ def training_summary(
     Args:
         file: the picture to write; its suffix names the format.
         curves: test accuracy (%) after each epoch, by network.
-        before, after: I_E by layer, any shape.
+        network: whose currents are drawn.
+        before, after: its I_E by layer, any shape.
         chance: accuracy (%) of guessing.
     Returns: `file`.
     """
     figure = Figure(figsize=(3.2 * max(len(before), 2), 6.4), layout="constrained")
     (top,), (bottom,) = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.15, 1])
     accuracy_curves(top.subplots(), curves, chance)
-    bottom.suptitle("Integrated current $I_E$ of each layer")
+    bottom.suptitle(f"{network}: integrated current $I_E$ of each layer")
     panels = bottom.subplots(1, len(before), squeeze=False)[0]
     for axes, name in zip(panels, before, strict=True):
         values = [np.asarray(currents[name].detach().float().cpu()).ravel() for currents in (before, after)]
