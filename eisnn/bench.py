@@ -146,8 +146,7 @@ class Floor:
             x = args[0].detach()
             x = x.flatten(0, 1).clone().requires_grad_(len(self.calls) > 0)  # the images need no gradient
             if isinstance(layer, EILayer):
-                kernel = EF.stacked_kernel(layer.weight_ee, layer.weight_ie, layer.weight_ei)
-                lateral = layer.weight_ei * layer.gain_i
+                kernel, lateral = layer.stacked()
                 connection = layer.connection
             else:
                 p = layer.projection

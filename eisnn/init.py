@@ -115,7 +115,7 @@ def fill_circuit_(
                 distributed.broadcast(weight, group=group, group_src=0)
         circuit.weight_ei.fill_(1 / circuit.n_i)
     if isinstance(circuit, EILayer):  # a readout has neither gains nor bias
-        circuit.set_gains_(scale, inhibitory_gain(statistics, d), statistics.mean)
+        circuit.start_(scale, inhibitory_gain(statistics, d), statistics.mean)
     elif isinstance(circuit, EIReadout) and circuit.options.conserved:
         circuit.balance_()
     circuit.initialized = True
@@ -213,7 +213,7 @@ def ei_init_(
         for name, circuit in todo.items():
             state, circuit.initialized = before[name]
             with torch.no_grad():
-                for key, parameter in circuit.named_parameters(recurse=False):
+                for key, parameter in circuit.named_parameters():
                     parameter.copy_(state[key])
         for module, tensors, values in buffers:
             for key, buffer in tensors.items():

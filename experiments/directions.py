@@ -46,7 +46,7 @@ def imbalance(layer: EILayer) -> float:
     """Mean over E neurons of `|excitation - inhibition| / excitation`, of total effective weights."""
     weights = layer.weight_ee, layer.weight_ie, layer.weight_ei
     if layer.options.conserved:
-        weights = conserved_weights(*weights, layer.total)
+        weights = conserved_weights(*weights, layer.weights.total)
     ee, ie, ei = weights
     excitation = ee.flatten(1).sum(1)
     return float(((excitation - (ei @ ie.flatten(1)).sum(1)).abs() / excitation).mean())

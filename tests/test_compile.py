@@ -1,7 +1,5 @@
 """Population and neuron as torch operators: registered in full, and taken by `torch.compile` without a graph break."""
 
-from dataclasses import astuple
-
 import pytest
 import torch
 from torch import nn
@@ -74,10 +72,10 @@ def test_registration(shape, with_state, channels_last):
     v = torch.rand(shape[1], 5, *shape[3:]) if with_state else None
     gain, bias, weight = torch.rand(5), torch.rand(5), torch.rand(5, 2)
     leaves = [x.requires_grad_() for x in (currents, weight, gain, bias)]
-    constants = astuple(LIFConstants())
-    torch.library.opcheck(torch.ops.eisnn.population, (*leaves, v, shape[0], *constants), test_utils=CHECKS)
+    neuron = LIFConstants().code
+    torch.library.opcheck(torch.ops.eisnn.population, (*leaves, v, shape[0], neuron), test_utils=CHECKS)
     torch.library.opcheck(
-        torch.ops.eisnn.lif, (torch.rand(shape).requires_grad_(), None, shape[0], *constants), test_utils=CHECKS
+        torch.ops.eisnn.lif, (torch.rand(shape).requires_grad_(), None, shape[0], neuron), test_utils=CHECKS
     )
 
 

@@ -42,8 +42,8 @@ def train(model, optimizer, steps=3):
 
 def effective(layer):
     """Conserved weights of a layer, and its folded rows."""
-    weights = EF.conserved_weights(layer.weight_ee, layer.weight_ie, layer.weight_ei, layer.total)
-    return weights, EF.fix_norm(EF.fold(*weights), layer.row_norm)
+    weights = EF.conserved_weights(layer.weight_ee, layer.weight_ie, layer.weight_ei, layer.weights.total)
+    return weights, EF.fix_norm(EF.fold(*weights), layer.weights.row_norm)
 
 
 @given(st.integers(0, 10**6), st.floats(0.1, 10), st.sampled_from([(4, 7), (3, 2, 3, 3), (1, 1)]))
@@ -78,17 +78,19 @@ def test_balance_norm_and_dale_hold_at_every_step(options, optimizer):
         assert eisnn.dale_violations(model) == {}
         for layer in model.layers:
             (ee, ie, ei), folded = effective(layer)
-            total = layer.total.expand(len(ee))
+            total = layer.weights.total.expand(len(ee))
             torch.testing.assert_close(ee.flatten(1).sum(1), total)
             torch.testing.assert_close(ei.sum(1), torch.ones(len(ee), dtype=ee.dtype))
-            assert folded.flatten(1).sum(1).abs().max() < 1e-10 * float(layer.total)  # excitation equals inhibition
-            torch.testing.assert_close(folded.flatten(1).norm(dim=1), layer.row_norm.expand(len(ee)))
+            assert folded.flatten(1).sum(1).abs().max() < 1e-10 * float(
+                layer.weights.total
+            )  # excitation equals inhibition
+            torch.testing.assert_close(folded.flatten(1).norm(dim=1), layer.weights.row_norm.expand(len(ee)))
             assert min(w.min() for w in (ee, ie, ei)) >= 0
-            assert layer.sigma is None or layer.sigma.min() >= layer.lower_bounds["sigma"]
+            assert layer.weights.sigma is None or layer.weights.sigma.min() >= layer.weights.lower_bounds["sigma"]
 
 
 def as_written(layer, x):
-    i_ee, i_sub, i_div = layer.currents_as_written(x)
+    i_ee, i_sub, i_div = EF.currents_of(x, layer.synapses(), layer.connection)
     assert min(i.min() for i in (i_ee, i_sub, i_div)) >= 0
     return EF.integrate(i_ee - i_sub, i_div, layer.gain_e, layer.bias)
 
@@ -155,7 +157,7 @@ def test_semisaturation_bounds_the_gradient():
     balanced.requires_grad_()
     i_e = EF.integrate(balanced, i_div, layer.gain_e, layer.bias)
     (grad,) = torch.autograd.grad(i_e.sum(), balanced)
-    bound = layer.gain_e / (layer.sigma * layer.sigma_unit)
+    bound = layer.gain_e / (layer.weights.sigma * layer.weights.sigma_unit)
     assert (grad <= EF.per_neuron(bound, grad) * (1 + 1e-12)).all()
     silent = layer.integrated(torch.zeros_like(images()[None]))
     torch.testing.assert_close(silent, EF.per_neuron(layer.bias, silent).expand_as(silent))

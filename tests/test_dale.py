@@ -233,7 +233,10 @@ def test_loading_what_violates_the_law_is_an_error_and_leaves_the_layer(name, ba
 def test_a_free_bias_may_be_negative():
     model = net()
     nn.init.constant_(model.conv.bias, -9.0)
-    net().load_state_dict(model.state_dict())
+    loaded = net()
+    loaded.load_state_dict(model.state_dict())
+    assert (loaded.conv.bias == -9).all()
+    assert eisnn.dale_violations(loaded) == {}
 
 
 def test_a_round_trip_keeps_weights_and_that_they_are_initialised(tmp_path):

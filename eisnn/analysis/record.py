@@ -66,6 +66,6 @@ def _names(given: str | Iterable[str]) -> list[str]:
 @torch.no_grad()
 def layer_currents(layer: EILayer, x: Tensor) -> dict[str, Tensor]:
     """All currents of one layer for its input `x` `[T or 1, B, ...]`, each `[T or 1, B, n_E, ...]`."""
-    i_ee, i_sub, i_div = layer.currents_as_written(x)
+    i_ee, i_sub, i_div = EF.currents_of(x, layer.synapses(), layer.connection)
     i_e = EF.integrate(i_ee - i_sub, i_div, layer.gain_e, layer.bias)
     return {"I_EE": i_ee, "I_sub": i_sub, "I_div": i_div, "I_E": i_e}

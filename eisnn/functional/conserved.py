@@ -4,18 +4,16 @@ All three act on weights alone: no activity is measured while the network trains
 `eisnn.functional.circuit`; method, section 7 (P2, P10, P11).
 """
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from eisnn.functional.circuit import Currents, StackedCurrents, from_rows, laid_out_like, weight_rows
-from eisnn.functional.connection import Connection, lateral, per_neuron
+from eisnn.functional.circuit import Synapses
+from eisnn.functional.folded import Kernel, from_rows, laid_out_like, weight_rows
 from eisnn.functional.kernels.matmul import matmul
 
-Kernel = Callable[..., Tensor]
 LEAST_TOTAL = 0.01  # of the total: what raw weights sum to counts as no less, so that gradients stay bounded
 SMALLEST = 1e-12  # what a norm counts as at least, so that nothing is divided by zero
 
@@ -62,72 +60,58 @@ def conserved_weights(
     return conserve(weight_ee, total), conserve(weight_ie, total), conserve(weight_ei)
 
 
-def conserved_kernel(
-    weight_ee: Tensor,
-    weight_ie: Tensor,
-    weight_ei: Tensor,
-    gain_i: Tensor,
-    total: Tensor,
-    row_norm: Tensor,
-    *,
-    pooled: bool,
-    tonic: bool,
-) -> Tensor:
-    """What one convolution computes all currents with, from raw weights: `[n_E + m, ...]`.
+class _Made(NamedTuple):
+    """What the gradients of a conserved kernel need besides its sources."""
+
+    kernel: Tensor
+    sums: tuple[Tensor, Tensor, Tensor]
+    scaled: Tensor
+    norm: Tensor
+
+
+@dataclass(frozen=True)
+class ConservedKernel(Kernel):
+    """What one convolution computes all currents with, `[n_E + m, ...]`, with conserved totals.
 
     The rows of the folded `W` have the norm `row_norm` (a factor of a neuron's excitation and of its subtractive
     inhibition alike). Below it lie the m rows whose currents divide: `W_IE` (m = n_I), or with `pooled` (P11) their
     mean over the E neurons, `V = mean(W_EI) diag(g_I) W_IE` (m = 1); with `tonic` one more row of zeros, for an I
     neuron that is always active.
-    """
-    sources = weight_ee, weight_ie, weight_ei, gain_i
-    return _ConservedKernel.apply(*sources, total, row_norm, pooled, tonic)
 
-
-class _ConservedKernel(torch.autograd.Function):
-    """With few passes over the large weights, forward and backward.
-
-    Rows of raw weights `A, B, C` have the sums `a, b, c`; `S = C R / (c b)`, so that `F = A R / a - S B` are the folded
-    rows, with norms f; the kernel is `[F r / f; B R / b or v B; 0]`, `v = mean(S) g_I`.
+    Sources: raw weights `weight_ee`, `weight_ie`, `weight_ei`; `gain_i`; and the scalars `total` and `row_norm`, which
+    have no gradient. There are few passes over the large weights. Rows of raw weights `A, B, C` have the sums
+    `a, b, c`; `S = C R / (c b)`, so that `F = A R / a - S B` are the folded rows, with norms f; the kernel is
+    `[F r / f; B R / b or v B; 0]`, `v = mean(S) g_I`.
     """
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        weight_ee: Tensor,
-        weight_ie: Tensor,
-        weight_ei: Tensor,
-        gain_i: Tensor,
-        total: Tensor,
-        row_norm: Tensor,
-        pooled: bool,
-        tonic: bool,
-    ) -> Tensor:
+    pooled: bool
+    tonic: bool = False
+
+    @torch.no_grad()
+    def make(self, *sources: Tensor) -> tuple[Tensor, _Made]:
+        weight_ee, weight_ie, weight_ei, gain_i, total, row_norm = sources
         a, b, c = (w.flatten(1).sum(1, keepdim=True) for w in (weight_ee, weight_ie, weight_ei))
         a, b, c = (x.clamp_min(LEAST_TOTAL * r) for x, r in ((a, total), (b, total), (c, torch.ones_like(total))))
         rows_e, rows_i = weight_rows(weight_ee), weight_rows(laid_out_like(weight_ie, weight_ee))
         scaled = weight_ei * (total / c / b.T)
         folded = torch.addcmul(matmul(scaled, rows_i).neg_(), rows_e, total / a)
         norm = torch.linalg.vector_norm(folded, dim=1, keepdim=True).clamp_min(SMALLEST)
-        n_e, m = len(rows_e), 1 if pooled else len(rows_i)
-        kernel = rows_e.new_empty(n_e + m + tonic, rows_e.shape[1])
+        n_e, m = len(rows_e), 1 if self.pooled else len(rows_i)
+        kernel = rows_e.new_empty(n_e + m + self.tonic, rows_e.shape[1])
         torch.mul(folded, row_norm / norm, out=kernel[:n_e])
-        if pooled:
+        if self.pooled:
             kernel[n_e] = (scaled.mean(0) * gain_i) @ rows_i
         else:
             torch.mul(rows_i, total / b, out=kernel[n_e : n_e + m])
-        if tonic:
+        if self.tonic:
             kernel[-1].zero_()
-        ctx.pooled = pooled
-        ctx.save_for_backward(weight_ee, weight_ie, weight_ei, gain_i, total, row_norm, a, b, c, scaled, norm, kernel)
-        return from_rows(kernel, weight_ee)
+        return from_rows(kernel, weight_ee), _Made(kernel, (a, b, c), scaled, norm)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        weight_ee, weight_ie, weight_ei, gain_i, total, row_norm, a, b, c, scaled, norm, kernel = ctx.saved_tensors
+    def gradients(self, grad: Tensor, made: _Made, *sources: Tensor) -> tuple[Tensor | None, ...]:
+        weight_ee, weight_ie, weight_ei, gain_i, total, row_norm = sources
+        kernel, (a, b, c), scaled, norm = made
         rows_e, rows_i = weight_rows(weight_ee), weight_rows(laid_out_like(weight_ie, weight_ee))
-        grad = weight_rows(laid_out_like(grads[0], weight_ee))
+        grad = weight_rows(laid_out_like(grad, weight_ee))
         n_e, n_i = weight_ei.shape
         # Through the norm: no part along the row itself.
         unit = kernel[:n_e] / row_norm
@@ -136,7 +120,7 @@ class _ConservedKernel(torch.autograd.Function):
         grad_scaled = matmul(grad_f, rows_i.T).neg_()
         grad_i = matmul(scaled.T, grad_f).neg_()
         grad_gain = torch.zeros_like(gain_i)
-        if ctx.pooled:
+        if self.pooled:
             mean, through = scaled.mean(0), rows_i @ grad[n_e]
             grad_gain = mean * through
             grad_scaled += gain_i * through / n_e
@@ -151,11 +135,10 @@ class _ConservedKernel(torch.autograd.Function):
         grad_ei = (grad_scaled / b.T - along_c) * (total / c)
         grad_f -= torch.linalg.vecdot(grad_f, rows_e)[:, None] / a * (a > LEAST_TOTAL * total)
         grad_f *= total / a
-        return from_rows(grad_f, weight_ee), from_rows(grad_i, weight_ee), grad_ei, grad_gain, None, None, None, None
+        return from_rows(grad_f, weight_ee), from_rows(grad_i, weight_ee), grad_ei, grad_gain, None, None
 
 
-def conserved_as_written(
-    x: Tensor,
+def conserved_synapses(
     weight_ee: Tensor,
     weight_ie: Tensor,
     weight_ei: Tensor,
@@ -163,73 +146,25 @@ def conserved_as_written(
     sigma: Tensor | None,
     total: Tensor,
     row_norm: Tensor,
-    connection: Connection,
     *,
     pooled: bool,
-) -> Currents:
-    """The readable reference: eqs. (9)-(13) with conserved weights, each current on its own, `[T, B, n_E, ...]`."""
+) -> Synapses:
+    """The weights with which a circuit of conserved totals acts: eqs. (9)-(13) with these are what
+    `ConservedKernel` and `divisive_weight` compute."""
     ee, ie, ei = conserved_weights(weight_ee, weight_ie, weight_ei, total)
     signed = (ee.flatten(1) - ei @ ie.flatten(1)).unflatten(1, ee.shape[1:])
     row = fix_norm(signed, row_norm).flatten(1).norm(dim=1) / signed.flatten(1).norm(dim=1).clamp_min(SMALLEST)
-    s_i = connection.feedforward(x, ie)
-    i_ee = connection.feedforward(x, ee)
-    i_div = lateral(s_i, ei * gain_i)
+    divisive = ei * gain_i
     if pooled:
-        i_div = i_div.mean(2, keepdim=True).expand_as(i_div)
-    if sigma is not None:
-        i_div = i_div + per_neuron(sigma, i_div)
-    return Currents(per_neuron(row, i_ee) * i_ee, lateral(s_i, row[:, None] * ei), i_div)
+        divisive = divisive.mean(0, keepdim=True).expand_as(divisive)
+    return Synapses(row.view(-1, *(1,) * (ee.ndim - 1)) * ee, ie, row[:, None] * ei, divisive, sigma)
 
 
 def divisive_weight(weight_ei: Tensor, gain_i: Tensor, sigma: Tensor | None, *, pooled: bool) -> Tensor:
-    """`M` `[n_E, m]` of the currents that divide, for `conserved_kernel`.
+    """`M` `[n_E, m]` of the currents that divide, for `ConservedKernel`.
 
     Semisaturation (P2), `I_div -> I_div + sigma` with `sigma` `[n_E]`, is the synapse of the tonic I neuron. Then the
     divisive current is positive and never stabilised.
     """
     weight = torch.ones_like(weight_ei[:, :1]) if pooled else conserve(weight_ei) * gain_i
     return weight if sigma is None else torch.cat([weight, sigma[:, None]], 1)
-
-
-def conserved_currents(
-    x: Tensor, kernel: Kernel, parameters: tuple[Tensor, ...], weight: Tensor, connection: Connection, *, tonic: bool
-) -> StackedCurrents:
-    """All currents of a circuit from `x` `[T, B, ...]`, for `eisnn.functional.population`.
-
-    Args:
-        kernel: makes the kernel from `parameters`; it is not kept for the backward pass, but made again.
-        weight: `divisive_weight`.
-        tonic: the last I neuron is active at 1 everywhere.
-    """
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-    return StackedCurrents(_Projection.apply(x, kernel, connection, tonic, *parameters), weight)
-
-
-class _Projection(torch.autograd.Function):
-    """`kernel(*parameters) x`, keeping `x` and the parameters only."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, kernel: Kernel, connection: Connection, tonic: bool, *parameters: Tensor
-    ) -> Tensor:
-        ctx.kernel, ctx.connection = kernel, connection
-        ctx.save_for_backward(x, *parameters)
-        with torch.autocast(x.device.type, enabled=False):
-            currents = connection.feedforward(x, kernel(*parameters).to(x.dtype))
-        if tonic:
-            currents.select(2, -1).fill_(1)
-        return currents
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, *parameters = ctx.saved_tensors
-        leaves = [p.detach().requires_grad_() for p in parameters]
-        with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-            kernel = ctx.kernel(*leaves)
-        grad_x, grad_kernel = ctx.connection.feedforward_backward(
-            grads[0], x, kernel.detach().to(x.dtype), ctx.needs_input_grad[0]
-        )
-        grad_parameters = torch.autograd.grad(kernel, leaves, grad_kernel.to(kernel.dtype))
-        return grad_x, None, None, None, *grad_parameters

@@ -8,8 +8,10 @@ current, time in steps.
     V[t] = H[t] - theta s[t]                soft reset; hard reset: V[t] = H[t] (1 - s[t])
 """
 
+import json
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, field, fields
+from functools import cache
 from math import inf
 from numbers import Real
 from typing import Any, Literal
@@ -42,6 +44,8 @@ class LIFConstants:
     surrogate: str = "sigmoid"
     alpha: float | None = None
     detach_reset: bool = True
+    # All of it as text, which is what a torch operator takes.
+    code: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.tau, Real) and self.tau >= 1):
@@ -60,6 +64,14 @@ class LIFConstants:
             )
         if not isinstance(self.detach_reset, bool):
             raise ValueError(f"detach_reset must be True or False, got {self.detach_reset!r}")
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        object.__setattr__(self, "code", json.dumps(given, default=float))
+
+    @staticmethod
+    @cache
+    def decode(code: str) -> "LIFConstants":
+        """The constants of this `code`, exactly."""
+        return LIFConstants(**json.loads(code))
 
     @property
     def decay(self) -> float:
@@ -115,7 +127,7 @@ def lif(
     """
     steps = check_steps("lif", current.shape, time_steps)
     check_state(v, current.shape[1:])
-    return _forward(current, v, steps, *astuple(constants))
+    return _forward(current, v, steps, constants.code)
 
 
 def scan_(potentials: Tensor, spikes: Tensor, v: Tensor | None, constants: LIFConstants) -> Tensor:
@@ -179,15 +191,10 @@ def _forward(
     current: Tensor,
     v: Tensor | None,
     steps: int,
-    tau: float,
-    theta: float,
-    reset: str,
-    surrogate: str,
-    alpha: float | None,
-    detach_reset: bool,
+    neuron: str,
 ) -> tuple[Tensor, Tensor]:
     """Spikes and the last potential."""
-    constants = LIFConstants(tau, theta, reset, surrogate, alpha, detach_reset)  # type: ignore[arg-type]
+    constants = LIFConstants.decode(neuron)
     layout, shape = native.layout_of(current), (steps, *current.shape[1:])
     backend = kernels.backend(current)
     if backend == "triton":
@@ -221,15 +228,10 @@ def _backward(
     grad_spikes: Tensor | None,
     grad_v_last: Tensor | None,
     steps: int,
-    tau: float,
-    theta: float,
-    reset: str,
-    surrogate: str,
-    alpha: float | None,
-    detach_reset: bool,
+    neuron: str,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the current and of the first potential (empty without one); the trajectory is computed again."""
-    constants = LIFConstants(tau, theta, reset, surrogate, alpha, detach_reset)  # type: ignore[arg-type]
+    constants = LIFConstants.decode(neuron)
     layout, backend = native.layout_of(current), kernels.backend(current)
     grad_current = layout.empty(current.shape, current.dtype, current.device)
     wide_v, wide_grad = _widened(v, current), _widened(grad_v_last, current)

@@ -8,7 +8,7 @@ backward pass. What it does element by element runs compiled or in Triton
 Forward and backward are registered with torch, so that `torch.compile` takes them as they are.
 """
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from eisnn.functional import kernels
 from eisnn.functional.checks import check_state, check_steps
-from eisnn.functional.circuit import integrate, split_currents
+from eisnn.functional.circuit import integrate
 from eisnn.functional.connection import by_position, lateral, per_neuron
+from eisnn.functional.folded import split_currents
 from eisnn.functional.kernels import native
 from eisnn.functional.lif import LIFConstants, lif_reference, pieces, scan_, scan_backward_
 from eisnn.functional.stabilize import replace_zeros, smallest_positive, zero_level
@@ -70,7 +71,7 @@ def population(
         )
     check_state(v, (currents.shape[1], len(weight), *currents.shape[3:]))
     weight = weight.to(currents.dtype)
-    spikes, v_last, _ = _forward(currents, weight, gain_e, bias, v, steps, *astuple(constants))
+    spikes, v_last, _ = _forward(currents, weight, gain_e, bias, v, steps, constants.code)
     return spikes, v_last
 
 
@@ -82,15 +83,10 @@ def _forward(
     bias: Tensor,
     v: Tensor | None,
     steps: int,
-    tau: float,
-    theta: float,
-    reset: str,
-    surrogate: str,
-    alpha: float | None,
-    detach_reset: bool,
+    neuron: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, last potential, and the smallest positive divisive current of each sample `[T, B, 1, ...]`."""
-    constants = LIFConstants(tau, theta, reset, surrogate, alpha, detach_reset)  # type: ignore[arg-type]
+    constants = LIFConstants.decode(neuron)
     with torch.autocast(currents.device.type, enabled=False):
         return Population.of(currents, weight, gain_e, bias, v, constants, steps).forward()
 
@@ -115,15 +111,10 @@ def _backward(
     grad_spikes: Tensor | None,
     grad_v_last: Tensor | None,
     steps: int,
-    tau: float,
-    theta: float,
-    reset: str,
-    surrogate: str,
-    alpha: float | None,
-    detach_reset: bool,
+    neuron: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the currents, of `M`, gain, bias and of the first potential (empty without one)."""
-    constants = LIFConstants(tau, theta, reset, surrogate, alpha, detach_reset)  # type: ignore[arg-type]
+    constants = LIFConstants.decode(neuron)
     grad_currents = torch.empty_like(currents)
     with torch.autocast(currents.device.type, enabled=False):
         of = Population.of(currents, weight, gain_e, bias, v, constants, steps)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from eisnn import functional as EF
 from eisnn.functional.checks import check_int
-from eisnn.nn.dale import count_violations
+from eisnn.nn.dale import constrained_parameters, count_violations
 from eisnn.nn.layer import (
     Size,
     check_sequence,
@@ -20,6 +20,7 @@ from eisnn.nn.layer import (
 )
 from eisnn.nn.lif import LIF
 from eisnn.nn.options import PAPER, CircuitOptions
+from eisnn.nn.parametrization import ConservedWeights, PaperWeights, Raw
 
 
 class EICircuit(nn.Module):
@@ -75,17 +76,18 @@ class EICircuit(nn.Module):
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, unexpected: Any, errors: Any
     ) -> None:
-        for name in self.dale_parameters:
+        for name, _ in constrained_parameters(self):
             value = state_dict.get(prefix + name)
             if value is not None and (count := count_violations(value)):
                 errors.append(
                     f"{prefix}{name} violates Dale's law: {count} negative or NaN entries; this layer was left as it "
                     "was"
                 )
+                state_dict.update({prefix + key: kept for key, kept in self.state_dict().items()})
                 return
         errors_before = len(errors)
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
-        present = all(prefix + name in state_dict for name, _ in self.named_parameters(recurse=False))
+        present = all(prefix + name in state_dict for name in self._circuit_state())
         loaded = present and len(errors) == errors_before
         key = prefix + "initialized"
         if key in unexpected:
@@ -95,6 +97,10 @@ class EICircuit(nn.Module):
             self.initialized = bool(state_dict[key]) and (loaded or self.initialized)
         elif strict:
             missing.append(key)
+
+    def _circuit_state(self) -> list[str]:
+        """Names of what E-I Init fills."""
+        return [name for name, _ in self.named_parameters(recurse=False)]
 
     def extra_repr(self) -> str:
         inputs = ", ".join(str(n) for n in self.weight_ee.shape[1:])
@@ -111,13 +117,7 @@ def uninitialized(model: nn.Module) -> list[str]:
 class EILayer(EICircuit):
     """A hidden circuit: both kinds of inhibition, gains and a neuron, eqs. (9)-(15)."""
 
-    dale_parameters: ClassVar[tuple[str, ...]] = (*EICircuit.dale_parameters, "gain_i", "gain_e", "sigma")
-    lower_bounds: ClassVar[dict[str, float]] = {"sigma": 0.03}
-    sigma: nn.Parameter | None
-    total: Tensor
-    row_norm: Tensor
-    gain_unit: Tensor
-    sigma_unit: Tensor
+    dale_parameters: ClassVar[tuple[str, ...]] = (*EICircuit.dale_parameters, "gain_i", "gain_e")
 
     def __init__(
         self,
@@ -136,87 +136,41 @@ class EILayer(EICircuit):
         self.gain_i = nn.Parameter(torch.zeros(self.n_i, **factory))
         self.gain_e = nn.Parameter(torch.ones(n_e, **factory))
         self.bias = nn.Parameter(torch.zeros(n_e, **factory))
-        self.register_parameter("sigma", nn.Parameter(torch.ones(n_e, **factory)) if options.semisaturation else None)
-        if options.conserved:  # set by E-I Init
-            for name in ("total", "row_norm", "gain_unit", "sigma_unit"):
-                self.register_buffer(name, torch.zeros((), **factory))
+        self.weights = ConservedWeights(n_e, options, **factory) if options.conserved else PaperWeights()
         self.neuron = copy_neuron(neuron)
 
-    @torch.no_grad()
-    def set_gains_(self, scale: float, inhibitory_gain: float, mean: float) -> None:
-        """Start gains, bias and what the options conserve, once the weights are filled (E-I Init).
+    @property
+    def _raw(self) -> Raw:
+        return Raw(self.weight_ee, self.weight_ie, self.weight_ei, self.gain_i)
 
-        Args:
-            scale: mean of the entries of `weight_ee` and `weight_ie`.
-            inhibitory_gain: `g_I`, eq. (54).
-            mean: of the input, so that `E[I_div] = g_I d scale mean`.
-        """
+    def _circuit_state(self) -> list[str]:
+        return super()._circuit_state() + [f"weights.{name}" for name in self.weights.state_dict()]
+
+    @torch.no_grad()
+    def start_(self, scale: float, inhibitory_gain: float, mean: float) -> None:
+        """Start gains and bias, once the weights are filled (E-I Init); arguments as `PaperWeights.start_`."""
         self.gain_e.fill_(1)
         self.bias.fill_(0)
-        if not self.options.conserved:
-            self.gain_i.fill_(inhibitory_gain)
-            return
-        share, total = self.options.semisaturation, self.fan_in * scale
-        self.gain_i.fill_(1)
-        self.total.fill_(total)
-        self.gain_unit.fill_(inhibitory_gain * (1 - share))
-        self.sigma_unit.fill_(share * inhibitory_gain * total * mean)
-        if self.sigma is not None:
-            self.sigma.fill_(1)
-        weights = EF.conserved_weights(self.weight_ee, self.weight_ie, self.weight_ei, self.total)
-        self.row_norm.copy_(EF.fold(*weights).flatten(1).square().sum(1).mean().sqrt())
+        self.weights.start_(self._raw, scale, inhibitory_gain, mean)
 
     @torch.no_grad()
     def scale_division_(self, factor: float) -> None:
         """Multiply all that divides, so that `I_E` shrinks by `factor`."""
-        if self.options.conserved:
-            self.gain_unit *= factor
-            self.sigma_unit *= factor
-        else:
-            self.gain_i.mul_(factor)
+        self.weights.scale_division_(self._raw, factor)
 
-    def _sources(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Weights and `g_I` in the order in which kernels are made of them."""
-        gain = self.gain_i * self.gain_unit if self.options.conserved else self.gain_i
-        return self.weight_ee, self.weight_ie, self.weight_ei, gain
+    def synapses(self) -> EF.Synapses:
+        """The weights with which the circuit acts: to look at and to change, not to run."""
+        return self.weights.synapses(self._raw)
 
-    def _conserved_kernel(self, ee: Tensor, ie: Tensor, ei: Tensor, gain: Tensor) -> Tensor:
-        tonic = self.sigma is not None
-        return EF.conserved_kernel(ee, ie, ei, gain, self.total, self.row_norm, pooled=self.options.pooled, tonic=tonic)
-
-    def kernel(self) -> Tensor:
-        """What one convolution computes all currents with, `[n_E + m, ...]`; without gradient."""
-        with torch.no_grad():
-            sources = self._sources()
-            return self._conserved_kernel(*sources) if self.options.conserved else EF.stacked_kernel(*sources[:3])
-
-    def _sigma(self) -> Tensor | None:
-        return None if self.sigma is None else self.sigma * self.sigma_unit
-
-    def divisive_weight(self) -> Tensor:
-        """`M` `[n_E, m]`, which makes the divisive current of the last m of these currents."""
-        *_, weight_ei, gain = self._sources()
-        if not self.options.conserved:
-            return weight_ei * gain
-        return EF.divisive_weight(weight_ei, gain, self._sigma(), pooled=self.options.pooled)
+    def stacked(self) -> tuple[Tensor, Tensor]:
+        """What one convolution computes all currents with, `[n_E + m, ...]`, and `M` `[n_E, m]`; no gradient."""
+        sources, weight = self.weights.sources(self._raw)
+        return self.weights.stacked.make(*sources)[0], weight.detach()
 
     def currents(self, x: Tensor) -> EF.StackedCurrents:
         """All currents of `x` `[T, B, ...]`, and `M`; see `eisnn.functional.population`."""
-        sources = self._sources()
-        if not self.options.conserved:
-            return EF.stacked_currents(x, *sources, self.connection)
-        tonic = self.sigma is not None
-        return EF.conserved_currents(
-            x, self._conserved_kernel, sources, self.divisive_weight(), self.connection, tonic=tonic
-        )
-
-    def currents_as_written(self, x: Tensor) -> EF.Currents:
-        """`I_EE`, `I_sub`, `I_div` of `x`, each on its own, `[T, B, n_E, ...]`: to look at, not to run."""
-        sources = self._sources()
-        if not self.options.conserved:
-            return EF.ei_currents(x, *sources, self.connection)
-        conserved = self._sigma(), self.total, self.row_norm, self.connection
-        return EF.conserved_as_written(x, *sources, *conserved, pooled=self.options.pooled)
+        sources, weight = self.weights.sources(self._raw)
+        return EF.StackedCurrents(EF.project(x, self.weights.stacked, sources, self.connection), weight)
 
     def integrated(self, x: Tensor) -> Tensor:
         """`I_E` `[T, B, n_E, ...]` of `x` `[T, B, ...]`, eq. (14)."""

@@ -41,9 +41,10 @@ class FoldedLayer(FoldedCircuit):
     bias: Tensor
 
     def __init__(self, layer: EILayer) -> None:
-        super().__init__(layer.connection, layer.kernel(), tonic=layer.sigma is not None)
+        kernel, weight = layer.stacked()
+        super().__init__(layer.connection, kernel, tonic=layer.weights.stacked.tonic)
         self.neuron = layer.neuron
-        for name, value in [("weight", layer.divisive_weight()), ("gain_e", layer.gain_e), ("bias", layer.bias)]:
+        for name, value in [("weight", weight), ("gain_e", layer.gain_e), ("bias", layer.bias)]:
             self.register_buffer(name, value.detach().clone())
 
     def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:

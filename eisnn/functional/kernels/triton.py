@@ -62,6 +62,12 @@ def _per_neuron(pointer, row, column, here, DIVIDE: tl.constexpr, INSIDE: tl.con
 
 
 @triton.jit
+def _at(image, row, column, image_stride, row_stride):
+    """Where this tile of one step of a map lies."""
+    return image * image_stride + row[:, None] * row_stride + column[None, :]
+
+
+@triton.jit
 def _quotient(
     balanced, i_div, smallest, zero, t, batch, at_b, at_d, b_step, d_step, here, DIVIDE: tl.constexpr, C: tl.constexpr
 ):
@@ -106,12 +112,12 @@ def forward_kernel(
     row, column, here = _tile(n_rows, n_inner, ROWS, COLUMNS)
     g = _per_neuron(gain, row, column, here, DIVIDE, INSIDE, C)
     offset = _per_neuron(bias, row, column, here, DIVIDE, INSIDE, C)
-    at_b = image * b_image + row[:, None] * b_row + column[None, :]
-    at_d = image * d_image + row[:, None] * d_row + column[None, :]
-    at_s = image * s_image + row[:, None] * s_row + column[None, :]
+    at_b = _at(image, row, column, b_image, b_row)
+    at_d = _at(image, row, column, d_image, d_row)
+    at_s = _at(image, row, column, s_image, s_row)
     potential = tl.zeros((ROWS, COLUMNS), C)
     if STATE:
-        potential = tl.load(v + image * v_image + row[:, None] * v_row + column[None, :], mask=here, other=0).to(C)
+        potential = tl.load(v + _at(image, row, column, v_image, v_row), mask=here, other=0).to(C)
     current = potential * 0
     for t in range(steps):
         if STATIC:
@@ -128,7 +134,7 @@ def forward_kernel(
             potential = tl.where(fires, 0.0, h).to(C)
         else:
             potential = (h - tl.where(fires, theta, 0.0)).to(C)
-    tl.store(v_last + image * l_image + row[:, None] * l_row + column[None, :], potential, mask=here)
+    tl.store(v_last + _at(image, row, column, l_image, l_row), potential, mask=here)
 
 
 @triton.jit
@@ -147,14 +153,14 @@ def backward_kernel(
     row, column, here = _tile(n_rows, n_inner, ROWS, COLUMNS)
     g = _per_neuron(gain, row, column, here, DIVIDE, INSIDE, C)
     offset = _per_neuron(bias, row, column, here, DIVIDE, INSIDE, C)
-    at_b = image * b_image + row[:, None] * b_row + column[None, :]
-    at_d = image * d_image + row[:, None] * d_row + column[None, :]
-    at_s = image * s_image + row[:, None] * s_row + column[None, :]
-    at_h = image * h_image + row[:, None] * h_row + column[None, :]
+    at_b = _at(image, row, column, b_image, b_row)
+    at_d = _at(image, row, column, d_image, d_row)
+    at_s = _at(image, row, column, s_image, s_row)
+    at_h = _at(image, row, column, h_image, h_row)
     # The trajectory once more.
     potential = tl.zeros((ROWS, COLUMNS), C)
     if STATE:
-        potential = tl.load(v + image * v_image + row[:, None] * v_row + column[None, :], mask=here, other=0).to(C)
+        potential = tl.load(v + _at(image, row, column, v_image, v_row), mask=here, other=0).to(C)
     q, d = _quotient(balanced, i_div, smallest, zero, 0, batch, at_b, at_d, b_step, d_step, here, DIVIDE, C)
     for t in range(steps):
         if not STATIC:
@@ -168,7 +174,7 @@ def backward_kernel(
     # Backwards in time: `carried` is dL/dV[t], `delta` dL/dI_E[t].
     carried = tl.zeros((ROWS, COLUMNS), C)
     if LAST:
-        at_l = image * l_image + row[:, None] * l_row + column[None, :]
+        at_l = _at(image, row, column, l_image, l_row)
         carried = tl.load(grad_v_last + at_l, mask=here, other=0).to(C)
     sum_gain, sum_bias, total = tl.zeros((ROWS, COLUMNS), C), tl.zeros((ROWS, COLUMNS), C), tl.zeros((ROWS, COLUMNS), C)
     for i in range(steps):
@@ -190,19 +196,19 @@ def backward_kernel(
             total += delta
         else:
             q, d = _quotient(balanced, i_div, smallest, zero, t, batch, at_b, at_d, b_step, d_step, here, DIVIDE, C)
-            at_gb = t * gb_step + image * gb_image + row[:, None] * gb_row + column[None, :]
-            at_gd = t * gd_step + image * gd_image + row[:, None] * gd_row + column[None, :]
+            at_gb = t * gb_step + _at(image, row, column, gb_image, gb_row)
+            at_gd = t * gd_step + _at(image, row, column, gd_image, gd_row)
             _store_gradients(delta, q, d, g, grad_balanced, grad_i_div, at_gb, at_gd, here, DIVIDE)
             sum_gain += tl.where(here, delta * q, 0.0)
             sum_bias += tl.where(here, delta, 0.0)
     if STATIC:
-        at_gb = image * gb_image + row[:, None] * gb_row + column[None, :]
-        at_gd = image * gd_image + row[:, None] * gd_row + column[None, :]
+        at_gb = _at(image, row, column, gb_image, gb_row)
+        at_gd = _at(image, row, column, gd_image, gd_row)
         _store_gradients(total, q, d, g, grad_balanced, grad_i_div, at_gb, at_gd, here, DIVIDE)
         sum_gain += tl.where(here, total * q, 0.0)
         sum_bias += tl.where(here, total, 0.0)
     if STATE:
-        at_gv = image * gv_image + row[:, None] * gv_row + column[None, :]
+        at_gv = _at(image, row, column, gv_image, gv_row)
         tl.store(grad_v + at_gv, carried, mask=here)
     # [images, tiles along positions, neurons]
     if DIVIDE and INSIDE:

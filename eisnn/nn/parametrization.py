@@ -1,0 +1,110 @@
+"""What the parameters of a circuit stand for: its weights as they are (the paper), or shares of conserved totals.
+
+A parametrization belongs to one `EILayer`, holds what it needs besides the layer's parameters, and alone knows how
+these make the currents.
+"""
+
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from eisnn import functional as EF
+from eisnn.nn.options import CircuitOptions
+
+
+class Raw(NamedTuple):
+    """The parameters of a circuit that make its input currents."""
+
+    weight_ee: Tensor
+    weight_ie: Tensor
+    weight_ei: Tensor
+    gain_i: Tensor
+
+
+class PaperWeights(nn.Module):
+    """The parameters are the weights, eqs. (9)-(13)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stacked: EF.Kernel = EF.StackedKernel()
+
+    def start_(self, raw: Raw, scale: float, inhibitory_gain: float, mean: float) -> None:
+        """Start `g_I`, and what is conserved, once the weights are filled (E-I Init).
+
+        Args:
+            raw: of the layer; `gain_i` is set.
+            scale: mean of the entries of `weight_ee` and `weight_ie`.
+            inhibitory_gain: `g_I`, eq. (54).
+            mean: of the input, so that `E[I_div] = g_I d scale mean`.
+        """
+        raw.gain_i.fill_(inhibitory_gain)
+
+    def scale_division_(self, raw: Raw, factor: float) -> None:
+        """Multiply all that divides, so that `I_E` shrinks by `factor`."""
+        raw.gain_i.mul_(factor)
+
+    def sources(self, raw: Raw) -> tuple[tuple[Tensor, ...], Tensor]:
+        """What `stacked` is made of, and `M` `[n_E, m]`, which makes the divisive current of the last m currents."""
+        weight_ei = EF.scale_gradient(raw.weight_ei, 1 / EF.fan_in(raw.weight_ee))
+        return (raw.weight_ee, raw.weight_ie, weight_ei), weight_ei * raw.gain_i
+
+    def synapses(self, raw: Raw) -> EF.Synapses:
+        """The weights with which the circuit acts."""
+        (ee, ie, ei), divisive = self.sources(raw)
+        return EF.Synapses(ee, ie, ei, divisive)
+
+
+class ConservedWeights(PaperWeights):
+    """Conserved totals (P10): the parameters are shares of each neuron's totals. `gain_i` and `sigma` are factors
+    of their initial values."""
+
+    dale_parameters: ClassVar[tuple[str, ...]] = ("sigma",)
+    lower_bounds: ClassVar[dict[str, float]] = {"sigma": 0.03}
+    sigma: nn.Parameter | None
+    total: Tensor
+    row_norm: Tensor
+    gain_unit: Tensor
+    sigma_unit: Tensor
+
+    def __init__(
+        self,
+        n_e: int,
+        options: CircuitOptions,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.pooled, self.share = options.pooled, options.semisaturation
+        self.stacked = EF.ConservedKernel(options.pooled, tonic=bool(options.semisaturation))
+        sigma = torch.ones(n_e, device=device, dtype=dtype) if options.semisaturation else None
+        self.sigma = None if sigma is None else nn.Parameter(sigma)
+        for name in ("total", "row_norm", "gain_unit", "sigma_unit"):  # set by E-I Init
+            self.register_buffer(name, torch.zeros((), device=device, dtype=dtype))
+
+    def start_(self, raw: Raw, scale: float, inhibitory_gain: float, mean: float) -> None:
+        total = EF.fan_in(raw.weight_ee) * scale
+        raw.gain_i.fill_(1)
+        self.total.fill_(total)
+        self.gain_unit.fill_(inhibitory_gain * (1 - self.share))
+        self.sigma_unit.fill_(self.share * inhibitory_gain * total * mean)
+        if self.sigma is not None:
+            self.sigma.fill_(1)
+        folded = EF.fold(*EF.conserved_weights(*raw[:3], self.total))
+        self.row_norm.copy_(folded.flatten(1).square().sum(1).mean().sqrt())
+
+    def scale_division_(self, raw: Raw, factor: float) -> None:
+        self.gain_unit *= factor
+        self.sigma_unit *= factor
+
+    def sources(self, raw: Raw) -> tuple[tuple[Tensor, ...], Tensor]:
+        gain = raw.gain_i * self.gain_unit
+        weight = EF.divisive_weight(raw.weight_ei, gain, self._sigma(), pooled=self.pooled)
+        return (*raw[:3], gain, self.total, self.row_norm), weight
+
+    def synapses(self, raw: Raw) -> EF.Synapses:
+        gain = raw.gain_i * self.gain_unit
+        return EF.conserved_synapses(*raw[:3], gain, self._sigma(), self.total, self.row_norm, pooled=self.pooled)
+
+    def _sigma(self) -> Tensor | None:
+        return None if self.sigma is None else self.sigma * self.sigma_unit
