@@ -11,44 +11,16 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
 import torch._inductor.config
-from torch import Tensor, nn
+from torch import Tensor
 
-from eisnn import functional as EF
 from eisnn.bench import Subject
+from eisnn.deploy import quantize
 from eisnn.nn import fold
-from eisnn.nn.folded import FoldedLayer
 from eisnn.provenance import provenance, write_result
-
-INPUT_SCALE = 0.25  # spikes, and averages of four, are multiples of it: nothing is lost
-
-
-def int8_weights(model: nn.Module) -> nn.Module:
-    """`model`, folded, the convolutions that see spikes in int8 by oneDNN: each kernel row has its own scale, the
-    products are summed exactly. The first layer, which sees pixels, and the readout stay in float32."""
-    layers = [module for module in model.modules() if isinstance(module, FoldedLayer) and module.connection.spatial]
-    for layer in layers[1:]:
-        geometry = layer.connection
-        assert isinstance(geometry, EF.Conv)
-        around = list(geometry.stride), list(geometry.padding), list(geometry.dilation), 1
-        scale = layer.kernel.abs().amax((1, 2, 3)) / 127
-        rounded = (layer.kernel / scale.view(-1, 1, 1, 1)).round().to(torch.int8)
-        zero = torch.zeros(len(scale), dtype=torch.long)
-        packed = torch.ops.onednn.qconv_prepack(rounded, scale, INPUT_SCALE, 0, *around, None)
-        weight = packed, scale, zero, None
-
-        def project(_: FoldedLayer, x: Tensor, *__: Any, weight: Any = weight, around: Any = around) -> Tensor:
-            small = x.flatten(0, 1).div(INPUT_SCALE).to(torch.uint8)
-            form = 1.0, 0, torch.float32, "none", [], ""
-            y = torch.ops.onednn.qconv_pointwise(small, INPUT_SCALE, 0, *weight, *around, *form)
-            return y.unflatten(0, x.shape[:2])
-
-        layer._project = MethodType(project, layer)  # type: ignore[method-assign]
-    return model
 
 
 def milliseconds(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -85,7 +57,7 @@ def measure(model: str, batch_size: int, repeats: int) -> dict[str, Any]:
         "32": folded,
         "bf16": folded,
         "compiled": torch.compile(copy.deepcopy(folded)),
-        "int8": int8_weights(copy.deepcopy(folded)),
+        "int8": quantize(subject.model, subject.images),
     }
 
     def infer(name: str) -> Tensor:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eisnn import functional as EF
+from eisnn.deploy import quantize
 from eisnn.functional import LIFConstants, lif_reference
 from eisnn.init import ei_init_
 from eisnn.models import create_model
@@ -246,6 +247,7 @@ def bench(
     floor: bool = False,
     inference: bool = False,
     compile: bool = False,
+    int8: bool = False,
     output: Path | None = None,
 ) -> dict[str, Any]:
     """Compare an E-I network with its batch-norm twin: step time, forward time, peak memory, bytes kept for backward.
@@ -260,17 +262,21 @@ def bench(
         floor: Also time the bare convolutions of the two networks, by stock operators.
         inference: Also time the two networks with folded weights and merged batch norms (`eisnn.fold`).
         compile: Also time the folded networks after `torch.compile` (with `inference`); it builds for some seconds.
+        int8: Also time the folded networks with int8 weights, on a CPU (with `inference`; `eisnn.deploy.quantize`).
         output: Also write the numbers to this JSON file.
     Returns: the numbers that are printed and written; times in seconds (medians), memory in bytes.
     """
     if repeats < 1 or batch_size < 1:
         raise ValueError(f"repeats and batch_size must be >= 1, got {repeats} and {batch_size}")
-    if compile and not inference:
-        raise ValueError("compile is measured at inference only: ask for inference as well (--inference)")
+    for name, asked in [("compile", compile), ("int8", int8)]:
+        if asked and not inference:
+            raise ValueError(f"{name} is measured at inference only: ask for inference as well (--inference)")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, but torch sees no CUDA device; use --device cpu")
+    if int8 and (device != "cpu" or precision != "32"):
+        raise ValueError(f"int8 replaces float32 on a CPU, got precision {precision} on {device}")
     common: dict[str, Any] = {
         "model": model,
         "batch_size": batch_size,
@@ -335,16 +341,18 @@ def bench(
         "ei_over_bn": {name: ei[name] / bn[name] for name in numbers},
     }
     if inference:
-        result["inference"] = _inference(subjects, batch_size, repeats, compile)
+        result["inference"] = _inference(subjects, batch_size, repeats, compile, int8)
     _show(result)
     if output is not None:
         write_result(output, result)
     return result
 
 
-def _inference(subjects: dict[tuple[str, str], Any], batch_size: int, repeats: int, compile: bool) -> dict[str, float]:
-    """Images a second of the networks in evaluation mode, as they are, folded, and compiled, in turn; medians, faster
-    format."""
+def _inference(
+    subjects: dict[tuple[str, str], Any], batch_size: int, repeats: int, compile: bool, int8: bool
+) -> dict[str, float]:
+    """Images a second of the networks in evaluation mode, as they are, folded, compiled, and in int8, in turn;
+    medians, faster format."""
     models = {}
     for network in ("ei", "bn"):
         for layout in FORMATS:
@@ -353,6 +361,8 @@ def _inference(subjects: dict[tuple[str, str], Any], batch_size: int, repeats: i
             models[f"{network}, folded", layout] = subject, fold(subject.model)
             if compile:
                 models[f"{network}, folded, compiled", layout] = subject, torch.compile(fold(subject.model))
+            if int8:
+                models[f"{network}, folded, int8", layout] = subject, quantize(subject.model, subject.images)
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in models}
     frozen: Any = nullcontext()
     if compile:

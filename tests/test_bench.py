@@ -7,19 +7,19 @@ import torch
 
 from eisnn.bench import Subject, bench
 
+FORMS = ("", ", folded", ", folded, compiled", ", folded, int8")
+
 
 def test_bench_writes_what_it_prints(tmp_path, capsys, monkeypatch):
     output = tmp_path / "new" / "bench.json"
     monkeypatch.setattr(torch, "compile", lambda model: model)  # which takes long
-    extras = {"floor": True, "inference": True, "compile": True}
+    extras = {"floor": True, "inference": True, "compile": True, "int8": True}
     bench("convnet3", "cpu", batch_size=2, time_steps=2, repeats=1, output=output, **extras)
     result = json.loads(output.read_text())
     networks = result["networks"]
     assert set(networks) - {"spikingjelly"} == {"ei", "plus", "bn", "stock", "ei_floor", "bn_floor"}
     assert all(networks.pop(name)["step_seconds"] > 0 for name in ("ei_floor", "bn_floor"))
-    assert set(result["inference"]) == {
-        f"{network}{form}" for network in ("ei", "bn") for form in ("", ", folded", ", folded, compiled")
-    }
+    assert set(result["inference"]) == {f"{network}{form}" for network in ("ei", "bn") for form in FORMS}
     assert min(result["inference"].values()) > 0
     assert set(result["ei_over_bn"]) == {
         "step_seconds", "step_cpu_seconds", "forward_seconds", "peak_bytes", "saved_bytes"
@@ -32,9 +32,15 @@ def test_bench_writes_what_it_prints(tmp_path, capsys, monkeypatch):
     assert "ei / bn" in capsys.readouterr().out
 
 
-def test_compile_needs_inference():
-    with pytest.raises(ValueError, match="--inference"):
-        bench("convnet3", "cpu", compile=True)
+@pytest.mark.parametrize("form", ["compile", "int8"])
+def test_forms_of_inference_need_inference(form):
+    with pytest.raises(ValueError, match=f"{form} is measured at inference only.*--inference"):
+        bench("convnet3", "cpu", **{form: True})
+
+
+def test_int8_replaces_float32():
+    with pytest.raises(ValueError, match="int8 replaces float32 on a CPU, got precision bf16 on cpu"):
+        bench("convnet3", "cpu", precision="bf16", inference=True, int8=True)
 
 
 def test_saved_bytes_counts_each_storage_once_and_no_parameters():

@@ -29,7 +29,7 @@ class BNLayer(nn.Module):
         """As `EILayer.forward`. A static input is projected and normalized once: its T copies have the same
         statistics."""
         p = self.projection
-        axes, inputs = (5, p.in_channels) if isinstance(p, nn.Conv2d) else (3, p.in_features)
+        axes, inputs = (3, p.in_features) if isinstance(p, nn.Linear) else (5, p.in_channels)
         check_sequence(x, axes, inputs, time_steps, type(self).__name__)
         current = self.norm(self.projection(x.flatten(0, 1))).unflatten(0, x.shape[:2])
         out, state = run_neuron(self.neuron, current, time_steps, state, return_state)
