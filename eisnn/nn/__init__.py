@@ -7,11 +7,13 @@ from eisnn.nn.factory import CIRCUITS, Layers, make_layers
 from eisnn.nn.folded import fold
 from eisnn.nn.lif import LIF
 from eisnn.nn.options import PAPER, PLUS, CircuitOptions
+from eisnn.nn.plif import PLIF
 
 __all__ = [
     "CIRCUITS",
     "LIF",
     "PAPER",
+    "PLIF",
     "PLUS",
     "BNConv2d",
     "BNLinear",
