@@ -27,21 +27,26 @@ METHODS = {
     "plus": ("cifar10-vgg8-plus", (0.02, 0.05, 0.1)),
     "batch norm": ("cifar10-vgg8-bn", (0.05, 0.1)),
 }
-CHANGES = {
-    "plus, one current for each neuron": ("plus", {"pooled": False}),
-    "plus without semisaturation": ("plus", {"semisaturation": 0.0}),
-    "plus without unit variance": ("plus", {"unit_variance": False}),
+# A method, and the fields of its recipe that are changed; of a field that has fields of its own, those named.
+CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "plus, one current for each neuron": ("plus", {"circuit_options": {"pooled": False}}),
+    "plus without semisaturation": ("plus", {"circuit_options": {"semisaturation": 0.0}}),
+    "plus without unit variance": ("plus", {"circuit_options": {"unit_variance": False}}),
+    "plus, label smoothing 0.1": ("plus", {"label_smoothing": 0.1}),
 }
 
 
 def variants() -> dict[str, TrainConfig]:
-    """Configurations by name: every method at every rate, and the changes of one option."""
+    """Configurations by name: every method at every rate, and the changes of one thing."""
     found = {
         f"{method}, {lr}": recipe(name).changed(lr=lr) for method, (name, rates) in METHODS.items() for lr in rates
     }
-    for title, (method, options) in CHANGES.items():
+    for title, (method, changes) in CHANGES.items():
         base = recipe(METHODS[method][0])
-        found[title] = base.changed(circuit_options=vars(base.circuit_options) | options)
+        fields = base.model_dump()
+        for field, value in changes.items():
+            fields[field] = fields[field] | value if isinstance(value, dict) else value
+        found[title] = TrainConfig(**fields)
     return found
 
 
