@@ -24,7 +24,7 @@ from eisnn.nn import EILayer
 from eisnn.provenance import provenance, write_result
 from eisnn.train import recipe
 from eisnn.train.build import build_model, initialize, load_data, train_loader
-from eisnn.train.metrics import cross_entropy
+from eisnn.train.loss import cross_entropy
 from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate
 
 HERE = Path(__file__).parent

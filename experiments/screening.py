@@ -33,6 +33,9 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "plus without semisaturation": ("plus", {"circuit_options": {"semisaturation": 0.0}}),
     "plus without unit variance": ("plus", {"circuit_options": {"unit_variance": False}}),
     "plus, label smoothing 0.1": ("plus", {"label_smoothing": 0.1}),
+    "plus, Adam 0.003": ("plus", {"optimizer": "adam", "lr": 0.003}),
+    "plus, adaptive clipping 0.1": ("plus", {"adaptive_clipping": 0.1}),
+    "plus, TET": ("plus", {"loss": "tet"}),
 }
 
 

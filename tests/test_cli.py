@@ -16,7 +16,8 @@ from train_runs import SIZE, assert_same_run, interrupt_at, tiny, write_images
 import eisnn
 from eisnn import cli, train
 from eisnn.data import list_datasets
-from eisnn.train import Result, Run, TrainConfig, engine, recipe, recipes
+from eisnn.train import Result, Run, TrainConfig, recipe, recipes
+from eisnn.train import loss as objective
 from eisnn.train.checkpoint import load_checkpoint
 
 
@@ -279,8 +280,8 @@ def test_interrupted_and_resumed(
 def test_a_diverged_run_exits_with_3(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    loss = engine.cross_entropy
-    monkeypatch.setattr(engine, "cross_entropy", lambda *args: loss(*args) * float("inf"))
+    loss = objective.cross_entropy
+    monkeypatch.setattr(objective, "cross_entropy", lambda *args: loss(*args) * float("inf"))
     assert run(options(images, tmp_path / "run")) == 3
     err = capsys.readouterr().err
     assert err.startswith(

@@ -17,7 +17,8 @@ from eisnn.functional.population import _backward as population_backward
 from eisnn.functional.population import _forward as population_forward
 from eisnn.nn import EILayer
 from eisnn.train import TrainConfig
-from eisnn.train.metrics import Meter, cross_entropy
+from eisnn.train.loss import cross_entropy
+from eisnn.train.metrics import Meter
 from eisnn.train.optim import make_optimizer
 
 # A mode does not see into an operator: ours are run as the Python functions that they are made of.

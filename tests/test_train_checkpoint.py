@@ -36,13 +36,13 @@ from eisnn.train import (
     Run,
     RunError,
     TrainConfig,
-    engine,
     evaluate,
     evaluation,
     fit,
     resume,
 )
 from eisnn.train import checkpoint as ckpt
+from eisnn.train import loss as objective
 from eisnn.train import run as run_module
 from eisnn.train.checkpoint import load_checkpoint
 
@@ -197,7 +197,7 @@ def test_killed_in_the_middle_of_the_work(
     images: Path, undisturbed: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """Between checkpoints; the resumed session is killed as well."""
-    module = {"step": engine, "evaluation": evaluation}[what]
+    module = {"step": objective, "evaluation": evaluation}[what]
     run = tmp_path / "run"
     start: Callable[[], Any] = lambda: fit(tiny(images, checkpoint_seconds=0), run, quiet=True)  # noqa: E731
     loss = module.cross_entropy
@@ -282,14 +282,14 @@ def test_resuming_a_finished_run_changes_nothing(undisturbed: tuple[Path, Result
 
 def test_the_random_state_is_restored(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing in the package draws from torch's global generator while it trains, but a layer of a user's may."""
-    loss = engine.cross_entropy
+    loss = objective.cross_entropy
     drawn: list[float] = []
 
     def noisy(*args: torch.Tensor) -> torch.Tensor:
         drawn.append(float(torch.rand(())))
         return loss(*args) * (1 + drawn[-1])
 
-    monkeypatch.setattr(engine, "cross_entropy", noisy)
+    monkeypatch.setattr(objective, "cross_entropy", noisy)
     fit(tiny(images), tmp_path / "whole", quiet=True)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 9)
@@ -341,7 +341,7 @@ def test_one_process_at_a_time(images: Path, finished: Path, tmp_path: Path) -> 
 
 def test_a_run_is_locked_until_it_ends(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
-    loss, refused = engine.cross_entropy, []
+    loss, refused = objective.cross_entropy, []
 
     def look(*args: torch.Tensor) -> torch.Tensor:
         with pytest.raises(RunError, match="in use"), Run(run).locked():
@@ -350,7 +350,7 @@ def test_a_run_is_locked_until_it_ends(images: Path, tmp_path: Path, monkeypatch
         return loss(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "cross_entropy", look)
+        patch.setattr(objective, "cross_entropy", look)
         interrupt_at(patch, 3)
         with pytest.raises(Interrupted):
             fit(tiny(images), run, quiet=True)

@@ -33,6 +33,7 @@ import torch
 from train_runs import interrupt_at, keep_first_checkpoints, tiny
 
 from eisnn.train import Diverged, Interrupted, RunError, engine, fit, resume
+from eisnn.train import loss as objective
 
 images, out = map(Path, sys.argv[1:])
 config = tiny(images, devices=2, precision="64", checkpoint_seconds=0)
@@ -77,13 +78,13 @@ report("resumed", lambda: resume(out / "pieces", quiet=True).accuracy)
 report("more", lambda: resume(out / "more", devices=2, quiet=True).accuracy)
 
 with pytest.MonkeyPatch.context() as patch:
-    loss, steps = engine.cross_entropy, []
+    loss, steps = objective.cross_entropy, []
 
     def explode(*args):
         steps.append(1)
         return loss(*args) * (torch.nan if second and len(steps) == 7 else 1)
 
-    patch.setattr(engine, "cross_entropy", explode)
+    patch.setattr(objective, "cross_entropy", explode)
     report("diverged", lambda: fit(config, out / "diverged", quiet=True))
 
 twin = config.model_copy(update={"circuit": "bn", "precision": "32"})

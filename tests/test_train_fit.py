@@ -28,6 +28,7 @@ from eisnn.train import (
     progress,
     resume,
 )
+from eisnn.train import loss as objective
 from eisnn.train.checkpoint import load_checkpoint, load_model
 from eisnn.train.metrics import Meter
 
@@ -297,8 +298,8 @@ def test_a_diverged_run_stops_and_says_where(images: Path, tmp_path: Path, monke
         steps += 1
         return engine_loss(*args) * (torch.nan if steps == STEPS + 3 else 1)
 
-    engine_loss = engine.cross_entropy
-    monkeypatch.setattr(engine, "cross_entropy", explode)
+    engine_loss = objective.cross_entropy
+    monkeypatch.setattr(objective, "cross_entropy", explode)
     with pytest.raises(Diverged, match=r"the loss is not finite at epoch 2, step 3\. .*lower learning rate.*last.safe"):
         fit(tiny(images, checkpoint_seconds=0), tmp_path / "run", quiet=True)
     *_, end = records(tmp_path / "run")
@@ -332,7 +333,7 @@ def test_what_is_not_finite_behind_a_finite_loss_is_found_before_it_is_saved(
 ) -> None:
     set_rate, steps, losses = engine.set_learning_rate, 0, []
     network: list[torch.nn.Module] = []
-    make, loss = engine.build_model, engine.cross_entropy
+    make, loss = engine.build_model, objective.cross_entropy
 
     def poison(optimizer: torch.optim.Optimizer, lr: float) -> None:
         nonlocal steps
@@ -358,7 +359,7 @@ def test_what_is_not_finite_behind_a_finite_loss_is_found_before_it_is_saved(
 
     monkeypatch.setattr(engine, "build_model", build_it)
     monkeypatch.setattr(engine, "set_learning_rate", poison)
-    monkeypatch.setattr(engine, "cross_entropy", remember)
+    monkeypatch.setattr(objective, "cross_entropy", remember)
     config = tiny(images, checkpoint_seconds=0, circuit="bn" if where == "running_var" else "ei")
     with pytest.raises(Diverged, match=f"a weight or its momentum is not finite at epoch 1, step {STEPS}"):
         fit(config, tmp_path / "run", quiet=True)

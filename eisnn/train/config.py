@@ -43,15 +43,32 @@ class TrainConfig(BaseModel):
     )
     augmentation: Augmentation = Field(default_factory=Augmentation, description="Of the training images.")
     # Optimization
+    optimizer: Literal["sgd", "adam", "adamw", "exponentiated", "orthogonal"] = Field(
+        "sgd",
+        description="exponentiated: SGD by factors, so that no weight can change its sign; orthogonal: SGD whose steps "
+        "of weight matrices have equal singular values (Muon).",
+    )
     epochs: Positive = Field(300, description="Passes over the training images.")
     batch_size: Positive = Field(128, description="Images a step, over all processes together.")
     lr: float = Field(0.001, gt=0, description="Peak learning rate.")
     lr_start: float = Field(1e-7, ge=0, description="Learning rate at the start of the warm-up.")
     warmup_epochs: float = Field(10, ge=0, description="Length of the linear warm-up; then cosine to 0.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD; beta 1 of Adam.")
     weight_decay: float = Field(5e-4, ge=0, description="On the parameters that decay names.")
     decay: Literal["all", "feedforward"] = Field(
         "all", description="What decays: all parameters, or only weights from the layer below."
+    )
+    adaptive_clipping: float = Field(
+        0.0,
+        ge=0,
+        description="Largest norm of a neuron's gradient relative to that of its weights, such as 0.1; 0: any.",
+    )
+    center_gradients: bool = Field(
+        False, description="Subtract from the gradients of weight_ee and weight_ie their mean over the fan-in."
+    )
+    # The loss
+    loss: Literal["mean", "tet"] = Field(
+        "mean", description="Cross-entropy of the mean of the logits over time, or the mean of each time step's (tet)."
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Part of the target spread over all classes.")
     seed: Annotated[int, Field(ge=0, lt=2**64)] = Field(0, description="Of weights, order and augmentation.")

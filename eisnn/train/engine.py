@@ -34,7 +34,9 @@ from eisnn.train.build import (
 )
 from eisnn.train.config import TrainConfig, problems
 from eisnn.train.evaluation import RATE_STEPS, evaluate_loader
-from eisnn.train.metrics import FiringRate, Meter, cross_entropy
+from eisnn.train.gradients import condition_gradients_
+from eisnn.train.loss import Objective
+from eisnn.train.metrics import FiringRate, Meter
 from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate
 from eisnn.train.progress import Interrupt, ProgressBar, Stopwatch, catch_interrupt
 from eisnn.train.run import Run, RunError
@@ -204,6 +206,7 @@ class Loop:
         self.config, self.run, self.fabric, self.rates = config, run, fabric, rates
         self.bare, self.model, self.optimizer, self.dataset = bare, model, optimizer, dataset
         self.steps_per_epoch = steps_per_epoch
+        self.objective = Objective(config)
         self.progress = Progress()
         self.epoch_meter, self.line_meter = Meter(fabric.device), Meter(fabric.device)
         self.first_bad = torch.tensor(torch.inf, dtype=torch.float64, device=fabric.device)
@@ -248,9 +251,9 @@ class Loop:
         for batch in loader.epoch(p.epoch, p.step):
             set_learning_rate(self.optimizer, learning_rate(self._global_step(), self.steps_per_epoch, config))
             with self.rates.measure(p.step % RATE_STEPS == 0):
-                logits = self.model(batch.images)
-            loss = cross_entropy(logits, batch.labels, config.label_smoothing)
+                loss, logits = self.objective(self.model, batch)
             self.fabric.backward(loss * batch.weight)
+            condition_gradients_(self.bare, config)
             self.optimizer.step()
             self.optimizer.zero_grad()
 

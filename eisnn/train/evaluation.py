@@ -14,7 +14,8 @@ from eisnn.models import SpikingNetwork
 from eisnn.train.build import build_model, keeps_resident, load_data, make_fabric, require_same_data
 from eisnn.train.checkpoint import CheckpointError, load_checkpoint, load_model
 from eisnn.train.config import TrainConfig, problems
-from eisnn.train.metrics import FiringRate, Meter, cross_entropy
+from eisnn.train.loss import cross_entropy
+from eisnn.train.metrics import FiringRate, Meter
 from eisnn.train.run import Run
 
 RATE_STEPS = 10  # the firing rate is measured at every tenth step: it costs a pass over all spikes

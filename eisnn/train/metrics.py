@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from eisnn.nn import EILayer
 from eisnn.nn.baselines import BNLayer
@@ -64,9 +63,3 @@ class FiringRate:
         """Mean over the layers of the passes since the last call; None if nothing was measured."""
         rates, self._rates = self._rates, []
         return torch.stack(rates).mean() if rates else None
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Of the logits averaged over T, in at least float32."""
-    wide = logits.float() if logits.dtype != torch.float64 else logits
-    return F.cross_entropy(wide, labels, label_smoothing=label_smoothing)

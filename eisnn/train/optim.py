@@ -6,7 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from eisnn.nn.dale import constrained_parameters
 from eisnn.train.config import TrainConfig
+from eisnn.train.update_rules import RuledSGD
+
+ADAM_BETA_2 = 0.999
 
 
 def learning_rate(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
@@ -24,13 +28,35 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with momentum; weight decay on all parameters (method, section 6), or on feedforward weights only (P3)."""
-    decaying: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
+    """The optimizer of a configuration, with weight decay on all parameters (method, section 6), or on feedforward
+    weights only (P3).
+
+    "exponentiated" moves what Dale's law constrains by factors, "orthogonal" orthogonalises the steps of the weight
+    matrices below the readout; the other parameters get SGD's steps.
+
+    Raises: ValueError if "exponentiated" finds no parameter that Dale's law constrains.
+    """
+    constrained = {id(parameter) for _, parameter in constrained_parameters(model)}
+    if config.optimizer == "exponentiated" and not constrained:
+        raise ValueError("optimizer is 'exponentiated', but no parameter of the model keeps a sign; use circuit 'ei'")
+    groups: dict[tuple[bool, str], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        feedforward = parameter.ndim > 1 and not name.endswith("weight_ei")
-        (decaying if feedforward or config.decay == "all" else free).append(parameter)
-    groups: list[dict[str, Any]] = [{"params": decaying}]
-    if free:
-        groups.append({"params": free, "weight_decay": 0.0})
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        decays = config.decay == "all" or (parameter.ndim > 1 and not name.endswith("weight_ei"))
+        rule = "additive"
+        if config.optimizer == "exponentiated" and id(parameter) in constrained:
+            rule = "exponentiated"
+        elif config.optimizer == "orthogonal" and parameter.ndim > 1 and not name.startswith("readout."):
+            rule = "orthogonal"
+        groups.setdefault((not decays, rule), []).append(parameter)
+    params: list[dict[str, Any]] = []
+    for (free, rule), parameters in sorted(groups.items(), key=lambda item: item[0]):
+        decay = 0.0 if free else config.weight_decay
+        params.append({"params": parameters, "weight_decay": decay, "rule": rule})
+    if config.optimizer in ("exponentiated", "orthogonal"):
+        return RuledSGD(params, config.lr, config.momentum)
+    for group in params:
+        del group["rule"]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(params, config.lr, config.momentum)
+    make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    return make(params, config.lr, betas=(config.momentum, ADAM_BETA_2))
