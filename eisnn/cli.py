@@ -155,9 +155,12 @@ def _resume(args: list[str]) -> None:
 
 def _report(result: "Result") -> None:
     if _is_first_process():
+        average = ""
+        if result.average_accuracy is not None:
+            average = f"of the averaged weights {result.average_accuracy:.2f} %; "
         print(
             f"accuracy after the last epoch: {result.accuracy:.2f} % "
-            f"(best {result.best_accuracy:.2f} % after epoch {result.best_epoch}); run: {result.run_dir}"
+            f"(best {result.best_accuracy:.2f} % after epoch {result.best_epoch}); {average}run: {result.run_dir}"
         )
 
 
@@ -175,9 +178,10 @@ def _evaluate(args: list[str]) -> None:
             accelerator: auto, cpu or cuda, if not that of the training.
         """
         r = evaluate(path, data_path=data_path, accelerator=accelerator)
+        average = f"averaged weights {r['average_accuracy']:.2f} %, " if "average_accuracy" in r else ""
         print(
-            f"{r['accuracy']:.2f} % of {r['images']} images, loss {r['loss']:.4f}, firing rate {r['firing_rate']:.3f} "
-            f"({r['checkpoint']}, {r['dataset']}, {r['split']})"
+            f"{r['accuracy']:.2f} % of {r['images']} images, {average}loss {r['loss']:.4f}, "
+            f"firing rate {r['firing_rate']:.3f} ({r['checkpoint']}, {r['dataset']}, {r['split']})"
         )
 
     tyro.cli(run, args=args, prog="eisnn evaluate")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 
+from eisnn.functional import conserve
 from eisnn.nn import EICircuit, EILayer, EIReadout
 from eisnn.nn.layer import check_floating
 
@@ -101,16 +102,18 @@ def fill_circuit_(
     circuit: EICircuit, statistics: InputStatistics, generator: torch.Generator | None = None, group: Any = None
 ) -> None:
     """Fill one circuit: `W_EE, W_IE ~ Exponential(1/lambda)`, `W_EI = 1/n_I`, `g_I` by (54), `g_E = 1`, `b_E = 0`.
+    With `options.balanced` the rows of `W_EE` and `W_IE` are then scaled to the sum `d / lambda`.
 
     Weights are drawn on the CPU in float64, so that they are the same on any device and in any dtype, and come from
     the first process of `group`.
     """
     d = circuit.fan_in
     scale = weight_scale(statistics, d)
+    balanced = isinstance(circuit, EILayer | EIReadout) and circuit.options.balanced
     with torch.no_grad():
         for weight in (circuit.weight_ee, circuit.weight_ie):
             drawn = torch.empty(weight.shape, dtype=torch.float64).exponential_(generator=generator).mul_(scale)
-            weight.copy_(drawn)
+            weight.copy_(conserve(drawn, d * scale) if balanced else drawn)
             if group is not None:
                 distributed.broadcast(weight, group=group, group_src=0)
         circuit.weight_ei.fill_(1 / circuit.n_i)

@@ -27,6 +27,7 @@ METHODS = {
     "plus": ("cifar10-vgg8-plus", (0.02, 0.05, 0.1)),
     "batch norm": ("cifar10-vgg8-bn", (0.05, 0.1)),
 }
+TEACHER = "--teacher"  # stands for the run that is given there: a batch-norm twin that holds out the same images
 # A method, and the fields of its recipe that are changed; of a field that has fields of its own, those named.
 CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "plus, one current for each neuron": ("plus", {"circuit_options": {"pooled": False}}),
@@ -36,6 +37,11 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "plus, Adam 0.003": ("plus", {"optimizer": "adam", "lr": 0.003}),
     "plus, adaptive clipping 0.1": ("plus", {"adaptive_clipping": 0.1}),
     "plus, TET": ("plus", {"loss": "tet"}),
+    "plus, average": ("plus", {"average": 0.99}),
+    "plus, CutMix and Mixup": ("plus", {"augmentation": {"cutmix": 1.0, "mixup": 0.2}}),
+    "plus, TrivialAugment": ("plus", {"augmentation": {"trivial": True}}),
+    "plus, orthogonal 0.02": ("plus", {"optimizer": "orthogonal", "lr": 0.02}),
+    "plus, teacher": ("plus", {"teacher": TEACHER}),
 }
 
 
@@ -63,7 +69,7 @@ def run(name: str, config: TrainConfig, seed: int, stage: str, args: argparse.Na
         return
     config = config.changed(
         width=args.width, epochs=args.epochs, warmup_epochs=1, batch_size=64, seed=seed, data_path=args.data_path,
-        hold_out=0.0 if args.final else args.hold_out,
+        hold_out=0.0 if args.final else args.hold_out, teacher=args.teacher if config.teacher else None,
     )  # fmt: skip
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -71,8 +77,10 @@ def run(name: str, config: TrainConfig, seed: int, stage: str, args: argparse.Na
     except BaseException:
         file.unlink()
         raise
-    described = config.model_dump(mode="json") | {"data_path": None}
+    described = config.model_dump(mode="json") | {"data_path": None, "teacher": config.teacher and TEACHER}
     outcome = {"accuracy": result.accuracy, "best_accuracy": result.best_accuracy}
+    if result.average_accuracy is not None:
+        outcome["average_accuracy"] = result.average_accuracy
     write_result(file, {**provenance(), "stage": stage, "variant": name, "seed": seed, **outcome, "config": described})
 
 
@@ -96,6 +104,9 @@ def table() -> str:
     rows: dict[tuple[str, str], list[float]] = {}
     for result in results():
         rows.setdefault((result["stage"], result["variant"]), []).append(result["accuracy"])
+        if "average_accuracy" in result:
+            title = f"{result['variant']}, of the averaged weights"
+            rows.setdefault((result["stage"], title), []).append(result["average_accuracy"])
     for (stage, variant), values in rows.items():
         spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
         lines.append(f"| {variant} | {stage} | {statistics.mean(values):.1f}{spread} | {len(values)} |")
@@ -109,6 +120,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--hold-out", type=float, default=0.8, help="part of the training images not trained on")
     parser.add_argument("--final", type=int, default=0, metavar="SEEDS")
+    parser.add_argument("--teacher", metavar="RUN", help="of the variant with a teacher, which else is left out")
     parser.add_argument("--only", nargs="+", help="names of variants; all if left out")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
@@ -119,7 +131,7 @@ def main() -> None:
                 run(name, known[name], seed, REPORT, args)
     elif not args.table:
         for name, config in known.items():
-            if not args.only or name in args.only:
+            if (name in args.only) if args.only else (args.teacher or not config.teacher):
                 run(name, config, 0, CHOICE, args)
     print(table())
 

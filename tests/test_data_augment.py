@@ -279,7 +279,9 @@ def test_jitter_draws_stay_in_their_ranges() -> None:
         {"color_jitter": (-0.1, 0.0, 0.0, 0.0)},
         {"color_jitter": (float("nan"), 0.0, 0.0, 0.0)},
         {"color_jitter": (0.1, 0.1, 0.1, 0.6)},
-        {"mixup": 1},
+        {"mixup": -0.1},
+        {"cutmix": float("inf")},
+        {"blur": 1},
     ],
 )
 def test_wrong_settings_are_refused(wrong: dict) -> None:

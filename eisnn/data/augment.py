@@ -14,6 +14,8 @@ from torch import Generator, Tensor
 from .color import jitter
 from .errors import DataError
 from .geometry import inside_boxes, resize, resized_crop, shifted_crop
+from .mixing import Mixture, draw_mixing, mix
+from .trivial import draw_trivial, trivial_augment
 
 ASPECT = (3 / 4, 4 / 3)  # of a resized crop, width / height
 RECTANGLE_AREA = (0.02, 0.4)  # of the image
@@ -25,7 +27,8 @@ Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Augmentation(BaseModel):
-    """What is done at random to training images, in this order: resized crop, crop, flip, colour jitter, cutout.
+    """What is done at random to training images, in this order: resized crop, crop, flip, colour jitter,
+    TrivialAugment, cutout; and then to a whole batch, CutMix and Mixup.
 
     Pixel values stay in [0, 1] and are never mean-subtracted. With everything off, nothing is changed.
     """
@@ -51,6 +54,19 @@ class Augmentation(BaseModel):
     color_jitter: tuple[Strength, Strength, Strength, Annotated[float, Field(ge=0, le=0.5)]] | None = Field(
         default=None,
         description="Strength of random brightness, contrast, saturation and hue, such as 0.4 0.4 0.4 0.1.",
+    )
+    trivial: bool = Field(
+        default=False,
+        description="TrivialAugment: one of 14 operations (shear, shift, colours, contrast, ...), at any strength.",
+    )
+    cutmix: Strength = Field(
+        default=0.0,
+        description="Paste a box of another image: a of the distribution Beta(a, a) of the area kept, such as 1; 0 is "
+        "off. With mixup as well, each image gets one of the two.",
+    )
+    mixup: Strength = Field(
+        default=0.0,
+        description="Blend with another image: a of the distribution Beta(a, a) of the part kept, as 0.2; 0 is off.",
     )
 
     @model_validator(mode="after")
@@ -81,10 +97,14 @@ class Augmentation(BaseModel):
             draws["square"] = torch.rand(n, 2, generator=generator)
         if self.cutout == "rectangle":
             draws["rectangle"] = _draw_rectangles(n, height, width, generator)
+        if self.trivial:
+            draws["trivial"] = draw_trivial(n, generator)
+        if self.mixes:
+            draws["mixing"] = draw_mixing(n, self.cutmix, self.mixup, generator)
         return draws
 
     def apply(self, pixels: Tensor, draws: dict[str, Tensor], size: int | None) -> Tensor:
-        """Augments a batch.
+        """Augments a batch, up to mixing.
 
         Args:
             pixels: [B, C, H, W], uint8 in 0..255 or float in [0, 1].
@@ -111,11 +131,22 @@ class Augmentation(BaseModel):
         pixels = to_float(pixels)
         if self.color_jitter is not None:
             pixels = jitter(pixels, *draws["jitter"].unbind(1))
+        if self.trivial:
+            pixels = trivial_augment(pixels, draws["trivial"])
         if self.cutout == "square":
             return _cut_square(pixels, draws["square"], self.cutout_size)
         if self.cutout == "rectangle":
             return _cut_rectangle(pixels, draws["rectangle"])
         return pixels
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are made of two."""
+        return self.cutmix > 0 or self.mixup > 0
+
+    def mix(self, images: Tensor, labels: Tensor, draws: dict[str, Tensor]) -> tuple[Tensor, Mixture]:
+        """CutMix or Mixup of a whole batch, after `apply`, if it `mixes`; see `eisnn.data.mixing`."""
+        return mix(images, labels, draws["mixing"])
 
 
 def to_float(pixels: Tensor) -> Tensor:

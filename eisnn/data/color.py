@@ -10,21 +10,21 @@ from torch import Tensor
 
 def jitter(pixels: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
     """Applies the four in turn; gray images (C = 1) have no saturation and hue to change."""
-    pixels = _blend(pixels, torch.zeros_like(pixels), brightness)
-    pixels = _blend(pixels, _gray(pixels).mean((1, 2, 3), keepdim=True), contrast)
+    pixels = blend(pixels, torch.zeros_like(pixels), brightness)
+    pixels = blend(pixels, gray(pixels).mean((1, 2, 3), keepdim=True), contrast)
     if pixels.shape[1] == 1:
         return pixels
-    pixels = _blend(pixels, _gray(pixels), saturation)
+    pixels = blend(pixels, gray(pixels), saturation)
     return shift_hue(pixels, hue)
 
 
-def _blend(pixels: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+def blend(pixels: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     """Factor 0 gives `other`, 1 the image itself, more goes beyond it, within [0, 1]."""
     factor = factor[:, None, None, None]
     return (factor * pixels + (1 - factor) * other).clamp(0, 1)
 
 
-def _gray(pixels: Tensor) -> Tensor:
+def gray(pixels: Tensor) -> Tensor:
     """Luma, [B, 1, H, W]."""
     if pixels.shape[1] == 1:
         return pixels

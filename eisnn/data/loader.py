@@ -10,6 +10,7 @@ from torch import Tensor
 from .augment import Augmentation, require_size
 from .dataset import Images
 from .errors import DataError
+from .mixing import Mixture
 from .stream import stream
 
 
@@ -21,11 +22,13 @@ class Batch(NamedTuple):
         labels: int64 [b].
         weight: of this part's mean loss, so that the average over processes of weight * mean is the mean over the
             whole batch: 1 where all parts are equal, 0 for the placeholder of a process that got no image.
+        mixture: what was mixed into the images, if anything was.
     """
 
     images: Tensor
     labels: Tensor
     weight: float
+    mixture: Mixture | None = None
 
 
 class Loader:
@@ -109,10 +112,17 @@ class Loader:
         draws = {name: draw.to(self.device) for name, draw in draws.items()}
         labels = self.images.labels[order.to(self.images.labels.device)].to(self.device)
         parts = [self._part(step) for step in range(start, len(self))]
-        batches = self._pixels(order, [part for part, _ in parts])
-        for pixels, (part, weight) in zip(batches, parts, strict=True):
-            own = {name: draw[part] for name, draw in draws.items()}
-            yield Batch(self.augmentation.apply(pixels, own, self.size), labels[part], weight)
+        # Images are mixed with others of the batch, so there every process makes all of it.
+        mixes = self.augmentation.mixes
+        made = [self._whole(step) if mixes else part for step, (part, _) in enumerate(parts, start)]
+        for pixels, among, (part, weight) in zip(self._pixels(order, made), made, parts, strict=True):
+            own = {name: draw[among] for name, draw in draws.items()}
+            images, mixture = self.augmentation.apply(pixels, own, self.size), None
+            if mixes:
+                mine = slice(part.start - among.start, part.stop - among.start)
+                images, mixture = self.augmentation.mix(images, labels[among], own)
+                images, mixture = images[mine], mixture[mine]
+            yield Batch(images, labels[part], weight, mixture)
 
     def _pixels(self, order: Tensor, parts: Iterable[slice]) -> Iterator[Tensor]:
         """The images at the positions `parts` of `order`, on the device."""
@@ -120,6 +130,10 @@ class Loader:
             return stream(self.images.pixels, (order[part] for part in parts), self.device)
         order = order.to(self.device)
         return (self.images.pixels[order[part]] for part in parts)
+
+    def _whole(self, step: int) -> slice:
+        """Positions in the epoch of the batch at `step`."""
+        return slice(step * self.batch_size, min((step + 1) * self.batch_size, len(self.images)))
 
     def _part(self, step: int) -> tuple[slice, float]:
         """This process's positions in the epoch at `step`, and their weight; parts differ by one image at most."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from eisnn.models.network import Carry, SpikingNetwork, global_average, scaled
@@ -12,10 +13,18 @@ STAGE_CHANNELS = (64, 128, 256, 512)
 
 
 class SEWBlock(nn.Module):
-    """Two 3x3 layers; their spikes are added to the input, or to a 1x1 layer of it where the shape changes."""
+    """Two 3x3 layers; their spikes are added to the input, or to a 1x1 layer of it where the shape changes.
 
-    def __init__(self, layers: Layers, in_channels: int, channels: int, stride: int) -> None:
+    Args:
+        layers: the layer factory.
+        in_channels, channels: of input and output.
+        stride: of the first layer and of the shortcut.
+        drop: in training, probability that the two layers are left out for an image, at all its time steps.
+    """
+
+    def __init__(self, layers: Layers, in_channels: int, channels: int, stride: int, drop: float = 0.0) -> None:
         super().__init__()
+        self.drop = drop
         self.first = layers.conv(in_channels, channels, 3, stride=stride, padding=1)
         self.second = layers.conv(channels, channels, 3, padding=1)
         same = stride == 1 and in_channels == channels
@@ -24,7 +33,15 @@ class SEWBlock(nn.Module):
     def forward(self, x: Tensor, carry: Carry, time_steps: int) -> Tensor:
         """`[T, B, C, H, W]` -> `[T, B, C', H', W']`, sums of spikes."""
         y = carry(self.second, carry(self.first, x, time_steps), time_steps)
+        if self.training and self.drop:
+            y = y * kept_branches(y.shape[1], self.drop).to(y)[:, None, None, None]
         return y + (x if self.shortcut is None else carry(self.shortcut, x, time_steps))
+
+
+def kept_branches(images: int, drop: float) -> Tensor:
+    """What a branch is multiplied by for each image, `[images]`: 0 with probability `drop`, else 1 / (1 - drop), which
+    keeps its mean. Drawn on the CPU, from the generator that checkpoints keep."""
+    return (torch.rand(images) >= drop) / (1 - drop)
 
 
 class SEWResNet(SpikingNetwork):
@@ -35,6 +52,10 @@ class SEWResNet(SpikingNetwork):
         layers: the layer factory.
         width: multiplies the channels 64-128-256-512.
         in_channels, num_classes, time_steps: see `SpikingNetwork`.
+        stochastic_depth: in [0, 1): in training the last block is left out for an image with this probability, and
+            earlier ones with one that rises linearly with depth (Huang et al. 2016). What is kept is scaled up by
+            1 / (1 - probability), so that nothing changes in evaluation.
+    Raises: ValueError if `stochastic_depth` is out of range.
     """
 
     def __init__(
@@ -45,15 +66,19 @@ class SEWResNet(SpikingNetwork):
         num_classes: int,
         time_steps: int,
         width: float = 1.0,
+        stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__(in_channels, num_classes, time_steps)
+        if not 0 <= stochastic_depth < 1:
+            raise ValueError(f"stochastic_depth is a probability in [0, 1), got {stochastic_depth}")
         stages = [scaled(c, width) for c in STAGE_CHANNELS]
         self.stem = layers.conv(in_channels, stages[0], 3, padding=1)
         self.blocks = nn.ModuleList()
         channels = stages[0]
         for stage, (out, count) in enumerate(zip(stages, blocks, strict=True)):
             for i in range(count):
-                self.blocks.append(SEWBlock(layers, channels, out, stride=2 if stage > 0 and i == 0 else 1))
+                drop = stochastic_depth * (len(self.blocks) + 1) / sum(blocks)
+                self.blocks.append(SEWBlock(layers, channels, out, 2 if stage > 0 and i == 0 else 1, drop))
                 channels = out
         self.readout = layers.readout(channels, num_classes)
 

@@ -14,12 +14,15 @@ class CircuitOptions:
         semisaturation: share of the expected divisive current that is a trainable constant `sigma` instead (P2), in
             [0, 1); 0 divides by the current alone, stabilised. Needs `conserved`.
         pooled: one divisive current for all E neurons at a position (P11). Needs `conserved`.
+        balanced: E-I Init scales the rows of `weight_ee` and `weight_ie` to the same sum, so that excitation and
+            inhibition of each neuron balance exactly at the start (P1). Not with `conserved`, where they always do.
         unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer (P4).
     """
 
     conserved: bool = False
     semisaturation: float = 0.0
     pooled: bool = False
+    balanced: bool = False
     unit_variance: bool = False
 
     def __post_init__(self) -> None:
@@ -27,6 +30,8 @@ class CircuitOptions:
             raise ValueError(f"semisaturation is a share of the divisive current, in [0, 1); got {self.semisaturation}")
         if (self.semisaturation or self.pooled) and not self.conserved:
             raise ValueError("semisaturation and pooled need conserved=True")
+        if self.balanced and self.conserved:
+            raise ValueError("balanced is for circuits without conserved totals, which balance exactly")
 
 
 PAPER = CircuitOptions()

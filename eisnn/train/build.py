@@ -66,6 +66,8 @@ def require_same_data(dataset: Dataset, metadata: Mapping[str, Any], file: Path,
 def build_model(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
     """The network of a configuration, for the channels and classes of `dataset`; not yet initialised if E-I."""
     options: dict[str, Any] = {"image_size": config.image_size} if config.model == "mlp" else {}
+    if config.stochastic_depth:
+        options["stochastic_depth"] = config.stochastic_depth
     model = create_model(
         config.model,
         num_classes=len(dataset.classes),
@@ -89,7 +91,8 @@ def initialize(model: SpikingNetwork, train: Loader, config: TrainConfig, proces
     """
     first = next(train.epoch(0)).images.to(next(model.parameters()).dtype)
     try:
-        ei_init_(model, first, generator=torch.Generator().manual_seed(config.seed), process_group=process_group)
+        # In evaluation mode, so that no branch is left out.
+        ei_init_(model.eval(), first, generator=torch.Generator().manual_seed(config.seed), process_group=process_group)
     except ValueError as error:
         if config.batch_size > 1:
             raise

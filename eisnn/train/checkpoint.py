@@ -2,6 +2,7 @@
 
 model.NAME               weights and buffers
 optimizer.INDEX.KEY      tensors of the optimizer's state
+average.NAME             moving average of the weights, if the run keeps one
 rng                      torch's CPU generator of each process [processes, bytes]
 meter.NAME               running sums
 metadata "eisnn"         JSON: progress, numbers of the optimizer, the run's configuration and data, versions

@@ -63,14 +63,33 @@ class TrainConfig(BaseModel):
         ge=0,
         description="Largest norm of a neuron's gradient relative to that of its weights, such as 0.1; 0: any.",
     )
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of a moving average of the weights, kept with them, such as 0.999; 0 is off.",
+    )
     center_gradients: bool = Field(
         False, description="Subtract from the gradients of weight_ee and weight_ie their mean over the fan-in."
+    )
+    synaptic_scaling: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="After each step scale a neuron's excitation towards its inhibition, by the ratio of the two to "
+        "this power, such as 0.05; 0 is off.",
+    )
+    stochastic_depth: float = Field(
+        0.0, ge=0, lt=1, description="Of a resnet: probability of leaving out the last block for an image in training."
     )
     # The loss
     loss: Literal["mean", "tet"] = Field(
         "mean", description="Cross-entropy of the mean of the logits over time, or the mean of each time step's (tet)."
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Part of the target spread over all classes.")
+    teacher: str | None = Field(None, description="A run's folder or checkpoint, whose answers to learn as well.")
+    distillation: float = Field(0.5, gt=0, le=1, description="Weight of the teacher's answers; labels get the rest.")
+    temperature: float = Field(4.0, gt=0, description="By which the logits of both are divided to compare them.")
     seed: Annotated[int, Field(ge=0, lt=2**64)] = Field(0, description="Of weights, order and augmentation.")
     # The machine
     precision: Literal["32", "bf16", "64"] = Field("32", description="bf16 is mixed: division and membrane stay in 32.")
@@ -113,16 +132,22 @@ class TrainConfig(BaseModel):
             )
         if self.circuit != "ei" and self.circuit_options != PAPER:
             raise ValueError(f"circuit_options belong to circuit ei, got circuit {self.circuit!r}")
+        if self.circuit != "ei" and (self.center_gradients or self.synaptic_scaling):
+            raise ValueError(f"center_gradients and synaptic_scaling are for circuit ei, got circuit {self.circuit!r}")
+        if self.circuit_options.conserved and self.synaptic_scaling:
+            raise ValueError("synaptic_scaling is for circuits without conserved totals, which balance exactly")
+        if self.stochastic_depth and not self.model.startswith("resnet"):
+            raise ValueError(f"stochastic_depth is for resnets, got model {self.model!r}")
         processes = self.devices * self.num_nodes
         if self.batch_size < processes:
             raise ValueError(f"batch_size is {self.batch_size}, less than one image for each of {processes} processes")
         return self
 
     def changed(self, **fields: Any) -> "TrainConfig":
-        """A copy with other values, validated; None leaves a field as it is, and a data path becomes absolute."""
+        """A copy with other values, validated; None leaves a field as it is, and paths become absolute."""
         given = {name: value for name, value in fields.items() if value is not None}
-        if "data_path" in given:
-            given["data_path"] = str(Path(os.path.expanduser(given["data_path"])).absolute())
+        for name in {"data_path", "teacher"} & given.keys():
+            given[name] = str(Path(os.path.expanduser(given[name])).absolute())
         return TrainConfig(**(self.model_dump() | given))
 
 

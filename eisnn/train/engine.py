@@ -21,6 +21,7 @@ from eisnn.models import SpikingNetwork
 from eisnn.nn import dale_violations, enforce_dale
 from eisnn.provenance import versions
 from eisnn.train import checkpoint as ckpt
+from eisnn.train.average import WeightAverage
 from eisnn.train.build import (
     build_model,
     initialize,
@@ -40,6 +41,8 @@ from eisnn.train.metrics import FiringRate, Meter
 from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate
 from eisnn.train.progress import Interrupt, ProgressBar, Stopwatch, catch_interrupt
 from eisnn.train.run import Run, RunError
+from eisnn.train.teacher import load_teacher
+from eisnn.train.upkeep import scale_synapses_
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -66,6 +69,7 @@ class Progress:
     best_accuracy: float = -1.0
     best_epoch: Count = 0
     log_size: Count = 0  # bytes
+    average_accuracy: float | None = None  # of the averaged weights
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class Result:
     accuracy: float
     best_accuracy: float
     best_epoch: int
+    average_accuracy: float | None = None  # of the averaged weights after the last epoch, if the run keeps them
 
 
 def fit(config: TrainConfig, run_dir: str | Path, *, quiet: bool = False) -> Result:
@@ -90,7 +95,8 @@ def fit(config: TrainConfig, run_dir: str | Path, *, quiet: bool = False) -> Res
     """
     if not str(run_dir):
         raise RunError("the run's folder is ''; name one (--run-dir), such as runs/NAME")
-    return _train(config.changed(data_path=config.data_path), Run(Path(run_dir)), new=True, quiet=quiet)
+    config = config.changed(data_path=config.data_path, teacher=config.teacher)
+    return _train(config, Run(Path(run_dir)), new=True, quiet=quiet)
 
 
 def resume(
@@ -133,6 +139,8 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
     train = train_loader(config, dataset, **sharing)
     test = Loader(dataset.test, config.batch_size, size=config.image_size, **sharing)
 
+    objective = Objective(config, load_teacher(config, dataset, fabric))
+
     with ExitStack() as held:
         saved = None
         if not new:
@@ -146,13 +154,14 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
             initialize(bare, train, config, torch.distributed.group.WORLD if fabric.world_size > 1 else None)
         else:
             ckpt.load_model(bare, saved[0], run.last)
+        average = WeightAverage(bare, config.average, fabric) if config.average else None
         rates = FiringRate(bare)
         model, optimizer = fabric.setup(bare, make_optimizer(bare, config))
         enforce_dale(optimizer, bare)
 
         if new:
             held.enter_context(_claimed(run, fabric, config))
-        loop = Loop(config, run, fabric, bare, model, optimizer, rates, dataset, len(train))
+        loop = Loop(config, run, fabric, bare, model, optimizer, objective, average, rates, dataset, len(train))
         if saved is not None:
             loop.restore(*saved)
         if fabric.is_global_zero and run.config() != config:  # moved data, other devices
@@ -164,7 +173,7 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
                 loop.train_epoch(train, interrupt)
                 loop.evaluate_epoch(test, interrupt)
     p = loop.progress
-    return Result(run.folder, p.accuracy, p.best_accuracy, p.best_epoch)
+    return Result(run.folder, p.accuracy, p.best_accuracy, p.best_epoch, p.average_accuracy)
 
 
 @contextmanager
@@ -199,14 +208,15 @@ class Loop:
         bare: SpikingNetwork,
         model: nn.Module,
         optimizer: Any,
+        objective: Objective,
+        average: WeightAverage | None,
         rates: FiringRate,
         dataset: Dataset,
         steps_per_epoch: int,
     ) -> None:
         self.config, self.run, self.fabric, self.rates = config, run, fabric, rates
         self.bare, self.model, self.optimizer, self.dataset = bare, model, optimizer, dataset
-        self.steps_per_epoch = steps_per_epoch
-        self.objective = Objective(config)
+        self.objective, self.average, self.steps_per_epoch = objective, average, steps_per_epoch
         self.progress = Progress()
         self.epoch_meter, self.line_meter = Meter(fabric.device), Meter(fabric.device)
         self.first_bad = torch.tensor(torch.inf, dtype=torch.float64, device=fabric.device)
@@ -256,6 +266,10 @@ class Loop:
             condition_gradients_(self.bare, config)
             self.optimizer.step()
             self.optimizer.zero_grad()
+            if config.synaptic_scaling:
+                scale_synapses_(self.bare, config.synaptic_scaling)
+            if self.average is not None:
+                self.average.update(self.bare)
 
             rate = self.rates.take()
             if batch.weight > 0:
@@ -273,10 +287,11 @@ class Loop:
         """Evaluate, log the epoch, keep the best weights, and go on to the next epoch."""
         p, config = self.progress, self.config
         seconds, speed = self.clock.seconds, self.clock.images_per_second
-        stop = (lambda: self._agree(interrupt.requested)) if self.watchful else (lambda: False)
-        test = evaluate_loader(self.model, loader, self.rates, self._sum, stop)
-        if test is None:
-            self._leave()
+        test = self._evaluate(self.model, self.rates, loader, interrupt)
+        averaged: dict[str, float] = {}
+        if self.average is not None:
+            averaged = self._evaluate(self.average.model, self.average.rates, loader, interrupt)
+            p.average_accuracy = averaged["accuracy"]
         train = self.epoch_meter.read(self._sum)
         p.accuracy = test["accuracy"]
         is_best = p.accuracy > p.best_accuracy
@@ -289,11 +304,13 @@ class Loop:
             {"kind": "epoch", "epoch": p.epoch, "lr": lr}
             | {f"train_{k}": v for k, v in train.items()}
             | {f"test_{k}": v for k, v in test.items()}
+            | {f"test_average_{k}": v for k, v in averaged.items()}
             | {"best_accuracy": p.best_accuracy, "seconds": seconds, "images_per_second": speed}
         )
+        also = f", average {p.average_accuracy:.2f} %" if averaged else ""
         self.bar.print(
             f"epoch {p.epoch:>3}/{config.epochs}  train: loss {train['loss']:.3f}, {train['accuracy']:.2f} %  "
-            f"test: {p.accuracy:.2f} % (best {p.best_accuracy:.2f})  rate {train['firing_rate']:.3f}  "
+            f"test: {p.accuracy:.2f} % (best {p.best_accuracy:.2f}){also}  rate {train['firing_rate']:.3f}  "
             f"{speed:.0f} img/s"
         )
         if is_best:
@@ -303,6 +320,14 @@ class Loop:
             self.save()
         if p.epoch < config.epochs and self._agree(interrupt.requested):
             self._leave()
+
+    def _evaluate(self, model: nn.Module, rates: FiringRate, loader: Loader, interrupt: Interrupt) -> dict[str, float]:
+        """Evaluate one set of weights, or leave if asked to."""
+        stop = (lambda: self._agree(interrupt.requested)) if self.watchful else (lambda: False)
+        result = evaluate_loader(model, loader, rates, self._sum, stop)
+        if result is None:
+            self._leave()
+        return result
 
     def _look(self, line_due: bool, interrupt: Interrupt) -> None:
         """Log, check, save and leave, as is due after a step."""
@@ -328,6 +353,8 @@ class Loop:
         """Write `last.safetensors`: all that is needed to continue."""
         self._check_weights()
         tensors, optimizer = ckpt.optimizer_tensors(self.optimizer.optimizer)
+        if self.average is not None:
+            tensors |= self.average.tensors()
         for name, meter in self._meters().items():
             tensors[f"meter.{name}"] = self._sum(meter.sums.clone())
         rng = torch.get_rng_state().to(self.fabric.device)
@@ -343,6 +370,8 @@ class Loop:
         ckpt.require_finite(tensors, self.run.last)
         try:
             ckpt.load_optimizer(self.optimizer.optimizer, tensors, metadata["optimizer"])
+            if self.average is not None:
+                self.average.load(tensors)
             self.progress = Progress(**metadata["progress"])
             for name, meter in self._meters().items():  # sums over all processes: the first one carries them on
                 meter.sums.copy_(tensors[f"meter.{name}"] * self.fabric.is_global_zero)

@@ -1,22 +1,23 @@
 """Accuracy of a model on a split, during training and of a checkpoint afterwards."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from eisnn.data import Dataset, Loader
 from eisnn.models import SpikingNetwork
+from eisnn.train.average import averaged_weights
 from eisnn.train.build import build_model, keeps_resident, load_data, make_fabric, require_same_data
-from eisnn.train.checkpoint import CheckpointError, load_checkpoint, load_model
-from eisnn.train.config import TrainConfig, problems
+from eisnn.train.checkpoint import load_model
+from eisnn.train.config import TrainConfig
 from eisnn.train.loss import cross_entropy
 from eisnn.train.metrics import FiringRate, Meter
-from eisnn.train.run import Run
+from eisnn.train.run import open_checkpoint
 
 RATE_STEPS = 10  # the firing rate is measured at every tenth step: it costs a pass over all spikes
 
@@ -45,12 +46,14 @@ def evaluate_loader(
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint, opened: the network with its weights (on the CPU), its configuration, its data and its file."""
+    """A checkpoint, opened: the network with its weights (on the CPU), its configuration, its data and its file; and
+    the network with the average of its weights, if the run kept one."""
 
     model: SpikingNetwork
     config: TrainConfig
     dataset: Dataset
     file: Path
+    average: SpikingNetwork | None = None
 
 
 def load_trained(path: str | Path, *, data_path: str | None = None, accelerator: str | None = None) -> Trained:
@@ -63,19 +66,17 @@ def load_trained(path: str | Path, *, data_path: str | None = None, accelerator:
     Raises: CheckpointError naming the file if it is missing, damaged or of another model; DataError, also if the
         classes are not those of the training.
     """
-    path = Path(path)
-    file = Run(path).last if path.is_dir() else path
-    tensors, metadata = load_checkpoint(file)
-    try:
-        config = TrainConfig.model_validate(metadata.get("config"))
-    except ValidationError as error:
-        raise CheckpointError(f"{file} holds no valid configuration: {'; '.join(problems(error))}") from error
+    file, config, tensors, metadata = open_checkpoint(path)
     config = config.changed(devices=1, num_nodes=1, data_path=data_path, accelerator=accelerator)
     dataset = load_data(config)
     require_same_data(dataset, metadata, file, images=False)
     model = build_model(config, dataset)
     load_model(model, tensors, file)
-    return Trained(model, config, dataset, file)
+    average = None
+    if weights := averaged_weights(tensors):
+        average = deepcopy(model)
+        load_model(average, weights, file)
+    return Trained(model, config, dataset, file, average)
 
 
 def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str | None = None) -> dict[str, Any]:
@@ -85,18 +86,25 @@ def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str
         path: `RUN`, `RUN/best.safetensors`, or any checkpoint of this package.
         data_path: where the data is, if not where it was at training.
         accelerator: other than at training.
-    Returns: loss, accuracy in %, firing rate, and what was evaluated.
+    Returns: loss, accuracy in %, firing rate, and what was evaluated; the three also of the averaged weights
+        ("average_loss", ...), if the run kept an average.
     Raises: CheckpointError naming the file if it is missing, damaged or of another model; DataError.
     """
     trained = load_trained(path, data_path=data_path, accelerator=accelerator)
     config, dataset = trained.config, trained.dataset
     fabric = make_fabric(config)
-    bare = trained.model.to(fabric.device)
-    rates = FiringRate(bare)
     resident = keeps_resident(config, fabric.device, dataset.test)
     loader = Loader(dataset.test, config.batch_size, size=config.image_size, device=fabric.device, resident=resident)
-    result = evaluate_loader(fabric.setup(bare), loader, rates)
-    assert result is not None
+
+    def measure(model: SpikingNetwork) -> dict[str, float]:
+        rates = FiringRate(model)
+        found = evaluate_loader(fabric.setup_module(model), loader, rates)
+        assert found is not None
+        return found
+
+    result = measure(trained.model)
+    if trained.average is not None:
+        result |= {f"average_{name}": value for name, value in measure(trained.average).items()}
     split = f"held-out {config.hold_out:.0%} of the training images" if config.hold_out else "test split"
     return {
         "checkpoint": str(trained.file),

@@ -1,5 +1,7 @@
 """What training minimises."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,26 +13,57 @@ from eisnn.train.config import TrainConfig
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean over the rows of `logits` `[N, classes]`, in at least float32; `labels` `[N]`, or probabilities
     `[N, classes]`."""
-    wide = logits.float() if logits.dtype != torch.float64 else logits
-    return F.cross_entropy(wide, labels, label_smoothing=label_smoothing)
+    return F.cross_entropy(_wide(logits), labels, label_smoothing=label_smoothing)
+
+
+def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """`T^2 KL(softmax(teacher / T) || softmax(logits / T))`, mean over images; both `[B, classes]`.
+
+    The factor keeps the size of the gradient as the temperature T rises. Source: Hinton et al. 2015.
+    """
+    ours, theirs = (F.log_softmax(_wide(x) / temperature, dim=-1) for x in (logits, teacher_logits))
+    return temperature**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype != torch.float64 else logits
+
+
+def targets(batch: Batch, classes: int) -> Tensor:
+    """Labels `[B]`; of mixed images the shares of the classes, `[B, classes]`."""
+    if batch.mixture is None:
+        return batch.labels
+    own, others = (F.one_hot(labels, classes) for labels in (batch.labels, batch.mixture.labels))
+    share = batch.mixture.share[:, None]
+    return share * own + (1 - share) * others
 
 
 class Objective:
-    """The loss of a configuration: cross-entropy of the logits averaged over T, or at each of the T steps.
+    """The loss of a configuration: cross-entropy of the logits averaged over T, or at each of the T steps; with a
+    teacher, beside it the distance to its answers.
 
-    "tet" is the first term of temporal efficient training (Deng et al. 2022, eq. (10)), without the regularisation of
-    the outputs towards a constant.
+    "tet" is the first term of temporal efficient training (Deng et al. 2022), without that which draws the outputs
+    towards a constant.
+
+    Args:
+        config: its `loss`, `label_smoothing`, `distillation` and `temperature`.
+        teacher: gives logits `[B, classes]` for images, without gradient.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
+    def __init__(self, config: TrainConfig, teacher: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.config, self.teacher = config, teacher
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean loss of a batch, and its logits averaged over T, `[B, classes]`."""
-        smoothing = self.config.label_smoothing
-        if self.config.loss == "mean":
+        config = self.config
+        if config.loss == "mean":
             logits = model(batch.images)
-            return cross_entropy(logits, batch.labels, smoothing), logits
-        steps = model(batch.images, per_step=True)
-        loss = cross_entropy(steps.flatten(0, 1), batch.labels.repeat(len(steps)), smoothing)
-        return loss, steps.mean(0)
+            loss = cross_entropy(logits, targets(batch, logits.shape[-1]), config.label_smoothing)
+        else:
+            steps = model(batch.images, per_step=True)
+            each = torch.cat([targets(batch, steps.shape[-1])] * len(steps))
+            loss, logits = cross_entropy(steps.flatten(0, 1), each, config.label_smoothing), steps.mean(0)
+        if self.teacher is not None:
+            learned = distillation_loss(logits, self.teacher(batch.images), config.temperature)
+            loss = (1 - config.distillation) * loss + config.distillation * learned
+        return loss, logits

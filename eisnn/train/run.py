@@ -6,11 +6,12 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
+from torch import Tensor
 
-from eisnn.train.checkpoint import write_atomically, writing
+from eisnn.train.checkpoint import CheckpointError, load_checkpoint, write_atomically, writing
 from eisnn.train.config import TrainConfig, problems
 
 try:
@@ -129,3 +130,24 @@ class Run:
         lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
         records = [json.loads(line) for line in lines if line.endswith("\n")]
         return [r for r in records if r["kind"] == kind]
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint file holds."""
+
+    file: Path
+    config: TrainConfig
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any]
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """A checkpoint file, or a run folder's last checkpoint; CheckpointError if it is missing or damaged."""
+    path = Path(path)
+    file = Run(path).last if path.is_dir() else path
+    tensors, metadata = load_checkpoint(file)
+    try:
+        config = TrainConfig.model_validate(metadata.get("config"))
+    except ValidationError as error:
+        raise CheckpointError(f"{file} holds no valid configuration: {'; '.join(problems(error))}") from error
+    return Checkpoint(file, config, tensors, metadata)
