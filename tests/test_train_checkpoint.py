@@ -27,7 +27,9 @@ from train_runs import (
 )
 
 from eisnn.cli import main
-from eisnn.data import DataError
+from eisnn.data import Augmentation, DataError
+from eisnn.nn import CircuitOptions
+from eisnn.nn.options import PLUS
 from eisnn.provenance import versions
 from eisnn.train import (
     CheckpointError,
@@ -102,10 +104,36 @@ def test_interrupted_at_any_moment_it_continues_bit_for_bit(
     assert query == 1 + 2 * (5 + 2) + 1
 
 
-@pytest.mark.parametrize("changes", [{}, {"circuit": "bn", "channels_last": True}, {"momentum": 0.0}], ids=str)
+MIXED = Augmentation(flip=True, trivial=True, cutmix=1.0, mixup=0.2)
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"circuit": "bn", "channels_last": True},
+    {"momentum": 0.0},
+    {"optimizer": "adam", "lr": 0.01},
+    {"optimizer": "adamw", "lr": 0.01, "decay": "feedforward"},
+    {"optimizer": "exponentiated"},
+    {"optimizer": "orthogonal", "lr": 0.02, "circuit_options": PLUS},
+    {"adaptive_clipping": 0.1, "center_gradients": True},
+    {"synaptic_scaling": 0.05, "circuit_options": CircuitOptions(balanced=True)},
+    {"average": 0.9, "circuit_options": PLUS},
+    {"average": 0.9, "circuit": "bn"},
+    {"augmentation": MIXED, "label_smoothing": 0.1},
+    {"augmentation": MIXED, "loss": "tet", "time_steps": 3},
+    {"stochastic_depth": 0.5, "model": "resnet18", "width": 0.05},
+    {"teacher": "an earlier run"},
+]
+
+
+@pytest.mark.parametrize("changes", OPTIONS, ids=str)
 def test_interrupted_again_and_again(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    images: Path,
+    undisturbed: tuple[Path, Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
 ) -> None:
+    if "teacher" in changes:
+        changes = {"teacher": str(undisturbed[0])}
     config = tiny(images, **changes)
     fit(config, tmp_path / "whole", quiet=True)
     run, sessions = tmp_path / "pieces", 1
@@ -114,7 +142,7 @@ def test_interrupted_again_and_again(
         with pytest.raises(Interrupted):
             fit(config, run, quiet=True)
         while sessions < 20:
-            interrupt_at(patch, 1 + sessions % 3)
+            interrupt_at(patch, 1 + sessions % 6)  # up to six looks: two evaluations take four
             sessions += 1
             try:
                 finish(run)
