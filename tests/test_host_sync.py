@@ -11,15 +11,20 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import eisnn
+from eisnn.data import Augmentation
+from eisnn.data.loader import Batch
 from eisnn.functional.lif import _backward as lif_backward
 from eisnn.functional.lif import _forward as lif_forward
 from eisnn.functional.population import _backward as population_backward
 from eisnn.functional.population import _forward as population_forward
 from eisnn.nn import EILayer
+from eisnn.nn.options import PLUS
 from eisnn.train import TrainConfig
-from eisnn.train.loss import cross_entropy
+from eisnn.train.gradients import condition_gradients_
+from eisnn.train.loss import Objective
 from eisnn.train.metrics import Meter
 from eisnn.train.optim import make_optimizer
+from eisnn.train.upkeep import scale_synapses_
 
 # A mode does not see into an operator: ours are run as the Python functions that they are made of.
 BODIES = {
@@ -58,20 +63,28 @@ def no_questions() -> Iterator[None]:
         yield
 
 
-def train(circuit: str) -> None:
+def train(circuit: str, **options: Any) -> None:
     """Two steps as the training loop makes them, the second with momentum; set-up may ask."""
-    model = eisnn.create_model("vgg8", time_steps=2, width=0.125, circuit=circuit)
-    images, labels = torch.rand(4, 3, 32, 32), torch.arange(4)
-    eisnn.ei_init_(model, images)
-    optimizer, meter = make_optimizer(model, TrainConfig(circuit=circuit)), Meter(images.device)
+    config = TrainConfig(circuit=circuit, **options)
+    chosen = {"circuit_options": config.circuit_options} if circuit == "ei" else {}
+    model = eisnn.create_model("vgg8", time_steps=2, width=0.125, circuit=circuit, **chosen)
+    pixels, labels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.arange(4)
+    augmentation, mixture = config.augmentation, None
+    draws = augmentation.draw(4, 32, 32, torch.Generator().manual_seed(0))
+    eisnn.ei_init_(model, pixels / 255)
+    optimizer, meter, objective = make_optimizer(model, config), Meter(pixels.device), Objective(config)
     eisnn.enforce_dale(optimizer, model)
     with no_questions():
         for _ in range(2):
-            logits = model(images)
-            loss = cross_entropy(logits, labels)
+            images = augmentation.apply(pixels, draws, None)
+            if augmentation.mixes:
+                images, mixture = augmentation.mix(images, labels, draws)
+            loss, logits = objective(model, Batch(images, labels, 1.0, mixture))
             loss.backward()
+            condition_gradients_(model, config)
             optimizer.step()
             optimizer.zero_grad()
+            scale_synapses_(model, config.synaptic_scaling)
             meter.update(logits, labels, loss, None)
 
 
@@ -79,6 +92,20 @@ def train(circuit: str) -> None:
 @pytest.mark.parametrize("circuit", ["ei", "bn"])
 def test_a_training_step_asks_nothing(circuit, backend):
     train(circuit)
+
+
+ADDED: dict[str, dict[str, Any]] = {
+    "gradients": {"adaptive_clipping": 0.1, "center_gradients": True, "synaptic_scaling": 0.05},
+    "plus": {"circuit_options": PLUS, "adaptive_clipping": 0.1, "loss": "tet"},
+    "mixing": {"augmentation": Augmentation(trivial=True, cutmix=1.0, mixup=0.2), "label_smoothing": 0.1},
+    "exponentiated": {"optimizer": "exponentiated"},
+    "orthogonal": {"optimizer": "orthogonal"},
+}
+
+
+@pytest.mark.parametrize("options", ADDED.values(), ids=ADDED)
+def test_no_option_of_training_asks(options):
+    train("ei", **options)
 
 
 QUESTIONS: dict[str, Callable[[Tensor], Any]] = {

@@ -33,7 +33,8 @@ def targets(batch: Batch, classes: int) -> Tensor:
     """Labels `[B]`; of mixed images the shares of the classes, `[B, classes]`."""
     if batch.mixture is None:
         return batch.labels
-    own, others = (F.one_hot(labels, classes) for labels in (batch.labels, batch.mixture.labels))
+    every = torch.arange(classes, device=batch.labels.device)  # one_hot would ask for the largest label
+    own, others = (labels[:, None] == every for labels in (batch.labels, batch.mixture.labels))
     share = batch.mixture.share[:, None]
     return share * own + (1 - share) * others
 
