@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,6 +35,22 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded data goes into a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EISNN_DATA", str(tmp_path_factory.getbasetemp() / "eisnn-data"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def images(own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the images that `train_runs` writes."""
+    from train_runs import write_images  # not above: it imports the kernels
+
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module", params=["compiled", "torch", "triton"])

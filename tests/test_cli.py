@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from train_runs import SIZE, assert_same_run, interrupt_at, tiny, write_images
+from train_runs import SIZE, assert_same_run, interrupt_at, tiny
 
 import eisnn
 from eisnn import cli, train
@@ -20,15 +20,11 @@ from eisnn.train import Result, Run, TrainConfig, recipe, recipes
 from eisnn.train import loss as objective
 from eisnn.train.checkpoint import load_checkpoint
 
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EISNN_DATA", str(tmp_path_factory.getbasetemp() / "eisnn-data"))
+def _columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from train_runs import records, tiny, write_images
+from train_runs import records, tiny
 
 import eisnn
 from eisnn.cli import main
@@ -18,14 +18,7 @@ from eisnn.train.checkpoint import load_checkpoint
 DECAY = 0.8
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EISNN_DATA", str(tmp_path_factory.getbasetemp() / "eisnn-data"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def train(images: Path, run: Path, **changes: Any) -> tuple[Result, list[dict[str, Tensor]]]:

@@ -23,7 +23,6 @@ from train_runs import (
     interrupt_at,
     records,
     tiny,
-    write_images,
 )
 
 from eisnn.cli import main
@@ -48,15 +47,7 @@ from eisnn.train import loss as objective
 from eisnn.train import run as run_module
 from eisnn.train.checkpoint import load_checkpoint
 
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EISNN_DATA", str(tmp_path_factory.getbasetemp() / "eisnn-data"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import rich.progress
 import torch
 from rich.console import Console
-from train_runs import SIZE, TEST_IMAGES, TRAIN_IMAGES, interrupt_at, records, tiny, write_images
+from train_runs import SIZE, TEST_IMAGES, TRAIN_IMAGES, interrupt_at, records, tiny
 
 from eisnn.data import Augmentation, DataError, Images, Loader, load
 from eisnn.nn import dale_violations
@@ -35,14 +35,7 @@ from eisnn.train.metrics import Meter
 STEPS = -(-TRAIN_IMAGES // 16)
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EISNN_DATA", str(tmp_path_factory.getbasetemp() / "eisnn-data"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")

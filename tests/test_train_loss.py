@@ -20,6 +20,7 @@ from eisnn.train.run import Run
 from eisnn.train.teacher import load_teacher
 
 CLASSES, T = 5, 3
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 class Given(nn.Module):
@@ -111,21 +112,9 @@ def test_a_teacher_shares_the_loss_with_the_labels() -> None:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EISNN_DATA", str(tmp_path_factory.getbasetemp() / "eisnn-data"))
-
-
-@pytest.fixture(scope="module")
 def twin(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "twin"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EISNN_DATA", str(tmp_path_factory.getbasetemp() / "eisnn-data"))
-        fit(tiny(images, circuit="bn", epochs=4), run, quiet=True)
+    fit(tiny(images, circuit="bn", epochs=4), run, quiet=True)
     return run
 
 
