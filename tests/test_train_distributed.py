@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_runs import interrupt_at, keep_first_checkpoints, records, tiny, write_images
+from train_runs import interrupt_at, keep_first_checkpoints, records, tiny, with_options, write_images
 
 from eisnn.train import Interrupted, Run, build, evaluate, fit, resume
 from eisnn.train.checkpoint import load_checkpoint
@@ -30,7 +30,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_runs import interrupt_at, keep_first_checkpoints, tiny
+from train_runs import interrupt_at, keep_first_checkpoints, tiny, with_options
 
 from eisnn.train import Diverged, Interrupted, RunError, engine, fit, resume
 from eisnn.train import loss as objective
@@ -86,6 +86,8 @@ with pytest.MonkeyPatch.context() as patch:
 
     patch.setattr(objective, "cross_entropy", explode)
     report("diverged", lambda: fit(config, out / "diverged", quiet=True))
+
+report("options", lambda: fit(with_options(images, out, devices=2), out / "options", quiet=True).average_accuracy)
 
 twin = config.model_copy(update={"circuit": "bn", "precision": "32"})
 with pytest.MonkeyPatch.context() as patch:
@@ -181,6 +183,20 @@ def test_a_whole_run_is_the_same(together: Path, alone: Path) -> None:
         for key, value in one.items():  # rates are measured in float32
             rel = 1e-6 if key.endswith("firing_rate") else 1e-10
             assert two[key] == (value if isinstance(value, str) else pytest.approx(value, rel=rel, abs=0)), key
+
+
+def test_options_of_training_are_those_of_one_process(
+    images: Path, together: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher, averaged weights, mixed images, clipped gradients."""
+    monkeypatch.setenv("EISNN_DATA", str(together))
+    result = fit(with_options(images, together), tmp_path / "run", quiet=True)
+    assert said(together, "options") == (str(result.average_accuracy),) * 2
+    last, other = Run(tmp_path / "run").last, Run(together / "options").last
+    assert_close(last, other, 1e-9)
+    one, two = (load_checkpoint(file)[0] for file in (last, other))
+    for name in (name for name in one if name.startswith("average.module") and one[name].is_floating_point()):
+        torch.testing.assert_close(two[name], one[name], rtol=1e-9, atol=1e-12)
 
 
 def test_the_log_is_written_once(together: Path) -> None:

@@ -54,6 +54,20 @@ def tiny(images: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**(fields | changes))
 
 
+def with_options(images: Path, out: Path, **changes: Any) -> TrainConfig:
+    """A run with options that need care in several processes, taught by the run `plain` in `out`."""
+    return tiny(
+        images,
+        precision="64",
+        average=0.8,
+        teacher=str(out / "plain"),
+        adaptive_clipping=0.1,
+        loss="tet",
+        augmentation=Augmentation(flip=True, cutmix=1.0, mixup=0.5),
+        **changes,
+    )
+
+
 def records(run_dir: Path) -> list[dict[str, Any]]:
     """All records of the log without the two fields that measure time."""
     lines = [json.loads(line) for line in Run(run_dir).metrics_file.read_text().splitlines()]
