@@ -69,6 +69,7 @@ def run(name: str, config: TrainConfig, seed: int, stage: str, args: argparse.Na
         return
     config = config.changed(
         width=args.width, epochs=args.epochs, warmup_epochs=1, batch_size=64, seed=seed, data_path=args.data_path,
+        evaluate_epochs=args.epochs,
         hold_out=0.0 if args.final else args.hold_out, teacher=args.teacher if config.teacher else None,
     )  # fmt: skip
     try:

@@ -112,6 +112,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"augmentation": MIXED, "loss": "tet", "time_steps": 3},
     {"stochastic_depth": 0.5, "model": "resnet18", "width": 0.05},
     {"teacher": "an earlier run"},
+    {"evaluate_epochs": 3},
 ]
 
 

@@ -132,6 +132,20 @@ def test_a_checkpoint_evaluates_to_exactly_what_was_logged(images: Path, tmp_pat
     assert set(floats) == {torch.float64 if changes.get("precision") == "64" else torch.float32}
 
 
+def test_evaluating_less_often_changes_nothing_else(images: Path, tmp_path: Path) -> None:
+    often, seldom = (fit(tiny(images, epochs=5, evaluate_epochs=n), tmp_path / str(n), quiet=True) for n in (1, 2))
+    lines = {n: [r for r in records(tmp_path / str(n)) if r["kind"] == "epoch"] for n in (1, 2)}
+    assert ["test_accuracy" in line for line in lines[2]] == [False, True, False, True, True]  # and after the last
+    for one, other in zip(lines[1], lines[2], strict=True):
+        assert one["train_loss"] == other["train_loss"]
+        assert other.get("test_accuracy", one["test_accuracy"]) == one["test_accuracy"]
+    assert seldom.accuracy == often.accuracy
+    assert seldom.best_accuracy == max(line["test_accuracy"] for line in lines[2] if "test_accuracy" in line)
+    assert seldom.best_epoch in (2, 4, 5)
+    same, as_well = (load_checkpoint(Run(tmp_path / str(n)).last)[0] for n in (1, 2))
+    assert all(torch.equal(same[name], as_well[name]) for name in same)
+
+
 def test_images_may_have_moved(finished: Path, images: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     moved.symlink_to(images)

@@ -101,6 +101,9 @@ class TrainConfig(BaseModel):
     checkpoint_seconds: float = Field(
         60.0, ge=0, description="Time between checkpoints; 0 writes one at every step (on cuda: with each log line)."
     )
+    evaluate_epochs: Positive = Field(
+        1, description="Epochs from one evaluation to the next; there is one after the last epoch in any case."
+    )
     log_steps: Positive = Field(50, description="Steps between lines of the log.")
     tensorboard: bool = Field(False, description="Write TensorBoard events beside metrics.jsonl.")
 

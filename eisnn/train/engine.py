@@ -171,7 +171,7 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
                 loop.save()
             while loop.progress.epoch < config.epochs:
                 loop.train_epoch(train, interrupt)
-                loop.evaluate_epoch(test, interrupt)
+                loop.end_epoch(test, interrupt)
     p = loop.progress
     return Result(run.folder, p.accuracy, p.best_accuracy, p.best_epoch, p.average_accuracy)
 
@@ -283,18 +283,20 @@ class Loop:
             if self.watchful or line_due:
                 self._look(line_due, interrupt)
 
-    def evaluate_epoch(self, loader: Loader, interrupt: Interrupt) -> None:
-        """Evaluate, log the epoch, keep the best weights, and go on to the next epoch."""
+    def end_epoch(self, loader: Loader, interrupt: Interrupt) -> None:
+        """Evaluate if it is due, log the epoch, keep the best weights, and go on to the next epoch."""
         p, config = self.progress, self.config
         seconds, speed = self.clock.seconds, self.clock.images_per_second
-        test = self._evaluate(self.model, self.rates, loader, interrupt)
+        test: dict[str, float] = {}
         averaged: dict[str, float] = {}
-        if self.average is not None:
-            averaged = self._evaluate(self.average.model, self.average.rates, loader, interrupt)
-            p.average_accuracy = averaged["accuracy"]
+        if (p.epoch + 1) % config.evaluate_epochs == 0 or p.epoch + 1 == config.epochs:
+            test = self._evaluate(self.model, self.rates, loader, interrupt)
+            if self.average is not None:
+                averaged = self._evaluate(self.average.model, self.average.rates, loader, interrupt)
         train = self.epoch_meter.read(self._sum)
-        p.accuracy = test["accuracy"]
-        is_best = p.accuracy > p.best_accuracy
+        p.accuracy = test.get("accuracy", p.accuracy)
+        p.average_accuracy = averaged.get("accuracy", p.average_accuracy)
+        is_best = bool(test) and p.accuracy > p.best_accuracy
         if is_best:
             p.best_accuracy, p.best_epoch = p.accuracy, p.epoch + 1
         p.epoch, p.step = p.epoch + 1, 0
@@ -308,10 +310,10 @@ class Loop:
             | {"best_accuracy": p.best_accuracy, "seconds": seconds, "images_per_second": speed}
         )
         also = f", average {p.average_accuracy:.2f} %" if averaged else ""
+        tested = f"test: {p.accuracy:.2f} % (best {p.best_accuracy:.2f}){also}  " if test else ""
         self.bar.print(
             f"epoch {p.epoch:>3}/{config.epochs}  train: loss {train['loss']:.3f}, {train['accuracy']:.2f} %  "
-            f"test: {p.accuracy:.2f} % (best {p.best_accuracy:.2f}){also}  rate {train['firing_rate']:.3f}  "
-            f"{speed:.0f} img/s"
+            f"{tested}rate {train['firing_rate']:.3f}  {speed:.0f} img/s"
         )
         if is_best:
             self._check_weights()
