@@ -159,7 +159,7 @@ def test_a_relative_teacher_is_found_from_elsewhere(
 
 
 def test_teachers_that_cannot_teach_are_refused(images: Path, twin: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"there is no checkpoint .*nowhere"):
+    with pytest.raises(CheckpointError, match=r"teacher: there is no checkpoint .*nowhere"):
         load(tiny(images, teacher=str(tmp_path / "nowhere")))
     with pytest.raises(ValueError, match="trained on images of 16 pixels, this run has image_size 32; give the same"):
         load(tiny(images, teacher=str(twin), image_size=32))

@@ -54,7 +54,7 @@ class SEWResNet(SpikingNetwork):
         in_channels, num_classes, time_steps: see `SpikingNetwork`.
         stochastic_depth: in [0, 1): in training the last block is left out for an image with this probability, and
             earlier ones with one that rises linearly with depth (Huang et al. 2016). What is kept is scaled up by
-            1 / (1 - probability), so that nothing changes in evaluation.
+            1 / (1 - probability), so that nothing changes in evaluation; E-I Init wants that mode.
     Raises: ValueError if `stochastic_depth` is out of range.
     """
 

@@ -61,7 +61,7 @@ class TrainConfig(BaseModel):
     adaptive_clipping: float = Field(
         0.0,
         ge=0,
-        description="Largest norm of a neuron's gradient relative to that of its weights, such as 0.1; 0: any.",
+        description="Largest norm of a neuron's gradient, relative to that of its weights, as 0.1; 0 is off.",
     )
     average: float = Field(
         0.0,

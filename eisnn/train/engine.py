@@ -138,7 +138,6 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
     }
     train = train_loader(config, dataset, **sharing)
     test = Loader(dataset.test, config.batch_size, size=config.image_size, **sharing)
-
     objective = Objective(config, load_teacher(config, dataset, fabric))
 
     with ExitStack() as held:

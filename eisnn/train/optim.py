@@ -39,24 +39,25 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     constrained = {id(parameter) for _, parameter in constrained_parameters(model)}
     if config.optimizer == "exponentiated" and not constrained:
         raise ValueError("optimizer is 'exponentiated', but no parameter of the model keeps a sign; use circuit 'ei'")
-    groups: dict[tuple[bool, str], list[nn.Parameter]] = {}
+
+    def rule(name: str, parameter: nn.Parameter) -> str:
+        matrix = parameter.ndim > 1 and not name.startswith("readout.")
+        has = {"exponentiated": id(parameter) in constrained, "orthogonal": matrix}
+        return config.optimizer if has.get(config.optimizer) else "additive"
+
+    chosen: dict[tuple[bool, str], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         decays = config.decay == "all" or (parameter.ndim > 1 and not name.endswith("weight_ei"))
-        rule = "additive"
-        if config.optimizer == "exponentiated" and id(parameter) in constrained:
-            rule = "exponentiated"
-        elif config.optimizer == "orthogonal" and parameter.ndim > 1 and not name.startswith("readout."):
-            rule = "orthogonal"
-        groups.setdefault((not decays, rule), []).append(parameter)
-    params: list[dict[str, Any]] = []
-    for (free, rule), parameters in sorted(groups.items(), key=lambda item: item[0]):
-        decay = 0.0 if free else config.weight_decay
-        params.append({"params": parameters, "weight_decay": decay, "rule": rule})
+        chosen.setdefault((not decays, rule(name, parameter)), []).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": chosen[free, kind], "weight_decay": 0.0 if free else config.weight_decay, "rule": kind}
+        for free, kind in sorted(chosen)
+    ]
     if config.optimizer in ("exponentiated", "orthogonal"):
-        return RuledSGD(params, config.lr, config.momentum)
-    for group in params:
+        return RuledSGD(groups, config.lr, config.momentum)
+    for group in groups:
         del group["rule"]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(params, config.lr, config.momentum)
+        return torch.optim.SGD(groups, config.lr, config.momentum)
     make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    return make(params, config.lr, betas=(config.momentum, ADAM_BETA_2))
+    return make(groups, config.lr, betas=(config.momentum, ADAM_BETA_2))

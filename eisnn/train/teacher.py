@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from eisnn.data import DataError, Dataset
 from eisnn.train.build import build_model, require_same_data
-from eisnn.train.checkpoint import load_model
+from eisnn.train.checkpoint import CheckpointError, load_model
 from eisnn.train.config import TrainConfig
 from eisnn.train.run import open_checkpoint
 
@@ -41,7 +41,10 @@ def load_teacher(config: TrainConfig, dataset: Dataset, fabric: "Fabric") -> Tea
     """
     if config.teacher is None:
         return None
-    checkpoint = open_checkpoint(config.teacher)
+    try:
+        checkpoint = open_checkpoint(config.teacher)
+    except CheckpointError as error:
+        raise CheckpointError(f"teacher: {error}") from error
     theirs = checkpoint.config
     try:
         require_same_data(dataset, checkpoint.metadata, checkpoint.file, images=False)
