@@ -40,7 +40,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "plus, average": ("plus", {"average": 0.99}),
     "plus, CutMix and Mixup": ("plus", {"augmentation": {"cutmix": 1.0, "mixup": 0.2}}),
     "plus, TrivialAugment": ("plus", {"augmentation": {"trivial": True}}),
-    "plus, orthogonal 0.02": ("plus", {"optimizer": "orthogonal", "lr": 0.02}),
+    "plus, orthogonal": ("plus", {"optimizer": "orthogonal"}),
     "plus, teacher": ("plus", {"teacher": TEACHER}),
 }
 
