@@ -2,7 +2,9 @@
 
 First every variant runs on a part of the training images and is judged on the rest of them; then each method at its
 best rate trains on all training images, over seeds, and is judged on the test images, once. A run that is done is not
-repeated, so the script may be stopped, and several may share the work (each takes what nobody has begun).
+repeated, so the script may be stopped, and several may share the work (each takes what nobody has begun). Runs are
+evaluated after the last epoch only. A variant learns from a teacher, such as the twin of
+`eisnn train cifar10-vgg8-bn --width 0.25 --epochs 10 --warmup-epochs 1 --batch-size 64 --lr 0.05 --hold-out 0.8`.
 
     python experiments/screening.py --data-path CIFAR10                         # choose
     python experiments/screening.py --data-path CIFAR10 --final 3 --epochs 4    # report, 3 seeds
