@@ -22,7 +22,7 @@ class TrainConfig(BaseModel):
 
     # The network
     model: str = Field("vgg8", description="Architecture, see `eisnn list`.")
-    circuit: str = Field("ei", description="Kind of layer: ei is the paper's circuit, bn the batch-norm twin.")
+    circuit: str = Field("ei", description="Kind of layer: ei is the paper's, bn its twin; others: `eisnn list`.")
     circuit_options: CircuitOptions = Field(PAPER, description="Departures of circuit ei from the paper's.")
     width: float = Field(1.0, gt=0, description="Multiplies the channels of every layer.")
     time_steps: Positive = Field(4, description="T, simulation steps for each image.")
@@ -73,7 +73,7 @@ class TrainConfig(BaseModel):
         from eisnn.data import list_datasets
         from eisnn.functional import SURROGATES
         from eisnn.models import list_models
-        from eisnn.nn import CIRCUITS
+        from eisnn.nn import CIRCUITS, RATE_CIRCUITS
 
         known = {
             "model": list_models(),
@@ -96,6 +96,11 @@ class TrainConfig(BaseModel):
             )
         if self.circuit != "ei" and self.circuit_options != PAPER:
             raise ValueError(f"circuit_options belong to circuit ei, got circuit {self.circuit!r}")
+        if self.circuit in RATE_CIRCUITS and (self.tau, self.surrogate) != (2.0, "sigmoid"):
+            raise ValueError(
+                f"the units of circuit {self.circuit!r} do not spike: tau and surrogate must stay 2.0 and 'sigmoid', "
+                f"got {self.tau} and {self.surrogate!r}"
+            )
         processes = self.devices * self.num_nodes
         if self.batch_size < processes:
             raise ValueError(f"batch_size is {self.batch_size}, less than one image for each of {processes} processes")
