@@ -21,11 +21,8 @@ every_model = pytest.mark.parametrize(("name", "circuit"), EVERY)
 NONNEGATIVE = ("ei", "dann")  # need inputs >= 0
 TIMED = ("bntt", "tebn", "tab")  # have parameters for T steps: a stream ends there
 STATELESS = ("dann",)
-WIDTHS = {
-    "neunorm": 1 / 8,
-    "plain": 1 / 8,
-    "dap": 1 / 8,
-}  # without a normalization of currents the narrowest networks fall silent
+# Without a normalization of currents the narrowest networks may fall silent.
+WIDTHS = dict.fromkeys(("neunorm", "backei", "plain", "dap"), 1 / 8)
 
 
 def images(*leading: int, size: int = 32, seed: int = 0) -> Tensor:
@@ -318,7 +315,7 @@ def test_images_of_another_type_are_named():
             model(images()[:0])
 
 
-@pytest.mark.parametrize("circuit", CIRCUITS)
+@pytest.mark.parametrize("circuit", [circuit for circuit in CIRCUITS if circuit != "backei"])  # has its own neurons
 def test_a_network_of_neurons_without_state_says_so(circuit):
     model = build("convnet3", circuit, neuron=nn.ReLU())
     assert model(images()).isfinite().all()

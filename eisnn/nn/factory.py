@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from eisnn.nn.backei import BackEIConv2d
 from eisnn.nn.baselines import BNConv2d, BNLinear, LinearReadout
 from eisnn.nn.circuit import EIConv2d, EILinear, EIReadout
 from eisnn.nn.dann import DANNConv2d, DANNLinear, DANNReadout
@@ -85,6 +86,11 @@ def _plain(init: Init) -> Callable[..., Layers]:
     return layers
 
 
+def _backei(neuron: nn.Module | None, time_steps: int | None) -> Layers:
+    """Self-feedback and signed spikes in convolutional layers, plain linear ones."""
+    return Layers(partial(BackEIConv2d, neuron=neuron), partial(PlainLinear, neuron=neuron), LinearReadout)
+
+
 def _dann(neuron: nn.Module | None, time_steps: int | None, ei_ratio: int = 4) -> Layers:
     """Cornford et al.'s E-I network; its units are ReLU() where the neuron is."""
     return Layers(
@@ -104,6 +110,7 @@ CIRCUITS: dict[str, Callable[..., Layers]] = {
     "tab": _timed(TAB),
     "neunorm": _neunorm,
     "dann": _dann,
+    "backei": _backei,
     "plain": _plain(fluctuation_driven_),
     "dap": _plain(activity_preserving_),
 }

@@ -2,7 +2,8 @@
 constructor; neither rule needs data.
 
     n, nu        fan-in; spikes of one input in a step
-    U            membrane potential without threshold and reset; mean mu_U, standard deviation sigma_U
+    U            membrane potential of a neuron without threshold and reset; over time its mean is mu_U (that of all
+                 neurons) and its standard deviation sigma_U
     k[s]         decay^s, the potential s steps after a unit of current; sum k = tau, sum k^2 = 1 / (1 - decay^2)
 """
 

@@ -53,6 +53,7 @@ class TrainConfig(BaseModel):
     decay: Literal["all", "feedforward"] = Field(
         "all", description="What decays: all parameters, or only weights from the layer below."
     )
+    im_loss: float = Field(0.0, ge=0, description="Weight of the information maximization loss (Guo et al. 2022).")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Part of the target spread over all classes.")
     seed: Annotated[int, Field(ge=0, lt=2**64)] = Field(0, description="Of weights, order and augmentation.")
     # The machine
@@ -96,6 +97,11 @@ class TrainConfig(BaseModel):
             )
         if self.circuit != "ei" and self.circuit_options != PAPER:
             raise ValueError(f"circuit_options belong to circuit ei, got circuit {self.circuit!r}")
+        if self.im_loss and self.circuit in ("ei", "backei", *RATE_CIRCUITS):
+            raise ValueError(
+                f"im_loss is {self.im_loss}: it follows the LIF neurons of circuits such as plain or bn, not of "
+                f"{self.circuit!r}"
+            )
         if self.circuit in RATE_CIRCUITS and (self.tau, self.surrogate) != (2.0, "sigmoid"):
             raise ValueError(
                 f"the units of circuit {self.circuit!r} do not spike: tau and surrogate must stay 2.0 and 'sigmoid', "

@@ -34,6 +34,7 @@ from eisnn.train.build import (
 )
 from eisnn.train.config import TrainConfig, problems
 from eisnn.train.evaluation import RATE_STEPS, evaluate_loader
+from eisnn.train.im_loss import InformationMaximization
 from eisnn.train.metrics import FiringRate, Meter, cross_entropy
 from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate
 from eisnn.train.progress import Interrupt, ProgressBar, Stopwatch, catch_interrupt
@@ -208,6 +209,7 @@ class Loop:
         self.epoch_meter, self.line_meter = Meter(fabric.device), Meter(fabric.device)
         self.first_bad = torch.tensor(torch.inf, dtype=torch.float64, device=fabric.device)
         self.saved_at = time.monotonic()
+        self.im_loss = InformationMaximization(bare) if config.im_loss else None
         self.clock = Stopwatch()
         self.writer: Any = None
         # A CPU looks at every step for trouble, Ctrl-C and due checkpoints; elsewhere looking costs a synchronisation
@@ -250,7 +252,8 @@ class Loop:
             with self.rates.measure(p.step % RATE_STEPS == 0):
                 logits = self.model(batch.images)
             loss = cross_entropy(logits, batch.labels, config.label_smoothing)
-            self.fabric.backward(loss * batch.weight)
+            objective = loss if self.im_loss is None else loss + config.im_loss * self.im_loss.take()
+            self.fabric.backward(objective * batch.weight)
             self.optimizer.step()
             self.optimizer.zero_grad()
 

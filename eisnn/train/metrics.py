@@ -55,7 +55,7 @@ class FiringRate:
     def _record(self, module: nn.Module, args: object, output: Tensor | tuple[Tensor, object]) -> None:
         if self.active:
             spikes = output[0] if isinstance(output, tuple) else output
-            self._rates.append(spikes.detach().mean(dtype=torch.float32))
+            self._rates.append(spikes.detach().abs().mean(dtype=torch.float32))
 
     @contextmanager
     def measure(self, active: bool) -> Iterator[None]:
