@@ -15,13 +15,12 @@ those of plain layers (fluctuation-driven), doubled because feedback starts at s
 fire; the release keeps the framework's.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eisnn.functional import heaviside
+from eisnn.functional import lif_step
 from eisnn.functional.checks import check_steps
 from eisnn.nn.baselines import ProjectionLayer, plain_conv
 from eisnn.nn.layer import Size
@@ -52,7 +51,8 @@ class BackEI(LIF):
     """
 
     def __init__(self, channels: int, lif: LIF, kernel_size: int = 3) -> None:
-        super().__init__(**asdict(lif.constants))
+        super().__init__()
+        self.constants = lif.constants
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"BackEI: kernel_size must be odd, got {kernel_size}")
         self.feedback, self.gate = (
@@ -66,10 +66,9 @@ class BackEI(LIF):
         v, o = self._start(current, state)
         outputs = []
         for i in current.expand(steps, *current.shape[1:]):
-            h = c.decay * v + torch.sigmoid(self.feedback(o)) * i
-            s = heaviside(h - c.theta, c.surrogate, c.alpha)
-            reset = s.detach() if c.detach_reset else s
-            v = h - c.theta * reset if c.reset == "soft" else h * (1 - reset)
+            scaled = torch.sigmoid(self.feedback(o)) * i
+            h = c.decay * v + scaled
+            s, v = lif_step(scaled, v, c)
             o = _Sign.apply(self.gate(h)) * s
             outputs.append(o)
         spikes = torch.stack(outputs)

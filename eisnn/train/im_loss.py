@@ -14,19 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eisnn.functional import LIFConstants
+from eisnn.functional import LIFConstants, lif_step
 from eisnn.nn import LIF
 from eisnn.nn.baselines import ProjectionLayer
 
 
-def potentials(current: Tensor, spikes: Tensor, constants: LIFConstants) -> Tensor:
-    """`H[t]` `[T, B, ...]`, eq. (1), of neurons that answered `current` `[T or 1, B, ...]` with `spikes`, from rest."""
+def potentials(current: Tensor, constants: LIFConstants, time_steps: int | None = None) -> Tensor:
+    """`H[t]` `[T, B, ...]`, eq. (1), of LIF neurons at rest before the first step; arguments as `functional.lif`."""
+    steps = current.shape[0] if time_steps is None else time_steps
     v, trace = torch.zeros_like(current[0]), []
-    for i, s in zip(current.expand_as(spikes), spikes, strict=True):
-        h = constants.decay * v + i
-        trace.append(h)
-        reset = s.detach() if constants.detach_reset else s
-        v = h - constants.theta * reset if constants.reset == "soft" else h * (1 - reset)
+    for i in current.expand(steps, *current.shape[1:]):
+        trace.append(constants.decay * v + i)
+        v = lif_step(i, v, constants)[1]
     return torch.stack(trace)
 
 
@@ -46,8 +45,7 @@ class InformationMaximization:
 
     def _collect(self, neuron: LIF, args: Any, output: Any) -> None:
         if neuron.training:
-            spikes = output[0] if isinstance(output, tuple) else output
-            mean = potentials(args[0], spikes, neuron.constants).float().mean()
+            mean = potentials(args[0], neuron.constants, args[1]).float().mean()
             self._terms.append((mean - neuron.constants.theta).square())
 
     def take(self) -> Tensor:
