@@ -136,7 +136,7 @@ def test_the_layer_starts_as_layer_normalization():
     layer = DANNLinear(400, 2000, ei_ratio=1, neuron=None).double()
     x = rectified(1, 20, 400)
     normalized = F.layer_norm(x @ layer.weight_ee.T, (2000,))
-    assert float((layer(x) - sqrt(pi / (2 * pi - 1)) * normalized).abs().mean()) < 0.1
+    assert (layer(x) - sqrt(pi / (2 * pi - 1)) * normalized).abs().mean() < 0.1
     with torch.no_grad():
         layer.weight_ie.copy_(layer.weight_ee)  # I units that hear what E units hear: centred exactly
     z = layer(x)
@@ -202,6 +202,21 @@ def test_one_clamp_for_all_circuits():
     model = eisnn.create_model("convnet3", circuit="dann", width=1 / 16)
     names = {name.rsplit(".", 1)[-1] for name, _ in eisnn.nn.constrained_parameters(model)}
     assert names == {"weight_ee", "weight_ie", "weight_ei", "gain_e"}
+
+
+@pytest.mark.parametrize("value", [-1e-3, float("nan")])
+@pytest.mark.parametrize("name", ["weight_ei", "gain_e"])
+def test_loading_negative_weights_is_an_error(name, value):
+    torch.manual_seed(0)
+    layer, other = DANNLinear(5, 4), DANNLinear(5, 4)
+    state = {key: v.clone() for key, v in other.state_dict().items()}
+    state[name].view(-1)[1] = value
+    before = layer.weight_ee.clone()
+    with pytest.raises(RuntimeError, match=f"{name} violates Dale's law: 1 negative or NaN entries"):
+        layer.load_state_dict(state)
+    assert torch.equal(layer.weight_ee, before)
+    layer.load_state_dict(other.state_dict() | {"bias": -torch.ones(4), "alpha": -torch.ones(1)})
+    assert torch.equal(layer.weight_ee, other.weight_ee)
 
 
 # ---------------------------------------------------------------------------------------------- as a layer

@@ -15,7 +15,7 @@ from eisnn.functional.lif import _backward as lif_backward
 from eisnn.functional.lif import _forward as lif_forward
 from eisnn.functional.population import _backward as population_backward
 from eisnn.functional.population import _forward as population_forward
-from eisnn.nn import EILayer
+from eisnn.nn import CIRCUITS, EILayer
 from eisnn.train import TrainConfig
 from eisnn.train.metrics import Meter, cross_entropy
 from eisnn.train.optim import make_optimizer
@@ -75,7 +75,7 @@ def train(circuit: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["compiled", "torch"], indirect=True)
-@pytest.mark.parametrize("circuit", ["ei", "bn"])
+@pytest.mark.parametrize("circuit", CIRCUITS)
 def test_a_training_step_asks_nothing(circuit, backend):
     train(circuit)
 

@@ -8,7 +8,7 @@ from circuits import agree, rng
 from torch import Tensor, nn
 
 import eisnn
-from eisnn.nn import BNTT, TAB, TDBN, TEBN, NeuNorm, NormConv2d, NormLinear
+from eisnn.nn import BNTT, TAB, TDBN, TEBN, NeuNorm, NormalizedLayer
 from eisnn.nn.baselines import BNConv2d, ProjectionLayer
 from eisnn.nn.folded import MergedBNLayer
 
@@ -181,7 +181,7 @@ def test_the_time_index_continues(kind):
 @pytest.mark.parametrize("name", TIMED)
 def test_the_time_index_of_a_layer_continues_beside_the_membrane(name):
     torch.manual_seed(0)
-    layer = NormConv2d(2, C, 3, padding=1, norm=lambda c: TIMED[name](c, T))
+    layer = NormalizedLayer(nn.Conv2d(2, C, 3, padding=1, bias=False), TIMED[name](C, T), eisnn.LIF())
     x = torch.rand(T, B, 2, 6, 6)
     layer(x)
     layer.eval()
@@ -263,16 +263,25 @@ def test_folding_merges_what_is_one_affine_map(circuit, merged):
                 agree(folded.get_submodule(name)(x, 3), layer(x, 3), 1e-10)
 
 
-def test_norm_layers_check_like_their_kin():
-    def norm(channels: int) -> TDBN:
-        return TDBN(channels)
+def test_a_bias_of_the_projection_is_merged_too():
+    torch.manual_seed(0)
+    layer = NormalizedLayer(nn.Conv2d(2, C, 3), TDBN(C), None).double().eval()
+    with torch.no_grad():
+        layer.norm.standardize.running_mean.uniform_()
+    x = torch.rand(2, 3, 2, 5, 5, dtype=torch.float64)
+    agree(eisnn.fold(layer)(x), layer(x), 1e-12)
 
-    with pytest.raises(ValueError, match="NormConv2d: kernel_size must be an int >= 1"):
-        NormConv2d(3, 4, 0, norm=norm)
-    with pytest.raises(ValueError, match="NormLinear: in_features must be an int >= 1, got 0"):
-        NormLinear(0, 4, norm=norm)
+
+def test_norm_layers_check_like_their_kin():
+    layers = eisnn.nn.make_layers("tdbn", eisnn.LIF())
+    with pytest.raises(ValueError, match="conv: kernel_size must be an int >= 1"):
+        layers.conv(3, 4, 0)
+    with pytest.raises(ValueError, match="linear: in_features must be an int >= 1, got 0"):
+        layers.linear(0, 4)
     x = torch.rand(2, 3, 3, 8, 8)
     torch.manual_seed(0)
-    ours = NormConv2d(3, 4, 3, padding=1, norm=norm)
+    ours = layers.conv(3, 4, 3, padding=1)
     torch.manual_seed(0)
     agree(ours(x), BNConv2d(3, 4, 3, padding=1)(x), 0)
+    with pytest.raises(ValueError, match="NormalizedLayer has 3 inputs, got 2"):
+        ours(x[:, :, :2])

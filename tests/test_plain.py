@@ -11,8 +11,8 @@ from train_runs import records, tiny, write_images
 
 import eisnn
 import eisnn.functional as EF
-from eisnn.nn.backei import BackEI, BackEIConv2d
-from eisnn.nn.plain import PlainConv2d, PlainLinear, activity_preserving_, fluctuation_driven_
+from eisnn.nn.backei import BackEI, BackEILayer
+from eisnn.nn.plain import PlainLayer, activity_preserving_, fluctuation_driven_
 from eisnn.train import Run, evaluate, fit, recipe, resume
 from eisnn.train.im_loss import InformationMaximization, potentials
 
@@ -54,12 +54,11 @@ def test_activity_preserving_weights_keep_the_variance_of_potentials(theta):
 
 def test_weights_of_layers_follow_their_neuron_and_fan_in():
     torch.manual_seed(0)
-    conv = PlainConv2d(32, 64, 3, neuron=eisnn.LIF(tau=4.0, theta=0.5))
+    conv = PlainLayer(nn.Conv2d(32, 64, 3, bias=False), eisnn.LIF(tau=4.0, theta=0.5))
     expected = 0.5 * sqrt((1 - 0.75**2) / (32 * 9 * 0.05))
     assert conv.projection.weight.std().item() == pytest.approx(expected, rel=0.05)
-    linear = PlainLinear(300, 200, neuron=nn.ReLU(), init=activity_preserving_)
+    linear = PlainLayer(nn.Linear(300, 200, bias=False), nn.ReLU(), activity_preserving_)
     assert linear.projection.weight.std().item() == pytest.approx(1 / sqrt(300 * 0.5 * erfc(1 / sqrt(2))), rel=0.05)
-    assert conv.projection.bias is linear.projection.bias is None
     for circuit in ("plain", "dap"):
         model = eisnn.create_model("vgg8", circuit=circuit, width=0.1)
         assert eisnn.ei_init_(model, torch.rand(2, 3, 32, 32)) == {}  # filled already
@@ -149,10 +148,10 @@ def test_back_ei_gradients_reach_gate_and_feedback_through_time():
 def test_back_ei_layers_name_what_does_not_fit():
     with pytest.raises(ValueError, match="kernel_size must be odd, got 2"):
         BackEI(3, eisnn.LIF(), 2)
-    layer = BackEIConv2d(2, 3, 3, padding=1)
+    layer = BackEILayer(nn.Conv2d(2, 3, 3, padding=1, bias=False), eisnn.LIF())
     with pytest.raises(ValueError, match=r"each here of shape \[2, 3, 5, 5\], got \[\[3, 5, 5\]"):
         layer(torch.rand(1, 2, 2, 5, 5), state=torch.zeros(2, 3, 5, 5))
-    assert BackEIConv2d(2, 3, 3, neuron=None).neuron is None
+    assert BackEILayer(nn.Conv2d(2, 3, 3, bias=False), None).neuron is None
 
 
 # ---------------------------------------------------------------------------------------------- IM-Loss

@@ -9,7 +9,7 @@ from eisnn.nn.folded import fold
 from eisnn.nn.lif import LIF
 from eisnn.nn.neunorm import NeuNorm
 from eisnn.nn.normalization import BNTT, TAB, TDBN, TEBN, SequenceNorm
-from eisnn.nn.normalized import NormConv2d, NormLinear
+from eisnn.nn.normalized import NormalizedLayer
 from eisnn.nn.options import PAPER, PLUS, CircuitOptions
 from eisnn.nn.plif import PLIF
 
@@ -39,8 +39,7 @@ __all__ = [
     "Layers",
     "LinearReadout",
     "NeuNorm",
-    "NormConv2d",
-    "NormLinear",
+    "NormalizedLayer",
     "SequenceNorm",
     "constrained_parameters",
     "dale_violations",

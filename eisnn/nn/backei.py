@@ -22,10 +22,9 @@ from torch import Tensor, nn
 
 from eisnn.functional import lif_step
 from eisnn.functional.checks import check_steps
-from eisnn.nn.baselines import ProjectionLayer, plain_conv
-from eisnn.nn.layer import Size
+from eisnn.nn.baselines import ProjectionLayer
 from eisnn.nn.lif import LIF
-from eisnn.nn.plain import fluctuation_driven_
+from eisnn.nn.plain import fluctuation_driven_, lif_constants
 
 
 class _Sign(torch.autograd.Function):
@@ -87,24 +86,21 @@ class BackEI(LIF):
         return state[0], state[1]
 
 
-class BackEIConv2d(ProjectionLayer):
-    """Conv2d (no bias) and `BackEI` neurons; arguments as `EIConv2d`, but `neuron` has to be an `LIF`, or None."""
+class BackEILayer(ProjectionLayer):
+    """A convolution and `BackEI` neurons.
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Size,
-        stride: Size = 1,
-        padding: Size = 0,
-        dilation: Size = 1,
-        neuron: nn.Module | None = LIF(),  # noqa: B008 - copied, never shared
-    ) -> None:
-        name = type(self).__name__
-        conv = plain_conv(name, in_channels, out_channels, kernel_size, stride, padding, dilation)
+    Args:
+        projection: without bias; its weights are filled.
+        neuron: an `LIF`, whose constants the neurons take; None returns the currents.
+    Raises: TypeError for any other neuron.
+    """
+
+    def __init__(self, projection: nn.Conv2d, neuron: nn.Module | None) -> None:
         if neuron is not None and not isinstance(neuron, LIF):
-            raise TypeError(f"{name}: neuron must be a module, an eisnn.LIF whose constants it takes; got {neuron!r}")
-        super().__init__(conv, None if neuron is None else BackEI(out_channels, neuron))
-        fluctuation_driven_(conv.weight, (neuron or LIF()).constants)
+            raise TypeError(
+                f"BackEILayer: neuron must be a module, an eisnn.LIF whose constants it takes; got {neuron!r}"
+            )
+        super().__init__(projection, None if neuron is None else BackEI(projection.out_channels, neuron))
+        fluctuation_driven_(projection.weight, lif_constants(neuron))
         with torch.no_grad():
-            conv.weight.mul_(2)
+            projection.weight.mul_(2)

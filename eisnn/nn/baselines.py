@@ -67,7 +67,13 @@ class BNLayer(ProjectionLayer):
 
 
 def plain_conv(
-    owner: str, in_channels: int, out_channels: int, kernel_size: Size, stride: Size, padding: Size, dilation: Size
+    owner: str,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: Size,
+    stride: Size = 1,
+    padding: Size = 0,
+    dilation: Size = 1,
 ) -> nn.Conv2d:
     """The bias-free convolution of a layer called `owner`; ValueError that names the argument."""
     check_sizes(owner, "channels", in_channels, out_channels)

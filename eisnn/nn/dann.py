@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from eisnn import functional as EF
 from eisnn.functional.checks import check_int
+from eisnn.nn.dale import loading_violation
 from eisnn.nn.layer import (
     Size,
     check_sequence,
@@ -100,6 +101,14 @@ class DANNLayer(nn.Module):
         self.alpha.fill_(log(sqrt((2 * pi - 1) / d)))
         self.gain_e.fill_(1)
         self.bias.zero_()
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, unexpected: Any, errors: Any
+    ) -> None:
+        if (problem := loading_violation(self, state_dict, prefix)) is not None:
+            errors.append(problem)
+        else:
+            super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """The stacked kernel and the lateral weight of `dann_response`, with corrected gradients."""

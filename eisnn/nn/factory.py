@@ -2,22 +2,22 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from torch import nn
 
-from eisnn.nn.backei import BackEIConv2d
-from eisnn.nn.baselines import BNConv2d, BNLinear, LinearReadout
+from eisnn.nn.backei import BackEILayer
+from eisnn.nn.baselines import BNConv2d, BNLinear, LinearReadout, plain_conv, plain_linear
 from eisnn.nn.circuit import EIConv2d, EILinear, EIReadout
 from eisnn.nn.dann import DANNConv2d, DANNLinear, DANNReadout
 from eisnn.nn.lif import LIF
 from eisnn.nn.neunorm import NeuNorm
-from eisnn.nn.normalization import BNTT, TAB, TDBN, TEBN, TimedNorm
-from eisnn.nn.normalized import MakeNorm, NormConv2d, NormLinear
+from eisnn.nn.normalization import BNTT, TAB, TDBN, TEBN, SequenceNorm, TimedNorm
+from eisnn.nn.normalized import NormalizedLayer
 from eisnn.nn.options import PAPER, CircuitOptions
-from eisnn.nn.plain import Init, PlainConv2d, PlainLinear, activity_preserving_, fluctuation_driven_
+from eisnn.nn.plain import Init, PlainLayer, activity_preserving_, fluctuation_driven_, lif_constants
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,28 @@ def _bn(neuron: nn.Module | None, time_steps: int | None) -> Layers:
     return Layers(partial(BNConv2d, neuron=neuron), partial(BNLinear, neuron=neuron), LinearReadout)
 
 
-def _normalized(neuron: nn.Module | None, norm: MakeNorm) -> Layers:
-    return Layers(
-        partial(NormConv2d, neuron=neuron, norm=norm), partial(NormLinear, neuron=neuron, norm=norm), LinearReadout
-    )
+def _projected(kind: Callable[..., nn.Module], neuron: nn.Module | None) -> Layers:
+    """Layers that `kind(projection, neuron)` makes of a projection without bias."""
+
+    def conv(*sizes: Any, **geometry: Any) -> nn.Module:
+        return kind(plain_conv("conv", *sizes, **geometry), neuron)
+
+    def linear(in_features: int, out_features: int) -> nn.Module:
+        return kind(plain_linear("linear", in_features, out_features), neuron)
+
+    return Layers(conv, linear, LinearReadout)
+
+
+def _normalized(neuron: nn.Module | None, norm: Callable[[int], SequenceNorm]) -> Layers:
+    def layer(projection: nn.Conv2d | nn.Linear, neuron: nn.Module | None) -> nn.Module:
+        return NormalizedLayer(projection, norm(len(projection.weight)), neuron)
+
+    return _projected(layer, neuron)
 
 
 def _tdbn(neuron: nn.Module | None, time_steps: int | None) -> Layers:
     """Threshold-dependent batch norm, scaled to the threshold of the neuron."""
-    threshold = neuron.constants.theta if isinstance(neuron, LIF) else 1.0
-    return _normalized(neuron, partial(TDBN, threshold=threshold))
+    return _normalized(neuron, partial(TDBN, threshold=lif_constants(neuron).theta))
 
 
 def _timed(norm: type[TimedNorm]) -> Callable[..., Layers]:
@@ -78,17 +90,12 @@ def _neunorm(neuron: nn.Module | None, time_steps: int | None) -> Layers:
 
 def _plain(init: Init) -> Callable[..., Layers]:
     """The factory of Conv-LIF with weights by `init`."""
-
-    def layers(neuron: nn.Module | None, time_steps: int | None) -> Layers:
-        conv, linear = (partial(layer, neuron=neuron, init=init) for layer in (PlainConv2d, PlainLinear))
-        return Layers(conv, linear, LinearReadout)
-
-    return layers
+    return lambda neuron, time_steps: _projected(partial(PlainLayer, init=init), neuron)
 
 
 def _backei(neuron: nn.Module | None, time_steps: int | None) -> Layers:
     """Self-feedback and signed spikes in convolutional layers, plain linear ones."""
-    return Layers(partial(BackEIConv2d, neuron=neuron), partial(PlainLinear, neuron=neuron), LinearReadout)
+    return replace(_projected(PlainLayer, neuron), conv=_projected(BackEILayer, neuron).conv)
 
 
 def _dann(neuron: nn.Module | None, time_steps: int | None, ei_ratio: int = 4) -> Layers:

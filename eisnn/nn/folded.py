@@ -103,7 +103,9 @@ class MergedBNLayer(ProjectionLayer):
         affine = layer.affine()
         assert affine is not None
         scale, shift = affine
-        weight = self.projection.weight
+        weight, bias = self.projection.weight, self.projection.bias
+        if bias is not None:
+            shift = shift + scale * bias
         weight.copy_(weight * scale.view(-1, *(1,) * (weight.ndim - 1)))
         self.projection.bias = nn.Parameter(shift, requires_grad=False)
 

@@ -1,23 +1,25 @@
-"""Layers with any of the normalizations between projection and neuron, or behind it (NeuNorm)."""
+"""A layer with any of the normalizations between projection and neuron, or behind it (NeuNorm)."""
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
-from eisnn.nn.baselines import ProjectionLayer, plain_conv, plain_linear
-from eisnn.nn.layer import Size, run_neuron
-from eisnn.nn.lif import LIF
+from eisnn.nn.baselines import ProjectionLayer
+from eisnn.nn.layer import run_neuron
 from eisnn.nn.neunorm import NeuNorm
 from eisnn.nn.normalization import SequenceNorm
 from eisnn.nn.plain import fluctuation_driven_, lif_constants
 
-MakeNorm = Callable[[int], SequenceNorm]
-
 
 class NormalizedLayer(ProjectionLayer):
     """A projection, a `SequenceNorm` and a neuron. Where the normalization keeps a state, the layer's is (that of the
-    normalization, that of the neuron)."""
+    normalization, that of the neuron).
+
+    Args:
+        projection: e.g. `nn.Conv2d(3, 64, 3, padding=1, bias=False)`.
+        norm: of its output channels, e.g. `BNTT(64, time_steps=4)`.
+        neuron: copied into the layer; None returns the normalized currents.
+    """
 
     def __init__(self, projection: nn.Conv2d | nn.Linear, norm: SequenceNorm, neuron: nn.Module | None) -> None:
         super().__init__(projection, neuron)
@@ -47,37 +49,3 @@ class NormalizedLayer(ProjectionLayer):
 
     def affine(self) -> tuple[Tensor, Tensor] | None:
         return self.norm.affine()
-
-
-class NormConv2d(NormalizedLayer):
-    """Conv2d (no bias), normalization, neuron; arguments as `EIConv2d`, and `norm`: C -> a `SequenceNorm`, such as
-    `TDBN` or `functools.partial(BNTT, time_steps=4)`."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Size,
-        stride: Size = 1,
-        padding: Size = 0,
-        dilation: Size = 1,
-        neuron: nn.Module | None = LIF(),  # noqa: B008 - copied, never shared
-        *,
-        norm: MakeNorm,
-    ) -> None:
-        conv = plain_conv(type(self).__name__, in_channels, out_channels, kernel_size, stride, padding, dilation)
-        super().__init__(conv, norm(out_channels), neuron)
-
-
-class NormLinear(NormalizedLayer):
-    """Linear (no bias), normalization, neuron; arguments as `EILinear`, and `norm` as `NormConv2d`."""
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        neuron: nn.Module | None = LIF(),  # noqa: B008 - copied, never shared
-        *,
-        norm: MakeNorm,
-    ) -> None:
-        super().__init__(plain_linear(type(self).__name__, in_features, out_features), norm(out_features), neuron)

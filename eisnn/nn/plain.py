@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from eisnn.functional import LIFConstants, fan_in
-from eisnn.nn.baselines import ProjectionLayer, plain_conv, plain_linear
-from eisnn.nn.layer import Size
+from eisnn.nn.baselines import ProjectionLayer
 from eisnn.nn.lif import LIF
 
 Init = Callable[[Tensor, LIFConstants], Any]
@@ -39,9 +38,8 @@ def fluctuation_driven_(
     Args:
         weight: `[neurons, ...]`, filled in place.
         constants: of the LIF neurons that follow.
-        nu: assumed of all inputs, > 0. It is not measured here: 0.05 lies in the range of the paper's data sets, given
-            their time steps.
-        xi: threshold distance, > 0; the paper recommends 1 to 3.
+        nu: the rate of all inputs, > 0; assumed here, where the paper takes that of its data.
+        xi: distance of the threshold, > 0.
         mu_u: < theta.
     Raises: ValueError for values out of range, or if no variance is left beside the mean.
     Source: Rossbroich, Gygax, Zenke: Fluctuation-driven initialization for spiking neural network training,
@@ -75,35 +73,17 @@ def lif_constants(neuron: nn.Module | None) -> LIFConstants:
     return neuron.constants if isinstance(neuron, LIF) else LIFConstants()
 
 
-class PlainConv2d(ProjectionLayer):
-    """Conv2d (no bias) and neuron; arguments as `EIConv2d`, and `init`, which fills the weights."""
+class PlainLayer(ProjectionLayer):
+    """A projection and a neuron, nothing else.
+
+    Args:
+        projection: without bias; its weights are filled by `init`.
+        neuron: copied into the layer; None returns the currents.
+        init: `fluctuation_driven_`, `activity_preserving_` or another function of weights and constants.
+    """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Size,
-        stride: Size = 1,
-        padding: Size = 0,
-        dilation: Size = 1,
-        neuron: nn.Module | None = LIF(),  # noqa: B008 - copied, never shared
-        init: Init = fluctuation_driven_,
+        self, projection: nn.Conv2d | nn.Linear, neuron: nn.Module | None, init: Init = fluctuation_driven_
     ) -> None:
-        conv = plain_conv(type(self).__name__, in_channels, out_channels, kernel_size, stride, padding, dilation)
-        super().__init__(conv, neuron)
-        init(conv.weight, lif_constants(neuron))
-
-
-class PlainLinear(ProjectionLayer):
-    """Linear (no bias) and neuron; arguments as `EILinear`, and `init`, which fills the weights."""
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        neuron: nn.Module | None = LIF(),  # noqa: B008 - copied, never shared
-        init: Init = fluctuation_driven_,
-    ) -> None:
-        linear = plain_linear(type(self).__name__, in_features, out_features)
-        super().__init__(linear, neuron)
-        init(linear.weight, lif_constants(neuron))
+        super().__init__(projection, neuron)
+        init(projection.weight, lif_constants(neuron))
