@@ -99,7 +99,7 @@ def _backei(neuron: nn.Module | None, time_steps: int | None) -> Layers:
 
 
 def _dann(neuron: nn.Module | None, time_steps: int | None, ei_ratio: int = 4) -> Layers:
-    """Cornford et al.'s E-I network; its units are ReLU() where the neuron is."""
+    """Cornford et al.'s E-I network; `neuron` is its unit, a ReLU in their paper."""
     return Layers(
         partial(DANNConv2d, neuron=neuron, ei_ratio=ei_ratio),
         partial(DANNLinear, neuron=neuron, ei_ratio=ei_ratio),
