@@ -16,6 +16,7 @@ from train_runs import SIZE, assert_same_run, interrupt_at, tiny
 import eisnn
 from eisnn import cli, train
 from eisnn.data import list_datasets
+from eisnn.nn import CIRCUITS
 from eisnn.train import Result, Run, TrainConfig, recipe, recipes
 from eisnn.train import loss as objective
 from eisnn.train.checkpoint import load_checkpoint
@@ -88,7 +89,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     lines = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert {k: v.split(", ") for k, v in lines.items()} == {
         "models": eisnn.list_models(),
-        "circuits": ["ei", "bn"],
+        "circuits": list(CIRCUITS),
         "data sets": list_datasets(),
         "recipes": list(recipes()),
     }
@@ -169,7 +170,7 @@ def test_the_run_folder_and_the_report(asked: list, capsys: pytest.CaptureFixtur
         ("--lr fast", ["--lr", "float", "'fast'"]),
         ("--lr inf", ["lr", "finite", "inf"]),
         ("--model vgg7", ["model is 'vgg7'", "known: convnet3, mlp"]),
-        ("--circuit dann", ["circuit is 'dann'", "known: bn, ei"]),
+        ("--circuit xy", ["circuit is 'xy'", "known: backei, bn, bntt, dann"]),
         ("--dataset mnist", ["dataset is 'mnist'", "cifar10-sample"]),
         ("--surrogate step", ["surrogate is 'step'", "sigmoid"]),
         ("--warmup-epochs 99", ["warmup_epochs is 99.0", "epochs = 25"]),

@@ -17,7 +17,7 @@ from eisnn.functional.lif import _backward as lif_backward
 from eisnn.functional.lif import _forward as lif_forward
 from eisnn.functional.population import _backward as population_backward
 from eisnn.functional.population import _forward as population_forward
-from eisnn.nn import EILayer
+from eisnn.nn import CIRCUITS, EILayer
 from eisnn.nn.options import PLUS
 from eisnn.train import TrainConfig
 from eisnn.train.gradients import condition_gradients_
@@ -89,7 +89,7 @@ def train(circuit: str, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("backend", ["compiled", "torch"], indirect=True)
-@pytest.mark.parametrize("circuit", ["ei", "bn"])
+@pytest.mark.parametrize("circuit", CIRCUITS)
 def test_a_training_step_asks_nothing(circuit, backend):
     train(circuit)
 

@@ -107,7 +107,7 @@ def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
     ("field", "value", "right"),
     [
         ("model", "vgg7", "known: .*vgg8"),
-        ("circuit", "dann", "known: bn, ei"),
+        ("circuit", "xy", "known: backei, bn, .*dann, .*ei"),
         ("surrogate", "step", "known: .*sigmoid"),
         ("dataset", "mnist", "known: .*cifar10"),
         ("lr", -0.1, "greater than 0"),

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from eisnn.functional.checks import check_int
 from eisnn.nn.circuit import EICircuit
+from eisnn.nn.dann import DANNLayer
 from eisnn.nn.folded import FoldedCircuit
 from eisnn.nn.layer import check_floating
 
@@ -98,13 +99,13 @@ class SpikingNetwork(nn.Module):
         logits = self.readout(features, self.time_steps)
         if not torch.compiler.is_compiling():  # last, so that E-I Init comes first and names the layer
             self._assert_values(x)
-        logits = logits if per_step else logits.mean(0)
+        logits = logits.expand(self.time_steps, -1, -1) if per_step else logits.mean(0)
         return (logits, carry.collected) if return_state else logits
 
     def _assert_values(self, x: Tensor) -> None:
         """Asynchronous: the host does not wait for the device. NaN fails both comparisons."""
         smallest, largest = x.detach().aminmax()
-        if any(isinstance(m, EICircuit | FoldedCircuit) for m in self.modules()):
+        if any(isinstance(m, EICircuit | DANNLayer | FoldedCircuit) for m in self.modules()):
             torch._assert_async(
                 (smallest >= 0) & (largest < inf), "the input of an E-I network must be >= 0 and finite"
             )

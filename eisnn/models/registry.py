@@ -10,7 +10,7 @@ from eisnn.models.mlp import MLP
 from eisnn.models.network import SpikingNetwork
 from eisnn.models.resnet import BLOCKS, SEWResNet
 from eisnn.models.vgg import PLANS, VGG
-from eisnn.nn import LIF, CircuitOptions, make_layers
+from eisnn.nn import CircuitOptions, default_neuron, make_layers
 
 MODELS: dict[str, Callable[..., SpikingNetwork]] = {
     **{name: partial(VGG, plan) for name, plan in PLANS.items()},
@@ -40,8 +40,8 @@ def create_model(
     Args:
         name: one of `list_models()`.
         num_classes, in_channels, time_steps: readout, input, and T.
-        circuit: "ei" is the paper's, "bn" the batch-norm twin.
-        neuron: copied into each layer; None is `LIF()`, the paper's.
+        circuit: "ei" is the paper's, "bn" the batch-norm twin; the others are in `eisnn.nn.CIRCUITS`.
+        neuron: copied into each layer; None is `LIF()`, the paper's, and `ReLU()` for circuit "dann".
         ei_ratio: E neurons for each I neuron (4 in the paper), for circuits that have both.
         circuit_options: departures from the paper's circuit, for circuit "ei".
         **options: of the model class, e.g. `width=0.25`, `image_size=28` (MLP).
@@ -52,5 +52,5 @@ def create_model(
         raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
     given = {"ei_ratio": ei_ratio, "options": circuit_options}
     given = {option: value for option, value in given.items() if value is not None}
-    layers = make_layers(circuit, LIF() if neuron is None else neuron, **given)
+    layers = make_layers(circuit, default_neuron(circuit) if neuron is None else neuron, time_steps, **given)
     return MODELS[name](layers, in_channels, num_classes, time_steps, **options)

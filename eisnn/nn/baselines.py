@@ -18,22 +18,74 @@ from eisnn.nn.layer import (
 from eisnn.nn.lif import LIF
 
 
-class BNLayer(nn.Module):
-    """Batch normalization over the merged T*B axis between a plain projection and its neuron."""
+class ProjectionLayer(nn.Module):
+    """Base of the layers that an E-I circuit replaces: a plain projection, something that keeps its currents in range,
+    and a neuron. Subclasses say what happens to the currents."""
 
-    def __init__(self, projection: nn.Conv2d | nn.Linear, norm: nn.Module, neuron: nn.Module | None) -> None:
+    def __init__(self, projection: nn.Conv2d | nn.Linear, neuron: nn.Module | None) -> None:
         super().__init__()
-        self.projection, self.norm, self.neuron = projection, norm, copy_neuron(neuron)
+        self.projection, self.neuron = projection, copy_neuron(neuron)
 
     def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
-        """As `EILayer.forward`. A static input is projected and normalized once: its T copies have the same
-        statistics."""
+        """As `EILayer.forward`. A static input is projected once."""
         p = self.projection
         axes, inputs = (3, p.in_features) if isinstance(p, nn.Linear) else (5, p.in_channels)
         check_sequence(x, axes, inputs, time_steps, type(self).__name__)
-        current = self.norm(self.projection(x.flatten(0, 1))).unflatten(0, x.shape[:2])
-        out, state = run_neuron(self.neuron, current, time_steps, state, return_state)
+        current = self.projection(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        out, state = self._respond(current, time_steps, state, return_state)
         return layer_output(out, state, return_state)
+
+    def _respond(self, current: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
+        """Output and state for the projected `current` `[T or 1, B, ...]`; here the neuron's alone."""
+        return run_neuron(self.neuron, current, time_steps, state, return_state)
+
+    def affine(self) -> tuple[Tensor, Tensor] | None:
+        """Scale and shift `[C]` that the currents undergo in evaluation mode at every step; None if they are not so
+        simple, and cannot be merged into the projection."""
+        return None
+
+
+class BNLayer(ProjectionLayer):
+    """Batch normalization over the merged T*B axis between a plain projection and its neuron. A static input is
+    normalized once: its T copies have the same statistics."""
+
+    def __init__(self, projection: nn.Conv2d | nn.Linear, norm: nn.Module, neuron: nn.Module | None) -> None:
+        super().__init__(projection, neuron)
+        self.norm = norm
+
+    def _respond(self, current: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
+        current = self.norm(current.flatten(0, 1)).unflatten(0, current.shape[:2])
+        return super()._respond(current, time_steps, state, return_state)
+
+    def affine(self) -> tuple[Tensor, Tensor] | None:
+        norm = self.norm
+        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return scale, norm.bias - norm.running_mean * scale
+
+
+def plain_conv(
+    owner: str,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: Size,
+    stride: Size = 1,
+    padding: Size = 0,
+    dilation: Size = 1,
+) -> nn.Conv2d:
+    """The bias-free convolution of a layer called `owner`; ValueError that names the argument."""
+    check_sizes(owner, "channels", in_channels, out_channels)
+    return nn.Conv2d(
+        in_channels, out_channels, *conv_geometry(owner, kernel_size, stride, padding, dilation), bias=False
+    )
+
+
+def plain_linear(owner: str, in_features: int, out_features: int) -> nn.Linear:
+    """The bias-free linear projection of a layer called `owner`; ValueError that names the argument."""
+    check_sizes(owner, "features", in_features, out_features)
+    return nn.Linear(in_features, out_features, bias=False)
 
 
 class BNConv2d(BNLayer):
@@ -49,10 +101,7 @@ class BNConv2d(BNLayer):
         dilation: Size = 1,
         neuron: nn.Module | None = LIF(),  # noqa: B008 - copied, never shared
     ) -> None:
-        name = type(self).__name__
-        check_sizes(name, "channels", in_channels, out_channels)
-        geometry = conv_geometry(name, kernel_size, stride, padding, dilation)
-        conv = nn.Conv2d(in_channels, out_channels, *geometry, bias=False)
+        conv = plain_conv(type(self).__name__, in_channels, out_channels, kernel_size, stride, padding, dilation)
         super().__init__(conv, nn.BatchNorm2d(out_channels), neuron)
 
 
@@ -65,8 +114,8 @@ class BNLinear(BNLayer):
         out_features: int,
         neuron: nn.Module | None = LIF(),  # noqa: B008 - copied, never shared
     ) -> None:
-        check_sizes(type(self).__name__, "features", in_features, out_features)
-        super().__init__(nn.Linear(in_features, out_features, bias=False), nn.BatchNorm1d(out_features), neuron)
+        linear = plain_linear(type(self).__name__, in_features, out_features)
+        super().__init__(linear, nn.BatchNorm1d(out_features), neuron)
 
 
 class LinearReadout(nn.Linear):

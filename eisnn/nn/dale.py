@@ -4,7 +4,7 @@ A module names its constrained parameters in a class attribute `dale_parameters`
 0 itself will not do, `lower_bounds` says by name how much has to remain.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,15 @@ def constrained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter
 def count_violations(values: Tensor) -> int:
     """How many entries are negative or NaN."""
     return int((~(values >= 0)).sum())
+
+
+def loading_violation(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -> str | None:
+    """Why `module` must not load its weights, `prefix` before their names, from `state_dict`; None if it may."""
+    for name, _ in constrained_parameters(module):
+        value = state_dict.get(prefix + name)
+        if value is not None and (count := count_violations(value)):
+            return f"{prefix}{name} violates Dale's law: {count} negative or NaN entries; this layer was left as it was"
+    return None
 
 
 def dale_violations(model: nn.Module) -> dict[str, int]:

@@ -1,4 +1,5 @@
-"""Inference: a separate network whose circuits hold their folded weights (and whose batch norms are merged)."""
+"""Inference: a separate network whose circuits hold their folded weights (and whose normalizations are merged where
+they can be)."""
 
 import copy
 from typing import Any
@@ -7,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from eisnn import functional as EF
-from eisnn.nn.baselines import BNLayer
+from eisnn.nn.baselines import ProjectionLayer
 from eisnn.nn.circuit import EILayer, EIReadout, uninitialized
+from eisnn.nn.dann import DANNLayer, dann_response, run_unit
 from eisnn.nn.layer import check_sequence, check_stateless, layer_output, run_neuron
 from eisnn.nn.lif import LIF
 
@@ -73,25 +75,46 @@ class FoldedReadout(FoldedCircuit):
         return layer_output(currents, None, return_state)
 
 
-class MergedBNLayer(BNLayer):
-    """A `BNLayer` for inference: one projection, its batch norm merged into weight and bias, and none after it."""
+class FoldedDANN(FoldedCircuit):
+    """A `DANNLayer` for inference: its stacked kernel and lateral weight, made once."""
 
-    def __init__(self, layer: BNLayer) -> None:
-        super().__init__(copy.deepcopy(layer.projection).requires_grad_(False), nn.Identity(), layer.neuron)
-        norm = layer.norm
-        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        weight = self.projection.weight
+    weight: Tensor
+    gain_e: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: DANNLayer) -> None:
+        kernel, weight = layer.folded()
+        super().__init__(layer.connection, kernel)
+        self.neuron = layer.neuron
+        for name, value in [("weight", weight), ("gain_e", layer.gain_e), ("bias", layer.bias)]:
+            self.register_buffer(name, value.detach().clone())
+
+    def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
+        """As `DANNLayer.forward`."""
+        z = dann_response(self._project(x, time_steps), self.weight, self.gain_e, self.bias)
+        return layer_output(*run_unit(self.neuron, z, time_steps, state, return_state), return_state)
+
+
+class MergedBNLayer(ProjectionLayer):
+    """A layer for inference: one projection, the batch norm after it merged into its weight and bias."""
+
+    def __init__(self, layer: ProjectionLayer) -> None:
+        super().__init__(copy.deepcopy(layer.projection).requires_grad_(False), layer.neuron)
+        affine = layer.affine()
+        assert affine is not None
+        scale, shift = affine
+        weight, bias = self.projection.weight, self.projection.bias
+        if bias is not None:
+            shift = shift + scale * bias
         weight.copy_(weight * scale.view(-1, *(1,) * (weight.ndim - 1)))
-        self.projection.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
+        self.projection.bias = nn.Parameter(shift, requires_grad=False)
 
 
 FOLDED: dict[type[nn.Module], type[nn.Module]] = {
     EILayer: FoldedLayer,
     EIReadout: FoldedReadout,
-    BNLayer: MergedBNLayer,
+    DANNLayer: FoldedDANN,
+    ProjectionLayer: MergedBNLayer,
 }
 
 
@@ -100,10 +123,11 @@ def fold(model: nn.Module) -> nn.Module:
     """A separate network for inference with folded weights (METHOD 5); `model` stays as it is.
 
     `W_EE - W_EI W_IE` is formed once instead of at every call, and the weights it came from are dropped. The output of
-    E-I networks is the same; batch norms are merged with their running statistics, equal up to rounding.
+    E-I networks is the same; batch norms are merged with their running statistics, equal up to rounding. Layers whose
+    normalization differs from step to step stay as they are, in evaluation mode and without gradients.
 
     Args:
-        model: any module with E-I or batch-norm layers in it, initialised; or such a layer itself.
+        model: any module with E-I or normalized layers in it, initialised; or such a layer itself.
     Returns: a copy in evaluation mode. It cannot be trained, and further training of `model` does not reach it. What
         is folded already is copied as it is.
     Raises: RuntimeError for a circuit that was never initialised; ValueError if there is nothing to fold.
@@ -113,7 +137,7 @@ def fold(model: nn.Module) -> nn.Module:
             f"{', '.join(names)} was never initialised: call eisnn.ei_init_ or load a checkpoint before fold"
         )
     folded = _folded(copy.deepcopy(model), {})
-    if not any(isinstance(m, tuple(FOLDED.values())) for m in folded.modules()):
+    if not any(isinstance(m, FoldedCircuit | ProjectionLayer) for m in folded.modules()):
         raise ValueError(f"{type(model).__name__} has no E-I or batch-norm layer to fold")
     return folded.eval()
 
@@ -123,7 +147,10 @@ def _folded(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
     if module in done:
         return done[module]
     kind = next((kind for kind in FOLDED if isinstance(module, kind)), None)
-    if kind is not None and not isinstance(module, MergedBNLayer):
+    if isinstance(module, ProjectionLayer) and module.affine() is None:  # merged already, or never to be
+        done[module] = module.requires_grad_(False)
+        return module
+    if kind is not None:
         done[module] = FOLDED[kind](module)
         return done[module]
     done[module] = module

@@ -14,7 +14,7 @@ from eisnn.data import DataError, Dataset, Images, Loader, load
 from eisnn.data.storage import fits
 from eisnn.init import ei_init_
 from eisnn.models import SpikingNetwork, create_model
-from eisnn.nn import LIF
+from eisnn.nn import LIF, RATE_CIRCUITS, TAB
 from eisnn.nn.options import PAPER
 from eisnn.train.checkpoint import CheckpointError
 from eisnn.train.config import TrainConfig
@@ -74,7 +74,7 @@ def build_model(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
         in_channels=dataset.train.pixels.shape[1],
         time_steps=config.time_steps,
         circuit=config.circuit,
-        neuron=LIF(tau=config.tau, surrogate=config.surrogate),
+        neuron=None if config.circuit in RATE_CIRCUITS else LIF(tau=config.tau, surrogate=config.surrogate),
         width=config.width,
         circuit_options=config.circuit_options if config.circuit_options != PAPER else None,
         **options,
@@ -99,7 +99,7 @@ def initialize(model: SpikingNetwork, train: Loader, config: TrainConfig, proces
         raise ValueError(
             f"batch_size is 1, but E-I Init measures how the images of the first batch differ: give 2 or more ({error})"
         ) from error
-    if any(isinstance(module, _BatchNorm) for module in model.modules()):
+    if any(isinstance(module, _BatchNorm | TAB) for module in model.modules()):
         _require_batch_statistics(model, first[:1], train)
 
 

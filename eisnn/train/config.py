@@ -22,7 +22,7 @@ class TrainConfig(BaseModel):
 
     # The network
     model: str = Field("vgg8", description="Architecture, see `eisnn list`.")
-    circuit: str = Field("ei", description="Kind of layer: ei is the paper's circuit, bn the batch-norm twin.")
+    circuit: str = Field("ei", description="Kind of layer: ei is the paper's, bn its twin; others: `eisnn list`.")
     circuit_options: CircuitOptions = Field(PAPER, description="Departures of circuit ei from the paper's.")
     width: float = Field(1.0, gt=0, description="Multiplies the channels of every layer.")
     time_steps: Positive = Field(4, description="T, simulation steps for each image.")
@@ -86,6 +86,7 @@ class TrainConfig(BaseModel):
     loss: Literal["mean", "tet"] = Field(
         "mean", description="Cross-entropy of the mean of the logits over time, or the mean of each time step's (tet)."
     )
+    im_loss: float = Field(0.0, ge=0, description="Weight of the information maximization loss (Guo et al. 2022).")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Part of the target spread over all classes.")
     teacher: str | None = Field(None, description="A run's folder or checkpoint, whose answers to learn as well.")
     distillation: float = Field(0.5, gt=0, le=1, description="Weight of the teacher's answers; labels get the rest.")
@@ -112,7 +113,7 @@ class TrainConfig(BaseModel):
         from eisnn.data import list_datasets
         from eisnn.functional import SURROGATES
         from eisnn.models import list_models
-        from eisnn.nn import CIRCUITS
+        from eisnn.nn import CIRCUITS, RATE_CIRCUITS
 
         known = {
             "model": list_models(),
@@ -141,6 +142,16 @@ class TrainConfig(BaseModel):
             raise ValueError("synaptic_scaling is for circuits without conserved totals, which balance exactly")
         if self.stochastic_depth and not self.model.startswith("resnet"):
             raise ValueError(f"stochastic_depth is for resnets, got model {self.model!r}")
+        if self.im_loss and self.circuit in ("ei", "backei", *RATE_CIRCUITS):
+            raise ValueError(
+                f"im_loss is {self.im_loss}: it follows the LIF neurons of circuits such as plain or bn, not of "
+                f"{self.circuit!r}"
+            )
+        if self.circuit in RATE_CIRCUITS and (self.tau, self.surrogate) != (2.0, "sigmoid"):
+            raise ValueError(
+                f"the units of circuit {self.circuit!r} do not spike: tau and surrogate must stay 2.0 and 'sigmoid', "
+                f"got {self.tau} and {self.surrogate!r}"
+            )
         processes = self.devices * self.num_nodes
         if self.batch_size < processes:
             raise ValueError(f"batch_size is {self.batch_size}, less than one image for each of {processes} processes")

@@ -36,6 +36,7 @@ from eisnn.train.build import (
 from eisnn.train.config import TrainConfig, problems
 from eisnn.train.evaluation import RATE_STEPS, evaluate_loader
 from eisnn.train.gradients import condition_gradients_
+from eisnn.train.im_loss import InformationMaximization
 from eisnn.train.loss import Objective
 from eisnn.train.metrics import FiringRate, Meter
 from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate
@@ -138,7 +139,7 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
     }
     train = train_loader(config, dataset, **sharing)
     test = Loader(dataset.test, config.batch_size, size=config.image_size, **sharing)
-    objective = Objective(config, load_teacher(config, dataset, fabric))
+    teacher = load_teacher(config, dataset, fabric)
 
     with ExitStack() as held:
         saved = None
@@ -153,6 +154,7 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
             initialize(bare, train, config, torch.distributed.group.WORLD if fabric.world_size > 1 else None)
         else:
             ckpt.load_model(bare, saved[0], run.last)
+        objective = Objective(config, teacher, InformationMaximization(bare) if config.im_loss else None)
         average = WeightAverage(bare, config.average, fabric) if config.average else None
         rates = FiringRate(bare)
         model, optimizer = fabric.setup(bare, make_optimizer(bare, config))

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from eisnn.data.loader import Batch
 from eisnn.train.config import TrainConfig
+from eisnn.train.im_loss import InformationMaximization
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -47,12 +48,18 @@ class Objective:
     towards a constant.
 
     Args:
-        config: its `loss`, `label_smoothing`, `distillation` and `temperature`.
+        config: its `loss`, `label_smoothing`, `distillation`, `temperature` and `im_loss`.
         teacher: gives logits `[B, classes]` for images, without gradient.
+        im_loss: has collected the term that `im_loss` weighs.
     """
 
-    def __init__(self, config: TrainConfig, teacher: Callable[[Tensor], Tensor] | None = None) -> None:
-        self.config, self.teacher = config, teacher
+    def __init__(
+        self,
+        config: TrainConfig,
+        teacher: Callable[[Tensor], Tensor] | None = None,
+        im_loss: InformationMaximization | None = None,
+    ) -> None:
+        self.config, self.teacher, self.im_loss = config, teacher, im_loss
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean loss of a batch, and its logits averaged over T, `[B, classes]`."""
@@ -67,4 +74,6 @@ class Objective:
         if self.teacher is not None:
             learned = distillation_loss(logits, self.teacher(batch.images), config.temperature)
             loss = (1 - config.distillation) * loss + config.distillation * learned
+        if self.im_loss is not None:
+            loss = loss + config.im_loss * self.im_loss.take()
         return loss, logits

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from eisnn.nn import EILayer
-from eisnn.nn.baselines import BNLayer
+from eisnn.nn import DANNLayer, EILayer
+from eisnn.nn.baselines import ProjectionLayer
 
 
 class Meter:
@@ -37,19 +37,24 @@ class Meter:
 
 
 class FiringRate:
-    """Mean firing rate of all spiking layers, spikes per neuron and time step, measured while `active`."""
+    """Mean firing rate of all spiking layers, spikes per neuron and time step, measured while `active`; ReLU units have
+    none."""
 
     def __init__(self, model: nn.Module) -> None:
         self.active = False
         self._rates: list[Tensor] = []
         for module in model.modules():
-            if isinstance(module, EILayer | BNLayer) and module.neuron is not None:
+            if not isinstance(module, EILayer | DANNLayer | ProjectionLayer) or module.neuron is None:
+                continue
+            if isinstance(module, EILayer):  # its neurons are part of a fused operation
                 module.register_forward_hook(self._record)
+            elif not isinstance(module.neuron, nn.ReLU):
+                module.neuron.register_forward_hook(self._record)
 
     def _record(self, module: nn.Module, args: object, output: Tensor | tuple[Tensor, object]) -> None:
         if self.active:
             spikes = output[0] if isinstance(output, tuple) else output
-            self._rates.append(spikes.detach().mean(dtype=torch.float32))
+            self._rates.append(spikes.detach().abs().mean(dtype=torch.float32))
 
     @contextmanager
     def measure(self, active: bool) -> Iterator[None]:

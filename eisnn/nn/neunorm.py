@@ -1,0 +1,49 @@
+"""NeuNorm: a layer's spikes less the recent activity of all its channels, not a normalization of currents."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eisnn.functional.connection import per_neuron
+from eisnn.nn.normalization import SequenceNorm
+
+
+class NeuNorm(SequenceNorm):
+    """Neuron normalization (Wu et al. 2019): auxiliary neurons follow the activity of all F channels at a position,
+    and the next layer receives the spikes less their inhibition.
+
+        a[t] = k a[t-1] + v/F sum_f o_f[t],   k + v F = 1        (so v/F = (1 - k) / F^2)
+        y_f[t] = o_f[t] - u_f a[t]
+
+    `u` is trainable and here the same at all positions of a channel, as the layers do not know the size of their maps;
+    Wu et al. let it differ by position. It starts at 1 (the paper's start is not known to us).
+
+    Args:
+        channels: F.
+        decay: k of the auxiliary neurons, in [0, 1).
+    The state is `a` after the last step, `[B, 1, ...]`.
+    Source: Direct training for spiking neural networks: faster, larger, better, AAAI 2019, arXiv 1809.05793.
+    """
+
+    stateful = True
+
+    def __init__(self, channels: int, decay: float = 0.9) -> None:
+        super().__init__(channels)
+        if not 0 <= decay < 1:
+            raise ValueError(f"NeuNorm: decay must lie in [0, 1), got {decay!r}")
+        self.decay, self.gain = decay, (1 - decay) / channels**2
+        self.u = nn.Parameter(torch.ones(channels))
+
+    def _normalize(self, x: Tensor, steps: int, state: Any) -> tuple[Tensor, Any]:
+        activity = self.gain * x.sum(2, keepdim=True)
+        if state is not None and (not isinstance(state, Tensor) or state.shape != activity[0].shape):
+            given = list(state.shape) if isinstance(state, Tensor) else type(state).__name__
+            raise ValueError(
+                f"the state of NeuNorm is its auxiliary potential, here of shape {list(activity[0].shape)}, got {given}"
+            )
+        a, trace = (torch.zeros_like(activity[0]) if state is None else state), []
+        for current in activity.expand(steps, *activity.shape[1:]):
+            a = self.decay * a + current
+            trace.append(a)
+        return x - per_neuron(self.u, x) * torch.stack(trace), a
