@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 import eisnn
 from eisnn.models import MODELS, SEWBlock
-from eisnn.nn import CIRCUITS, TAB, make_layers
+from eisnn.nn import CIRCUITS, TAB, EILayer, make_layers
 
 T, B, CLASSES = 4, 3, 5
 TWINS = ("ei", "bn")
 SMALL = ("convnet3", "resnet18", "mlp")  # one of each class, for the circuits of other methods
-EVERY = [(name, circuit) for circuit in CIRCUITS for name in (eisnn.list_models() if circuit in TWINS else SMALL)]
+DEEP = ("resnet50", "resnet101", "stack20", "stack40", "stack80")  # have tests of their own
+SHALLOW = [name for name in eisnn.list_models() if name not in DEEP]
+EVERY = [(name, circuit) for circuit in CIRCUITS for name in (SHALLOW if circuit in TWINS else SMALL)]
 every_model = pytest.mark.parametrize(("name", "circuit"), EVERY)
 NONNEGATIVE = ("ei", "dann")  # need inputs >= 0
 TIMED = ("bntt", "tebn", "tab")  # have parameters for T steps: a stream ends there
@@ -214,6 +216,26 @@ def test_published_parameter_counts(name, count):
     assert sum(p.numel() for p in model.parameters()) == count
 
 
+@pytest.mark.parametrize(
+    ("name", "circuits"), [("resnet34", 36), ("resnet50", 53), ("resnet101", 104), ("stack20", 20), ("stack80", 80)]
+)
+def test_deep_networks_have_the_layers_of_their_name(name, circuits):
+    """Layers with weights, the shortcuts of three (four with bottlenecks) stage changes counted, the readout not."""
+    with torch.device("meta"):
+        model = eisnn.create_model(name, width=0.125)
+    assert sum(isinstance(m, EILayer) for m in model.modules()) == circuits
+
+
+def test_a_bottleneck_network_runs():
+    torch.manual_seed(0)
+    model = eisnn.create_model("resnet50", width=0.25, time_steps=2)
+    x = torch.rand(3, 3, 16, 16)
+    eisnn.ei_init_(model, x)
+    assert [len(block.second.gain_e) * 4 == len(block.third.gain_e) for block in model.blocks] == [True] * 16
+    model(x).logsumexp(1).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_options_reach_the_layers():
     model = eisnn.create_model("vgg8", 7, in_channels=2, time_steps=3, width=0.25, ei_ratio=2)
     first = model.layers[0]
@@ -332,7 +354,7 @@ def test_shapes_that_cannot_be_are_named(name, circuit):
         model(images()[:, :2])
 
 
-@pytest.mark.parametrize("name", eisnn.list_models())
+@pytest.mark.parametrize("name", SHALLOW)
 def test_forward_before_e_i_init_names_it(name):
     with pytest.raises(RuntimeError, match=r"never initialised: call eisnn\.ei_init_"):
         eisnn.create_model(name, width=1 / 16)(images().float())
@@ -354,7 +376,7 @@ def test_counts_that_are_none_are_named(wrong, value):
 
 
 @pytest.mark.parametrize("width", [0, -1.0, float("nan"), float("inf"), "half"])
-@pytest.mark.parametrize("name", eisnn.list_models())
+@pytest.mark.parametrize("name", SHALLOW)
 def test_a_width_that_is_none_is_named(name, width):
     with pytest.raises(ValueError, match=f"width must be a finite number > 0, got {width!r}"):
         eisnn.create_model(name, width=width)

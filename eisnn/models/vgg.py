@@ -10,12 +10,25 @@ from eisnn.nn import Layers
 
 Plan = Sequence[int | Literal["P"]]
 
+
+def stack(depth: int) -> Plan:
+    """A plain stack of `depth` layers in four stages of 64 to 512 channels, each ended by a pooling: as deep as one
+    likes, for the question how deep a circuit trains. `depth` is a multiple of 4."""
+    plan: list[int | Literal["P"]] = []
+    for channels in (64, 128, 256, 512):
+        plan += [channels] * (depth // 4) + ["P"]
+    return plan
+
+
 # METHOD 6; numbers are channels, "P" halves the map.
 PLANS: dict[str, Plan] = {
     "vgg8": (64, "P", 128, "P", 256, "P", 512, "P", 512, "P"),
     "vgg11": (64, "P", 128, "P", 256, 256, "P", 512, 512, "P", 512, 512, "P"),
     "vgg16": (64, 64, "P", 128, 128, "P", *(256,) * 3, "P", *(512,) * 3, "P", *(512,) * 3, "P"),
     "vgg19": (64, 64, "P", 128, 128, "P", *(256,) * 4, "P", *(512,) * 4, "P", *(512,) * 4, "P"),
+    "stack20": stack(20),
+    "stack40": stack(40),
+    "stack80": stack(80),
     "convnet3": (32, "P", 64, "P", 128, "P"),
 }
 
