@@ -38,6 +38,12 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "plus, label smoothing 0.1": ("plus", {"label_smoothing": 0.1}),
     "plus, Adam 0.003": ("plus", {"optimizer": "adam", "lr": 0.003}),
     "plus, adaptive clipping 0.1": ("plus", {"adaptive_clipping": 0.1}),
+    "plus, adaptive clipping 0.03": ("plus", {"adaptive_clipping": 0.03}),
+    "plus, tapwise": ("plus", {"circuit_options": {"tapwise": True}}),
+    "plus, tapwise, adaptive clipping 0.03": (
+        "plus",
+        {"circuit_options": {"tapwise": True}, "adaptive_clipping": 0.03},
+    ),
     "plus, TET": ("plus", {"loss": "tet"}),
     "plus, average": ("plus", {"average": 0.99}),
     "plus, CutMix and Mixup": ("plus", {"augmentation": {"cutmix": 1.0, "mixup": 0.2}}),

@@ -18,6 +18,7 @@ PLUS = [
     CircuitOptions(conserved=True, pooled=True),
     CircuitOptions(conserved=True, semisaturation=0.3, unit_variance=True),
     CircuitOptions(conserved=True, semisaturation=0.3, pooled=True, unit_variance=True),
+    CircuitOptions(conserved=True, semisaturation=0.3, pooled=True, tapwise=True, unit_variance=True),
 ]
 
 
@@ -42,7 +43,8 @@ def train(model, optimizer, steps=3):
 
 def effective(layer):
     """Conserved weights of a layer, and its folded rows."""
-    weights = EF.conserved_weights(layer.weight_ee, layer.weight_ie, layer.weight_ei, layer.weights.total)
+    raw = layer.weight_ee, layer.weight_ie, layer.weight_ei
+    weights = EF.conserved_weights(*raw, layer.weights.total, tapwise=layer.weights.tapwise)
     return weights, EF.fix_norm(EF.fold(*weights), layer.weights.row_norm)
 
 
@@ -87,6 +89,21 @@ def test_balance_norm_and_dale_hold_at_every_step(options, optimizer):
             torch.testing.assert_close(folded.flatten(1).norm(dim=1), layer.weights.row_norm.expand(len(ee)))
             assert min(w.min() for w in (ee, ie, ei)) >= 0
             assert layer.weights.sigma is None or layer.weights.sigma.min() >= layer.weights.lower_bounds["sigma"]
+
+
+def test_tapwise_balance_holds_at_the_border_too():
+    """Input that is the same in all channels and everywhere drives no neuron anywhere, in no layer but the first."""
+    model = network(PLUS[4])
+    train(model, torch.optim.SGD(model.parameters(), lr=0.05))
+    assert [layer.weights.tapwise for layer in model.layers] == [False, True, True]
+    for layer in model.layers[1:]:
+        x = torch.ones(1, 1, layer.weight_ee.shape[1], 4, 4, dtype=torch.float64)
+        balanced, _ = EF.split_currents(*layer.currents(x))
+        assert balanced.abs().max() < 1e-10 * float(layer.weights.total)
+    layer = network(PLUS[3]).layers[1]  # the balance of the whole field leaves the border out
+    balanced, _ = EF.split_currents(*layer.currents(x[:, :, : layer.weight_ee.shape[1]]))
+    assert balanced[..., 1:-1, 1:-1].abs().max() < 1e-10 * float(layer.weights.total)
+    assert balanced.abs().max() > 0.01 * float(layer.weights.total)
 
 
 def as_written(layer, x):
@@ -203,10 +220,10 @@ def test_bf16_autocast_trains(options):
 
 
 def test_options_that_need_another_are_refused():
-    for share, pooled in itertools.product([0.0, 0.3], [False, True]):
-        if share or pooled:
+    for share, pooled, tapwise in itertools.product([0.0, 0.3], [False, True], [False, True]):
+        if share or pooled or tapwise:
             with pytest.raises(ValueError, match="need conserved=True"):
-                CircuitOptions(semisaturation=share, pooled=pooled)
+                CircuitOptions(semisaturation=share, pooled=pooled, tapwise=tapwise)
     for share in (-0.1, 1.0):
         with pytest.raises(ValueError, match=r"in \[0, 1\)"):
             CircuitOptions(conserved=True, semisaturation=share)

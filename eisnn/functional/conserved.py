@@ -5,6 +5,7 @@ All three act on weights alone: no activity is measured while the network trains
 """
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -18,15 +19,36 @@ LEAST_TOTAL = 0.01  # of the total: what raw weights sum to counts as no less, s
 SMALLEST = 1e-12  # what a norm counts as at least, so that nothing is divided by zero
 
 
-def conserve(weight: Tensor, total: Any = 1.0) -> Tensor:
+def conserve(weight: Tensor, total: Any = 1.0, *, tapwise: bool = False) -> Tensor:
     """Conserved totals (P10): each neuron's weights scaled to the sum `total`; `[n, ...]` >= 0 -> `[n, ...]` >= 0.
 
-    The gradient has no part along the weights: a common factor of a neuron's synapses changes nothing. Biologically
-    this is synaptic scaling. A neuron that has lost nearly all (raw weights that sum to less than `LEAST_TOTAL` of
-    the total) is scaled by 1 / LEAST_TOTAL and keeps less.
+    With `tapwise` those of each position of the receptive field `[n, C, kh, kw]` by themselves, to
+    `total / (kh kw)`. The gradient has no part along the weights: a common factor of a neuron's synapses changes
+    nothing. Biologically this is synaptic scaling. Weights that sum to less than `LEAST_TOTAL` of their total are
+    scaled by 1 / LEAST_TOTAL and keep less.
     """
-    axes = tuple(range(1, weight.ndim))
-    return weight * (total / weight.sum(axes, keepdim=True).clamp_min(LEAST_TOTAL * total))
+    share = _share(weight, total, tapwise)
+    return weight * (share / _sums(weight, share, tapwise))
+
+
+def _share(weight: Tensor, total: Any, tapwise: bool) -> Any:
+    """What each sum of `_sums` is to be."""
+    return total / prod(weight.shape[2:]) if tapwise else total
+
+
+def _sums(weight: Tensor, share: Any, tapwise: bool) -> Tensor:
+    """Of each neuron's weights, `[n, 1, ...]`; `tapwise` over channels alone, `[n, 1, kh, kw]`. At least
+    `LEAST_TOTAL` of `share`."""
+    axes = (1,) if tapwise else tuple(range(1, weight.ndim))
+    return weight.sum(axes, keepdim=True).clamp_min(LEAST_TOTAL * share)
+
+
+def _through_sums(grad: Tensor, weight: Tensor, share: Tensor, sums: Tensor) -> Tensor:
+    """From the gradient of `weight * (share / sums)` to that of `weight`; in place."""
+    axes = [axis for axis in range(1, weight.ndim) if sums.shape[axis] == 1]
+    along = (grad * weight).sum(axes, keepdim=True) / sums
+    grad -= along * (sums > LEAST_TOTAL * share)
+    return grad.mul_(share / sums)
 
 
 def fix_norm(weight: Tensor, norm: Tensor | float) -> Tensor:
@@ -51,13 +73,15 @@ def center_gradient(weight: Tensor) -> Tensor:
 
 
 def conserved_weights(
-    weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, total: Tensor | float
+    weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, total: Tensor | float, *, tapwise: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`W_EE`, `W_IE` with rows that sum to `total`, and `W_EI` with rows that sum to 1.
 
-    So the folded `W = W_EE - W_EI W_IE` has rows that sum to 0: excitation and inhibition balance exactly.
+    So the folded `W = W_EE - W_EI W_IE` has rows that sum to 0: excitation and inhibition balance exactly; with
+    `tapwise` at each position of the receptive field, and so also where it overlaps the border of the map.
     """
-    return conserve(weight_ee, total), conserve(weight_ie, total), conserve(weight_ei)
+    ee, ie = (conserve(w, total, tapwise=tapwise) for w in (weight_ee, weight_ie))
+    return ee, ie, conserve(weight_ei)
 
 
 class _Made(NamedTuple):
@@ -65,7 +89,7 @@ class _Made(NamedTuple):
 
     kernel: Tensor
     sums: tuple[Tensor, Tensor, Tensor]
-    scaled: Tensor
+    inner: tuple[Tensor, Tensor]
     norm: Tensor
 
 
@@ -76,66 +100,63 @@ class ConservedKernel(Kernel):
     The rows of the folded `W` have the norm `row_norm` (a factor of a neuron's excitation and of its subtractive
     inhibition alike). Below it lie the m rows whose currents divide: `W_IE` (m = n_I), or with `pooled` (P11) their
     mean over the E neurons, `V = mean(W_EI) diag(g_I) W_IE` (m = 1); with `tonic` one more row of zeros, for an I
-    neuron that is always active.
+    neuron that is always active. `tapwise` as in `conserve`.
 
     Sources: raw weights `weight_ee`, `weight_ie`, `weight_ei`; `gain_i`; and the scalars `total` and `row_norm`, which
-    have no gradient. There are few passes over the large weights. Rows of raw weights `A, B, C` have the sums
-    `a, b, c`; `S = C R / (c b)`, so that `F = A R / a - S B` are the folded rows, with norms f; the kernel is
-    `[F r / f; B R / b or v B; 0]`, `v = mean(S) g_I`.
+    have no gradient. There are few passes over the large weights: of raw `A, B, C` with totals `A', B', C'` the folded
+    rows are `F = A' - C' B'`, with norms f, and the kernel is `[F r / f; B' or v B'; 0]`, `v = mean(C') g_I`.
     """
 
     pooled: bool
     tonic: bool = False
+    tapwise: bool = False
 
     @torch.no_grad()
     def make(self, *sources: Tensor) -> tuple[Tensor, _Made]:
         weight_ee, weight_ie, weight_ei, gain_i, total, row_norm = sources
-        a, b, c = (w.flatten(1).sum(1, keepdim=True) for w in (weight_ee, weight_ie, weight_ei))
-        a, b, c = (x.clamp_min(LEAST_TOTAL * r) for x, r in ((a, total), (b, total), (c, torch.ones_like(total))))
-        rows_e, rows_i = weight_rows(weight_ee), weight_rows(laid_out_like(weight_ie, weight_ee))
-        scaled = weight_ei * (total / c / b.T)
-        folded = torch.addcmul(matmul(scaled, rows_i).neg_(), rows_e, total / a)
+        share = _share(weight_ee, total, self.tapwise)
+        weight_ie = laid_out_like(weight_ie, weight_ee)
+        a, b = (_sums(w, share, self.tapwise) for w in (weight_ee, weight_ie))
+        c = _sums(weight_ei, torch.ones_like(total), False)
+        rows_i, ei = weight_rows(weight_ie * (share / b)), weight_ei / c
+        folded = matmul(ei, rows_i).neg_()
+        from_rows(folded, weight_ee).addcmul_(weight_ee, share / a)
         norm = torch.linalg.vector_norm(folded, dim=1, keepdim=True).clamp_min(SMALLEST)
-        n_e, m = len(rows_e), 1 if self.pooled else len(rows_i)
-        kernel = rows_e.new_empty(n_e + m + self.tonic, rows_e.shape[1])
+        n_e, m = len(ei), 1 if self.pooled else len(rows_i)
+        kernel = folded.new_empty(n_e + m + self.tonic, folded.shape[1])
         torch.mul(folded, row_norm / norm, out=kernel[:n_e])
-        if self.pooled:
-            kernel[n_e] = (scaled.mean(0) * gain_i) @ rows_i
-        else:
-            torch.mul(rows_i, total / b, out=kernel[n_e : n_e + m])
+        kernel[n_e : n_e + m] = (ei.mean(0) * gain_i) @ rows_i if self.pooled else rows_i
         if self.tonic:
             kernel[-1].zero_()
-        return from_rows(kernel, weight_ee), _Made(kernel, (a, b, c), scaled, norm)
+        return from_rows(kernel, weight_ee), _Made(kernel, (a, b, c), (rows_i, ei), norm)
 
     def gradients(self, grad: Tensor, made: _Made, *sources: Tensor) -> tuple[Tensor | None, ...]:
         weight_ee, weight_ie, weight_ei, gain_i, total, row_norm = sources
-        kernel, (a, b, c), scaled, norm = made
-        rows_e, rows_i = weight_rows(weight_ee), weight_rows(laid_out_like(weight_ie, weight_ee))
+        share = _share(weight_ee, total, self.tapwise)
+        kernel, (a, b, c), (rows_i, ei), norm = made
         grad = weight_rows(laid_out_like(grad, weight_ee))
-        n_e, n_i = weight_ei.shape
+        n_e, n_i = ei.shape
         # Through the norm: no part along the row itself.
         unit = kernel[:n_e] / row_norm
         grad_f = torch.addcmul(grad[:n_e], unit, torch.linalg.vecdot(grad[:n_e], unit)[:, None], value=-1)
         grad_f *= row_norm / norm
-        grad_scaled = matmul(grad_f, rows_i.T).neg_()
-        grad_i = matmul(scaled.T, grad_f).neg_()
+        grad_ei, grad_i = matmul(grad_f, rows_i.T).neg_(), matmul(ei.T, grad_f).neg_()
         grad_gain = torch.zeros_like(gain_i)
         if self.pooled:
-            mean, through = scaled.mean(0), rows_i @ grad[n_e]
+            mean, through = ei.mean(0), rows_i @ grad[n_e]
             grad_gain = mean * through
-            grad_scaled += gain_i * through / n_e
+            grad_ei += gain_i * through / n_e
             grad_i += (mean * gain_i)[:, None] * grad[n_e]
-            grad_b = 0.0
         else:
-            grad_i.addcmul_(grad[n_e : n_e + n_i], total / b)
-            grad_b = -total / b * torch.linalg.vecdot(grad[n_e : n_e + n_i], rows_i)[:, None] / b
-        # Through the sums, where they count: S falls with b and c, A R / a with a.
-        grad_i += (grad_b - (grad_scaled * scaled).sum(0)[:, None] / b) * (b > LEAST_TOTAL * total)
-        along_c = (grad_scaled * weight_ei / b.T).sum(1, keepdim=True) / c * (c > LEAST_TOTAL)
-        grad_ei = (grad_scaled / b.T - along_c) * (total / c)
-        grad_f -= torch.linalg.vecdot(grad_f, rows_e)[:, None] / a * (a > LEAST_TOTAL * total)
-        grad_f *= total / a
-        return from_rows(grad_f, weight_ee), from_rows(grad_i, weight_ee), grad_ei, grad_gain, None, None
+            grad_i += grad[n_e : n_e + n_i]
+        return (
+            _through_sums(from_rows(grad_f, weight_ee), weight_ee, share, a),
+            _through_sums(from_rows(grad_i, weight_ee), weight_ie, share, b),
+            _through_sums(grad_ei, weight_ei, torch.ones_like(total), c),
+            grad_gain,
+            None,
+            None,
+        )
 
 
 def conserved_synapses(
@@ -148,10 +169,11 @@ def conserved_synapses(
     row_norm: Tensor,
     *,
     pooled: bool,
+    tapwise: bool = False,
 ) -> Synapses:
     """The weights with which a circuit of conserved totals acts: eqs. (9)-(13) with these are what
     `ConservedKernel` and `divisive_weight` compute."""
-    ee, ie, ei = conserved_weights(weight_ee, weight_ie, weight_ei, total)
+    ee, ie, ei = conserved_weights(weight_ee, weight_ie, weight_ei, total, tapwise=tapwise)
     signed = (ee.flatten(1) - ei @ ie.flatten(1)).unflatten(1, ee.shape[1:])
     row = fix_norm(signed, row_norm).flatten(1).norm(dim=1) / signed.flatten(1).norm(dim=1).clamp_min(SMALLEST)
     divisive = ei * gain_i

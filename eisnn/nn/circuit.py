@@ -136,7 +136,7 @@ class EILayer(EICircuit):
         self.gain_i = nn.Parameter(torch.zeros(self.n_i, **factory))
         self.gain_e = nn.Parameter(torch.ones(n_e, **factory))
         self.bias = nn.Parameter(torch.zeros(n_e, **factory))
-        self.weights = ConservedWeights(n_e, options, **factory) if options.conserved else PaperWeights()
+        self.weights = ConservedWeights(n_e, inputs, options, **factory) if options.conserved else PaperWeights()
         self.neuron = copy_neuron(neuron)
 
     @property

@@ -14,6 +14,9 @@ class CircuitOptions:
         semisaturation: share of the expected divisive current that is a trainable constant `sigma` instead (P2), in
             [0, 1); 0 divides by the current alone, stabilised. Needs `conserved`.
         pooled: one divisive current for all E neurons at a position (P11). Needs `conserved`.
+        tapwise: totals are conserved, and excitation and inhibition balance, at each position of the receptive field
+            by itself, and so at the borders of a map too; in convolutions with at least 8 input channels. Needs
+            `conserved`.
         balanced: E-I Init scales the rows of `weight_ee` and `weight_ie` to the same sum, so that excitation and
             inhibition of each neuron balance exactly at the start (P1). Not with `conserved`, where they always do.
         unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer (P4).
@@ -22,14 +25,15 @@ class CircuitOptions:
     conserved: bool = False
     semisaturation: float = 0.0
     pooled: bool = False
+    tapwise: bool = False
     balanced: bool = False
     unit_variance: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.semisaturation < 1:
             raise ValueError(f"semisaturation is a share of the divisive current, in [0, 1); got {self.semisaturation}")
-        if (self.semisaturation or self.pooled) and not self.conserved:
-            raise ValueError("semisaturation and pooled need conserved=True")
+        if (self.semisaturation or self.pooled or self.tapwise) and not self.conserved:
+            raise ValueError("semisaturation, pooled and tapwise need conserved=True")
         if self.balanced and self.conserved:
             raise ValueError("balanced is for circuits without conserved totals, which balance exactly")
 

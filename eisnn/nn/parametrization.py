@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from eisnn import functional as EF
 from eisnn.nn.options import CircuitOptions
 
+# Fewer input channels leave too little if each position of the receptive field balances by itself: of colour images
+# the luminance would be lost.
+LEAST_CHANNELS = 8
+
 
 class Raw(NamedTuple):
     """The parameters of a circuit that make its input currents."""
@@ -70,13 +74,15 @@ class ConservedWeights(PaperWeights):
     def __init__(
         self,
         n_e: int,
+        inputs: tuple[int, ...],
         options: CircuitOptions,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.pooled, self.share = options.pooled, options.semisaturation
-        self.stacked = EF.ConservedKernel(options.pooled, tonic=bool(options.semisaturation))
+        self.tapwise = options.tapwise and len(inputs) == 3 and inputs[0] >= LEAST_CHANNELS
+        self.stacked = EF.ConservedKernel(options.pooled, bool(options.semisaturation), self.tapwise)
         sigma = torch.ones(n_e, device=device, dtype=dtype) if options.semisaturation else None
         self.sigma = None if sigma is None else nn.Parameter(sigma)
         for name in ("total", "row_norm", "gain_unit", "sigma_unit"):  # set by E-I Init
@@ -90,7 +96,7 @@ class ConservedWeights(PaperWeights):
         self.sigma_unit.fill_(self.share * inhibitory_gain * total * mean)
         if self.sigma is not None:
             self.sigma.fill_(1)
-        folded = EF.fold(*EF.conserved_weights(*raw[:3], self.total))
+        folded = EF.fold(*EF.conserved_weights(*raw[:3], self.total, tapwise=self.tapwise))
         self.row_norm.copy_(folded.flatten(1).square().sum(1).mean().sqrt())
 
     def scale_division_(self, raw: Raw, factor: float) -> None:
@@ -104,7 +110,8 @@ class ConservedWeights(PaperWeights):
 
     def synapses(self, raw: Raw) -> EF.Synapses:
         gain = raw.gain_i * self.gain_unit
-        return EF.conserved_synapses(*raw[:3], gain, self._sigma(), self.total, self.row_norm, pooled=self.pooled)
+        totals, form = (self.total, self.row_norm), {"pooled": self.pooled, "tapwise": self.tapwise}
+        return EF.conserved_synapses(*raw[:3], gain, self._sigma(), *totals, **form)
 
     def _sigma(self) -> Tensor | None:
         return None if self.sigma is None else self.sigma * self.sigma_unit
