@@ -110,8 +110,9 @@ class ConservedWeights(PaperWeights):
 
     def synapses(self, raw: Raw) -> EF.Synapses:
         gain = raw.gain_i * self.gain_unit
-        totals, form = (self.total, self.row_norm), {"pooled": self.pooled, "tapwise": self.tapwise}
-        return EF.conserved_synapses(*raw[:3], gain, self._sigma(), *totals, **form)
+        return EF.conserved_synapses(
+            *raw[:3], gain, self._sigma(), self.total, self.row_norm, pooled=self.pooled, tapwise=self.tapwise
+        )
 
     def _sigma(self) -> Tensor | None:
         return None if self.sigma is None else self.sigma * self.sigma_unit
