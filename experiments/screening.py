@@ -49,7 +49,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "plus, CutMix and Mixup": ("plus", {"augmentation": {"cutmix": 1.0, "mixup": 0.2}}),
     "plus, TrivialAugment": ("plus", {"augmentation": {"trivial": True}}),
     "plus, orthogonal": ("plus", {"optimizer": "orthogonal"}),
-    "plus, orthogonal 0.1": ("plus", {"optimizer": "orthogonal", "lr": 0.1}),
+    "plus, orthogonal 0.01": ("plus", {"optimizer": "orthogonal", "lr": 0.01}),
     "plus, orthogonal 0.02": ("plus", {"optimizer": "orthogonal", "lr": 0.02}),
     "batch norm, orthogonal": ("batch norm", {"optimizer": "orthogonal", "lr": 0.05}),
     "batch norm, orthogonal 0.02": ("batch norm", {"optimizer": "orthogonal", "lr": 0.02}),
