@@ -51,6 +51,14 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "plus, orthogonal": ("plus", {"optimizer": "orthogonal"}),
     "plus, orthogonal 0.01": ("plus", {"optimizer": "orthogonal", "lr": 0.01}),
     "plus, orthogonal 0.02": ("plus", {"optimizer": "orthogonal", "lr": 0.02}),
+    "plus, tapwise, orthogonal 0.02": (
+        "plus",
+        {"circuit_options": {"tapwise": True}, "optimizer": "orthogonal", "lr": 0.02},
+    ),
+    "plus, tapwise, orthogonal 0.02, clipping 0.03": (
+        "plus",
+        {"circuit_options": {"tapwise": True}, "optimizer": "orthogonal", "lr": 0.02, "adaptive_clipping": 0.03},
+    ),
     "batch norm, orthogonal": ("batch norm", {"optimizer": "orthogonal", "lr": 0.05}),
     "batch norm, orthogonal 0.02": ("batch norm", {"optimizer": "orthogonal", "lr": 0.02}),
     "paper, orthogonal": ("paper", {"optimizer": "orthogonal", "lr": 0.005}),
