@@ -1,71 +1,250 @@
-"""Record the currents of E-I circuits while a model runs.
+"""Record what happens inside a network while it runs: currents, potentials, spikes and gradients of each layer.
 
-The fused path of a layer never forms its inner currents; the recorder recomputes them from the layer's input, as
-written in eqs. (9)-(14), and leaves what the model returns untouched.
+Hooks do it: layers know nothing of it, what a model returns is untouched, and nothing is left behind.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from eisnn import functional as EF
-from eisnn.nn import EILayer
+from eisnn.analysis.layers import (
+    QUANTITIES,
+    SpikingLayer,
+    available,
+    choose_layers,
+    circuit_currents,
+    current_gradient,
+    membrane,
+    names_of,
+)
+from eisnn.functional.checks import check_int
+from eisnn.nn.baselines import BNLayer
 
-CURRENTS = ("I_EE", "I_sub", "I_div", "I_E")
+
+class Recording(Mapping[str, dict[str, Tensor]]):
+    """What was recorded: `recording[layer][quantity]`, on the model's device; several passes are joined along B.
+
+    Attributes:
+        neurons: by layer, which neurons were sampled, `[k]`: indices into the flattened `n_E * H * W` of its map.
+            Empty where all were kept.
+    """
+
+    def __init__(self, layers: Iterable[str]) -> None:
+        self._parts: dict[str, dict[str, dict[int, Tensor]]] = {name: {} for name in layers}
+        self.neurons: dict[str, Tensor] = {}
+
+    def add(self, layer: str, quantity: str, turn: int, values: Tensor) -> None:
+        """Keep `values` of a pass; passes are joined in the order of `turn`, whenever their values come."""
+        self._parts[layer].setdefault(quantity, {})[turn] = values
+
+    def __getitem__(self, layer: str) -> dict[str, Tensor]:
+        parts = self._parts[layer]
+        return {quantity: torch.cat([turns[k] for k in sorted(turns)], 1) for quantity, turns in parts.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
+class RunningStatistics:
+    """Count, mean, variance, smallest and largest value of each neuron over all steps and images, in one map each."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.minimum = self.maximum = torch.tensor(0.0)
+        self._squares = torch.tensor(0.0)
+
+    def update(self, values: Tensor) -> None:
+        """Take in `values` `[T, B, n_E, ...]`, by the pairwise rule of Chan, Golub and LeVeque (1983)."""
+        rows = values.flatten(0, 1).to(torch.promote_types(values.dtype, torch.float32))
+        new, mean = len(rows), rows.mean(0)
+        squares, smallest, largest = (rows - mean).square().sum(0), rows.amin(0), rows.amax(0)
+        if self.count == 0:
+            self.count, self.mean, self._squares, self.minimum, self.maximum = new, mean, squares, smallest, largest
+            return
+        total, apart = self.count + new, mean - self.mean
+        self.mean = self.mean + apart * (new / total)
+        self._squares = self._squares + squares + apart.square() * (self.count * new / total)
+        self.minimum, self.maximum = self.minimum.minimum(smallest), self.maximum.maximum(largest)
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        """Unbiased variance over steps and images; NaN for a single value."""
+        return self._squares / (self.count - 1) if self.count > 1 else torch.full_like(self._squares, torch.nan)
 
 
 @contextmanager
 def record(
-    model: nn.Module, layers: str | Iterable[str] | None = None, what: str | Iterable[str] = CURRENTS
-) -> Iterator[dict[str, dict[str, Tensor]]]:
-    """Collect currents of hidden E-I layers from every forward pass inside the `with` block.
+    model: nn.Module,
+    layers: str | Iterable[str] | None = None,
+    what: str | Iterable[str] | None = None,
+    *,
+    neurons: int | None = None,
+    images: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[Recording]:
+    """Collect currents, potentials, spikes or gradients of hidden layers from every pass inside the `with` block.
+
+    What the model returns, and its gradients, stay as they are. To record a perturbed network, perturb it first:
+    `with perturb(model, change), record(model) as r:`.
 
     Args:
-        model: any module that holds E-I layers.
-        layers: one name or several, as in `model.named_modules()`; None takes every hidden E-I layer.
-        what: one or several of `I_EE` (feedforward excitation), `I_sub` and `I_div` (subtractive and divisive
-            inhibition) and `I_E` (integrated current), eqs. (9)-(14).
-    Yields: `{layer: {current: [T or 1, B, n_E, ...]}}`, on the model's device; several passes are joined along B. A
-        static input has one time step, as its currents are the same at each.
-    Raises: ValueError for a name that does not exist or is no E-I layer.
+        model: any module that holds E-I layers or their batch-norm twins, folded and perturbed ones included.
+        layers: one name or several, as in `model.named_modules()`; None takes every hidden layer.
+        what: one or several of
+            `I_EE` (feedforward excitation), `I_sub` and `I_div` (subtractive and divisive inhibition), eqs. (9)-(13);
+            `I_E` (integrated current, in units of the threshold), eq. (14); in a batch-norm layer the normalized
+            current that stands in its place;
+            `membrane` (the potential `H[t]` that meets the threshold, eq. (2)); `spikes` (0 or 1; `s_E`);
+            `gradient` (`dL/dI_E` at each step, by the surrogate; it comes with the backward pass, and leaves out a loss
+            that hangs on a returned state).
+            None takes the currents that each layer has.
+        neurons: keep so many neurons of each layer, drawn at random and the same in every pass; None keeps all.
+        images: keep the first so many images; None keeps all.
+        generator: of the draw, on the CPU; None draws with seed 0.
+    Yields: a `Recording`; its tensors are `[T or 1, B, n_E, ...]`, `[T or 1, B, k]` with `neurons=k`. Currents of a
+        static input have one time step, as they are the same at each.
+    Raises: ValueError for a name that does not exist, a quantity that a layer does not have, or limits below 1.
     """
-    what = _names(what)
-    if unknown := [name for name in what if name not in CURRENTS]:
-        raise ValueError(f"what holds {', '.join(unknown)}; known: {', '.join(CURRENTS)}")
-    found = {name: module for name, module in model.named_modules() if isinstance(module, EILayer)}
-    names = list(found) if layers is None else _names(layers)
-    if unknown := [name for name in names if name not in found]:
-        raise ValueError(f"no hidden E-I layer is called {', '.join(unknown)}; there are: {', '.join(found) or 'none'}")
-    recorded: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+    for name, limit in [("neurons", neurons), ("images", images)]:
+        if limit is not None:
+            check_int("record", name, limit)
+    recording = Recording(choose_layers(model, layers))
+    drawn = torch.Generator().manual_seed(0) if generator is None else generator
 
-    def hook(name: str) -> Any:
-        def after_forward(layer: EILayer, args: Any, kwargs: Any, output: Any) -> None:
-            new = layer_currents(layer, args[0] if args else kwargs["x"])
-            for current in what:
-                old = recorded[name].get(current)
-                recorded[name][current] = new[current] if old is None else torch.cat([old, new[current]], 1)
+    def sample(layer: str, values: Tensor, before: int) -> Tensor | None:
+        if images is not None:
+            values = values[:, : max(images - before, 0)]
+        if values.shape[1] == 0:
+            return None
+        if neurons is None:
+            return values.clone()
+        flat = values.flatten(2)
+        if layer not in recording.neurons:
+            chosen = torch.randperm(flat.shape[2], generator=drawn)[:neurons].sort().values
+            recording.neurons[layer] = chosen.to(values.device)
+        return flat[:, :, recording.neurons[layer]]
 
-        return after_forward
-
-    handles = [found[name].register_forward_hook(hook(name), with_kwargs=True) for name in names]
-    try:
-        yield recorded
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _observed(model, layers, what, recording.add, sample):
+        yield recording
 
 
-def _names(given: str | Iterable[str]) -> list[str]:
-    """Each name once; a string is one name."""
-    return [given] if isinstance(given, str) else list(dict.fromkeys(given))
+@contextmanager
+def running_statistics(
+    model: nn.Module, layers: str | Iterable[str] | None = None, what: str | Iterable[str] | None = None
+) -> Iterator[dict[str, dict[str, RunningStatistics]]]:
+    """Mean, variance and range of each neuron over every pass inside the `with` block, in memory that does not grow.
+
+    Args: `model`, `layers`, `what` as in `record`.
+    Yields: `{layer: {quantity: RunningStatistics}}`, each a few maps `[n_E, ...]`.
+    Raises: as `record`.
+    """
+    found: dict[str, dict[str, RunningStatistics]] = {name: {} for name in choose_layers(model, layers)}
+
+    def add(layer: str, quantity: str, turn: int, values: Tensor) -> None:
+        found[layer].setdefault(quantity, RunningStatistics()).update(values)
+
+    with _observed(model, layers, what, add, lambda layer, values, before: values):
+        yield found
 
 
-@torch.no_grad()
-def layer_currents(layer: EILayer, x: Tensor) -> dict[str, Tensor]:
-    """All currents of one layer for its input `x` `[T or 1, B, ...]`, each `[T or 1, B, n_E, ...]`."""
-    i_ee, i_sub, i_div = EF.currents_of(x, layer.synapses(), layer.connection)
-    i_e = EF.integrate(i_ee - i_sub, i_div, layer.gain_e, layer.bias)
-    return {"I_EE": i_ee, "I_sub": i_sub, "I_div": i_div, "I_E": i_e}
+class _Add(Protocol):
+    def __call__(self, layer: str, quantity: str, turn: int, values: Tensor, /) -> None: ...
+
+
+class _Sample(Protocol):
+    def __call__(self, layer: str, values: Tensor, before: int, /) -> Tensor | None: ...
+
+
+@contextmanager
+def _observed(
+    model: nn.Module, layers: str | Iterable[str] | None, what: str | Iterable[str] | None, add: _Add, sample: _Sample
+) -> Iterator[None]:
+    """Inside the block every pass hands what was asked for to `add`, after `sample` has chosen from it."""
+    chosen = choose_layers(model, layers)
+    wanted = _wanted(chosen, what)
+    with ExitStack() as hooks:
+        for name, layer in chosen.items():
+            observer = _Observer(name, wanted[name], add, sample)
+            if isinstance(layer, BNLayer):
+                hooks.enter_context(layer.norm.register_forward_hook(observer.see_norm))
+            hooks.enter_context(layer.register_forward_hook(observer.see_layer, with_kwargs=True))
+        yield
+
+
+def is_recorded(layer: nn.Module) -> bool:
+    """Whether a recorder watches this layer."""
+    return any(isinstance(getattr(hook, "__self__", None), _Observer) for hook in layer._forward_hooks.values())
+
+
+def _wanted(layers: Mapping[str, SpikingLayer], what: str | Iterable[str] | None) -> dict[str, list[str]]:
+    """What to record of each layer."""
+    if what is None:
+        return {name: [q for q in available(layer) if q.startswith("I_")] for name, layer in layers.items()}
+    asked = names_of(what)
+    if unknown := [name for name in asked if name not in QUANTITIES]:
+        raise ValueError(f"what holds {', '.join(unknown)}; known: {', '.join(QUANTITIES)}")
+    for name, layer in layers.items():
+        if missing := [quantity for quantity in asked if quantity not in available(layer)]:
+            raise ValueError(
+                f"{name or 'this layer'}, a {type(layer).__name__}, has no {', '.join(missing)}; it has: "
+                f"{', '.join(available(layer))}"
+            )
+    return dict.fromkeys(layers, asked)
+
+
+class _Observer:
+    """The hooks of one layer."""
+
+    def __init__(self, name: str, wanted: list[str], add: _Add, sample: _Sample) -> None:
+        self.name, self.wanted, self.add, self.sample = name, wanted, add, sample
+        self.turn = self.images = 0
+        self.normalized: Tensor | None = None
+
+    def see_norm(self, norm: nn.Module, args: Any, output: Tensor) -> None:
+        self.normalized = output.detach()
+
+    def see_layer(self, layer: Any, args: Any, kwargs: Any, output: Any) -> None:
+        x = args[0] if args else kwargs["x"]
+        state = args[2] if len(args) > 2 else kwargs.get("state")
+        out: Tensor = output[0] if isinstance(output, tuple) else output
+        before, turn = self.images, self.turn
+        self.images, self.turn = before + x.shape[1], turn + 1
+        values: dict[str, Tensor] = {}
+        if set(self.wanted) - {"spikes"}:
+            values = self._currents(layer, x)
+        if "spikes" in self.wanted:
+            values["spikes"] = out.detach()
+        kept = {key: self.sample(self.name, value, before) for key, value in values.items()}
+        potentials = None
+        if (i_e := kept.get("I_E")) is not None and layer.neuron is not None and self._integrates():
+            v = None if state is None else self.sample(self.name, state[None], before)
+            potentials = membrane(i_e, layer.neuron, out.shape[0], None if v is None else v[0])
+            kept["membrane"] = potentials
+        for quantity in self.wanted:
+            if (value := kept.get(quantity)) is not None:
+                self.add(self.name, quantity, turn, value)
+        if "gradient" in self.wanted and out.requires_grad and i_e is not None:
+            out.register_hook(lambda grad: self._gradient(layer, grad, potentials, before, turn))
+
+    def _integrates(self) -> bool:
+        return bool({"membrane", "gradient"} & set(self.wanted))
+
+    def _currents(self, layer: Any, x: Tensor) -> dict[str, Tensor]:
+        if not isinstance(layer, BNLayer):
+            return circuit_currents(layer, x)
+        assert self.normalized is not None
+        return {"I_E": self.normalized.unflatten(0, x.shape[:2])}
+
+    def _gradient(self, layer: Any, grad: Tensor, potentials: Tensor | None, before: int, turn: int) -> None:
+        kept = self.sample(self.name, grad, before)
+        assert kept is not None
+        if potentials is not None:
+            kept = current_gradient(potentials, kept, layer.neuron)
+        self.add(self.name, "gradient", turn, kept)
