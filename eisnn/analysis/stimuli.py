@@ -1,7 +1,8 @@
 """Stimuli of visual physiology as images `[C, H, W]` in [0, 1]; angles in radians, frequencies in cycles a pixel.
 
 The input of an E-I network is an intensity, never negative. So there are two ways to weaken a stimulus:
-`scale_intensity` dims all of it, `scale_contrast` brings it towards its mean, as an experimenter does with a grating on a grey screen.
+`scale_intensity` dims all of it, `scale_contrast` brings it towards its mean, as an experimenter does with a grating
+on a grey screen.
 """
 
 from math import cos, pi, sin
