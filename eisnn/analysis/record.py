@@ -36,6 +36,16 @@ class Recording(Mapping[str, dict[str, Tensor]]):
         self._parts: dict[str, dict[str, dict[int, Tensor]]] = {name: {} for name in layers}
         self.neurons: dict[str, Tensor] = {}
 
+    @classmethod
+    def of(cls, values: Mapping[str, Mapping[str, Tensor]], neurons: Mapping[str, Tensor]) -> "Recording":
+        """A recording of these values, as it was read from a file."""
+        made = cls(values)
+        made.neurons.update(neurons)
+        for layer, quantities in values.items():
+            for quantity, tensor in quantities.items():
+                made.add(layer, quantity, 0, tensor)
+        return made
+
     def add(self, layer: str, quantity: str, turn: int, values: Tensor) -> None:
         """Keep `values` of a pass; passes are joined in the order of `turn`, whenever their values come."""
         self._parts[layer].setdefault(quantity, {})[turn] = values
