@@ -229,6 +229,21 @@ def test_what_cannot_be_perturbed_is_an_error():
         perturb(eisnn.create_model("convnet3"), Perturbation()).__enter__()
 
 
+def test_currents_that_nothing_divides_any_more_are_counted():
+    """An E neuron that keeps its excitation and loses all synapses of I neurons, in a layer where others divide."""
+    model = small()
+    assert assess(model, X, torch.arange(6))["layers"]["layers.0"]["undivided"] == 0
+    with torch.no_grad():
+        model.layers[0].weight_ei[3] = 0
+    with record(model, "layers.0", ["I_div", "undivided"]) as recorded:
+        model(X)
+    found = recorded["layers.0"]["undivided"]
+    assert (found[:, :, 3] == 1).all()
+    assert found.sum() == found[:, :, 3].numel()
+    assert assess(model, X, torch.arange(6))["layers"]["layers.0"]["undivided"] == pytest.approx(1 / 8)
+    assert "undivided" not in assess(small(circuit="bn"), X, torch.arange(6))["layers"]["layers.0"]
+
+
 def test_assess_counts_what_there_is():
     model, labels = small(), torch.arange(6)
     whole, parts = assess(model, X, labels), assess(model, X, labels, batch_size=4)

@@ -54,9 +54,10 @@ def test_recording_leaves_gradients_as_they_are():
     model(x).sum().backward()
     expected = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
-    with record(model, what=QUANTITIES):
+    with record(model, what=QUANTITIES) as recorded:
         model(x).sum().backward()
     assert all(torch.equal(p.grad, e) for p, e in zip(model.parameters(), expected, strict=True))
+    assert set(recorded["layers.2"]) == set(QUANTITIES)
 
 
 def test_a_batch_norm_twin_has_its_normalized_current():
@@ -154,7 +155,9 @@ def test_neurons_of_other_kinds():
         layer(x)
     (values,) = recorded.values()
     assert torch.equal(values["spikes"], (values["I_E"] > 0.5).double())
-    with pytest.raises(ValueError, match=r"a EILinear, has no membrane; it has: I_EE, I_sub, I_div, I_E, spikes"):
+    with pytest.raises(
+        ValueError, match=r"a EILinear, has no membrane; it has: I_EE, I_sub, I_div, I_E, undivided, spikes"
+    ):
         record(layer, what="membrane").__enter__()
     with record(silent, what=["I_E", "gradient"]) as recorded:
         silent(x).square().sum().backward()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eisnn.analysis.layers import available, spiking_layers
 from eisnn.analysis.perturb import Perturbation, UndefinedDivision, perturb
 from eisnn.analysis.record import running_statistics
 from eisnn.functional.checks import check_int
@@ -28,7 +29,8 @@ def assess(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1
         batch_size: images at a time.
     Returns: what JSON takes: `accuracy` (%), `loss` (cross-entropy, nats) and, by name under `layers`, of each layer
         `rate` (spikes a neuron and step), `silent` and `saturated` (part of the neurons that never fire, or at every
-        step), `current_mean` and `current_std` (of `I_E` over neurons, images and steps; units of the threshold).
+        step), `current_mean` and `current_std` (of `I_E` over neurons, images and steps; units of the threshold) and,
+        of circuits, `undivided` (part of the currents that nothing divides, see `record`).
     Raises: ValueError if images and labels do not match.
     """
     check_int("assess", "batch_size", batch_size)
@@ -42,7 +44,7 @@ def assess(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1
     model.eval()
     loss = correct = 0.0
     try:
-        with running_statistics(model, what=["spikes", "I_E"]) as found:
+        with running_statistics(model, what=_assessed(model)) as found:
             for part, wanted in zip(images.split(batch_size, axis), labels.split(batch_size), strict=True):
                 logits = model(part)
                 loss += float(F.cross_entropy(logits.double(), wanted, reduction="sum"))
@@ -60,7 +62,15 @@ def assess(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1
             "current_mean": float(current.mean.mean()),
             "current_std": float(spread.sqrt()),
         }
+        if "undivided" in quantities:
+            layers[name]["undivided"] = float(quantities["undivided"].mean.mean())
     return {"accuracy": 100 * correct / len(labels), "loss": loss / len(labels), "layers": layers}
+
+
+def _assessed(model: nn.Module) -> list[str]:
+    """Of the quantities that are wanted, those that every layer has."""
+    layers = spiking_layers(model).values()
+    return [quantity for quantity in ("spikes", "I_E", "undivided") if all(quantity in available(m) for m in layers)]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from eisnn.nn.baselines import BNLayer
 from eisnn.nn.folded import FoldedLayer
 
 CURRENTS = ("I_EE", "I_sub", "I_div", "I_E")
-QUANTITIES = (*CURRENTS, "membrane", "spikes", "gradient")
+QUANTITIES = (*CURRENTS, "undivided", "membrane", "spikes", "gradient")
 
 SpikingLayer = EILayer | BNLayer | FoldedLayer
 
@@ -46,9 +46,9 @@ def available(layer: SpikingLayer) -> tuple[str, ...]:
     A batch-norm layer has one current, which goes by `I_E` as it is what its neurons integrate. A folded circuit has
     lost the two that it subtracts. Membrane and spikes are those of a neuron; only `LIF` shows its membrane.
     """
-    found: tuple[str, ...] = CURRENTS
+    found: tuple[str, ...] = (*CURRENTS, "undivided")
     if isinstance(layer, FoldedLayer) and not isinstance(layer, PerturbedLayer):
-        found = ("I_div", "I_E")
+        found = ("I_div", "I_E", "undivided")
     elif isinstance(layer, BNLayer):
         found = ("I_E",)
     if layer.neuron is None:
@@ -64,14 +64,16 @@ def circuit_currents(layer: EILayer | FoldedLayer, x: Tensor) -> dict[str, Tenso
     """
     with torch.autocast(x.device.type, enabled=False):
         if isinstance(layer, FoldedLayer) and not isinstance(layer, PerturbedLayer):
+            found: dict[str, Tensor] = {}
             balanced, i_div = EF.split_currents(layer._project(x.to(layer.kernel.dtype), None), layer.weight)
-            return {"I_div": i_div, "I_E": EF.integrate(balanced, i_div, layer.gain_e, layer.bias)}
-        synapses = layer.synapses()
-        i_ee, i_sub, i_div = EF.currents_of(x.to(synapses.weight_ee.dtype), synapses, layer.connection)
-        if isinstance(layer, PerturbedLayer):
-            i_sub, i_div = layer.injected(i_sub, i_div)
-        i_e = EF.integrate(i_ee - i_sub, i_div, layer.gain_e, layer.bias)
-    return {"I_EE": i_ee, "I_sub": i_sub, "I_div": i_div, "I_E": i_e}
+        else:
+            synapses = layer.synapses()
+            i_ee, i_sub, i_div = EF.currents_of(x.to(synapses.weight_ee.dtype), synapses, layer.connection)
+            if isinstance(layer, PerturbedLayer):
+                i_sub, i_div = layer.injected(i_sub, i_div)
+            found, balanced = {"I_EE": i_ee, "I_sub": i_sub}, i_ee - i_sub
+        i_e = EF.integrate(balanced, i_div, layer.gain_e, layer.bias)
+    return found | {"I_div": i_div, "I_E": i_e, "undivided": ((i_div <= 0) & (balanced != 0)).to(i_e)}
 
 
 @torch.no_grad()

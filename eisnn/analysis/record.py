@@ -111,6 +111,8 @@ def record(
             `I_EE` (feedforward excitation), `I_sub` and `I_div` (subtractive and divisive inhibition), eqs. (9)-(13);
             `I_E` (integrated current, in units of the threshold), eq. (14); in a batch-norm layer the normalized
             current that stands in its place;
+            `undivided` (1 where nothing divides a current, `I_div = 0` and `I_EE != I_sub`, so that `I_E` is what
+            adaptive stabilisation makes of it, else 0: lesions and clamped weights bring it about);
             `membrane` (the potential `H[t]` that meets the threshold, eq. (2)); `spikes` (0 or 1; `s_E`);
             `gradient` (`dL/dI_E` at each step, by the surrogate; it comes with the backward pass, and leaves out a loss
             that hangs on a returned state).
