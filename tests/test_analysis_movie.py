@@ -15,7 +15,7 @@ from eisnn.analysis import record
 from eisnn.analysis.histograms import BINS, CurrentHistograms, current_histograms, load_histograms, no_histograms
 from eisnn.analysis.movie import current_movie
 from eisnn.data import Loader
-from eisnn.train import Run, fit, load_trained, resume
+from eisnn.train import Run, fit, load_trained, recorder, resume
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,15 @@ def test_every_epoch_has_its_histograms(recorded: Path) -> None:
         assert not np.array_equal(counts[0], counts[-1])
         width = np.diff(found.edges)
         assert (found.density(name) * width).sum(1) == pytest.approx(counts[:, 1:-1].sum(1) / len(values))
+
+
+def test_the_images_of_a_recording_come_from_all_classes(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, run = load_trained(recorded), Run(recorded)
+    monkeypatch.setattr(recorder, "IMAGES", 6)
+    chosen = recorder.CurrentRecorder(trained.config, run, trained.model, trained.dataset).images
+    every = next(Loader(trained.dataset.test, 24, size=16).epoch())
+    assert every.labels.tolist() == sorted(every.labels.tolist())
+    assert torch.equal(chosen, every.images[[0, 5, 9, 14, 18, 23]])
 
 
 def test_recording_changes_nothing_else(images: Path, recorded: Path, tmp_path: Path) -> None:

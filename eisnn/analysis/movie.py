@@ -59,18 +59,22 @@ def _frames(histograms: CurrentHistograms) -> list[Image.Image]:
         panel.set(title=name, xlim=(low, high), ylim=(0, _height(density)), yticks=[])
         panel.set_xlabel("$I_E$ (thresholds)", fontsize="small")
         panel.spines[["top", "right", "left"]].set_visible(False)
-    figure.suptitle("epoch 0")
+    figure.suptitle(_title(0), fontsize="medium")
     canvas.draw()
     figure.set_layout_engine("none")  # placed once: every frame alike, and drawn much faster
     frames = []
     for shown in _thinned(len(histograms.epochs)):
         for stairs, density in lines:
             stairs.set_data(density[shown])
-        figure.suptitle(f"epoch {histograms.epochs[shown]}")
+        figure.suptitle(_title(histograms.epochs[shown]), fontsize="medium")
         canvas.draw()
         frame = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         frames.append(frame.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE))
     return frames
+
+
+def _title(epoch: int) -> str:
+    return f"epoch {epoch} (grey: before training; dashed: threshold)"
 
 
 def _thinned(epochs: int) -> Sequence[int]:

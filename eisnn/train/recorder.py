@@ -8,7 +8,7 @@ from eisnn.train.checkpoint import write_atomically
 from eisnn.train.config import TrainConfig
 from eisnn.train.run import Run
 
-IMAGES = 64  # the first of the evaluation split, the same after every epoch
+IMAGES = 64  # evenly from the evaluation split, which may be in the order of the classes; the same in every epoch
 
 
 class CurrentRecorder:
@@ -17,7 +17,8 @@ class CurrentRecorder:
     def __init__(self, config: TrainConfig, run: Run, model: SpikingNetwork, dataset: Dataset) -> None:
         self.run, self.model = run, model
         like = next(model.parameters())
-        few = Loader(dataset.test[:IMAGES], IMAGES, size=config.image_size, device=like.device)
+        chosen = torch.linspace(0, len(dataset.test) - 1, min(IMAGES, len(dataset.test))).round().long()
+        few = Loader(dataset.test[chosen], IMAGES, size=config.image_size, device=like.device)
         self.images = next(few.epoch()).images.to(like.dtype)
 
     def add(self, epoch: int) -> None:
