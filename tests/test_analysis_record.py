@@ -111,8 +111,9 @@ def test_sampling_bounds_what_is_kept_and_repeats_itself():
     assert again["layers.0"]["I_E"].untyped_storage().nbytes() == 6 * 10 * 8  # no view of the whole map
 
 
-def test_running_statistics_are_those_of_all_values():
-    model, x = small(), images(7)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_running_statistics_are_those_of_all_values(memory_format):
+    model, x = small().to(memory_format=memory_format), images(7)
     with record(model, what=["I_E", "spikes"]) as whole, running_statistics(model, what=["I_E", "spikes"]) as running:
         for part in x.split([1, 4, 2]):
             model(part)

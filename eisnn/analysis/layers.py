@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eisnn import functional as EF
 from eisnn.analysis.perturbed import PerturbedLayer
 from eisnn.functional.lif import scan_, scan_backward_
+from eisnn.functional.stabilize import zero_level
 from eisnn.nn import LIF, EILayer
 from eisnn.nn.baselines import BNLayer
 from eisnn.nn.folded import FoldedLayer
@@ -73,7 +74,8 @@ def circuit_currents(layer: EILayer | FoldedLayer, x: Tensor) -> dict[str, Tenso
                 i_sub, i_div = layer.injected(i_sub, i_div)
             found, balanced = {"I_EE": i_ee, "I_sub": i_sub}, i_ee - i_sub
         i_e = EF.integrate(balanced, i_div, layer.gain_e, layer.bias)
-    return found | {"I_div": i_div, "I_E": i_e, "undivided": ((i_div <= 0) & (balanced != 0)).to(i_e)}
+    undivided = (i_div <= zero_level(i_div)) & (balanced.abs() > zero_level(balanced.abs()))
+    return found | {"I_div": i_div, "I_E": i_e, "undivided": undivided.to(i_e)}
 
 
 @torch.no_grad()

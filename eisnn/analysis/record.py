@@ -72,8 +72,11 @@ class RunningStatistics:
     def update(self, values: Tensor) -> None:
         """Take in `values` `[T, B, n_E, ...]`, by the pairwise rule of Chan, Golub and LeVeque (1983)."""
         rows = values.flatten(0, 1).to(torch.promote_types(values.dtype, torch.float32))
+        strided = rows.ndim == 4 and not rows.is_contiguous()  # channels last: many times faster along the memory
+        rows = rows.movedim(1, -1) if strided else rows
         new, mean = len(rows), rows.mean(0)
-        squares, smallest, largest = (rows - mean).square().sum(0), rows.amin(0), rows.amax(0)
+        measured = mean, (rows - mean).square().sum(0), rows.amin(0), rows.amax(0)
+        mean, squares, smallest, largest = (m.movedim(-1, 0) if strided else m for m in measured)
         if self.count == 0:
             self.count, self.mean, self._squares, self.minimum, self.maximum = new, mean, squares, smallest, largest
             return
