@@ -115,6 +115,26 @@ def test_loose_balance_has_equal_means_and_no_correlation():
         EA.ei_correlation(e, i, over="layers")
 
 
+def test_tight_balance_is_how_alike_the_receptive_fields_are():
+    """Both currents are linear in the same input: for independent inputs their correlation is the cosine of the rows of
+    `W_EE` and `W_EI W_IE`."""
+    layer = eisnn.EILinear(30, 12).double()
+    x = torch.rand(1, 8000, 30, generator=rng(4), dtype=torch.float64)
+    eisnn.ei_init_(layer, x, generator=rng(5))
+    with torch.no_grad():
+        layer.weight_ei[0] = torch.tensor([1.0, 0.0, 0.0])
+        layer.weight_ee[0] = 2 * layer.weight_ie[0]
+        layer.weight_ee[1, :15] = 0
+    with EA.record(layer, what=["I_EE", "I_sub"]) as recorded:
+        layer(x)
+    (currents,) = recorded.values()
+    cosine = nn.functional.cosine_similarity(layer.weight_ee, layer.weight_ei @ layer.weight_ie)
+    found = EA.ei_correlation(currents["I_EE"], currents["I_sub"], over="images")
+    torch.testing.assert_close(found, cosine, rtol=0, atol=0.03)
+    assert found[0].item() == pytest.approx(1)
+    assert found.min() < 0.6
+
+
 def test_a_circuit_of_conserved_totals_is_balanced_in_every_neuron():
     """For the same input at every synapse excitation and subtractive inhibition are equal, as total weights are."""
     model = small(SEMISATURATED)
