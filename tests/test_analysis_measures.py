@@ -178,6 +178,10 @@ def test_the_bimodality_coefficient_has_its_known_values():
     ]:
         assert EA.bimodality_coefficient(values) == pytest.approx(expected, abs=tolerance)
     assert EA.bimodality_coefficient(two) > 5 / 9
+    few = gaussian(9).numpy()  # the correction for few values, by the published formula
+    kurtosis = stats.kurtosis(few, bias=False) + 3 * 8**2 / (7 * 6)
+    expected = (stats.skew(few, bias=False) ** 2 + 1) / kurtosis
+    assert EA.bimodality_coefficient(torch.from_numpy(few)) == pytest.approx(expected)
 
 
 def nearest_unimodal(values: list[float]) -> float:

@@ -88,6 +88,14 @@ def test_a_killed_run_is_recorded_like_one_that_was_not(
     assert_same_checkpoint(Run(tmp_path / "run").last, Run(recorded).last)
 
 
+def test_a_value_on_an_edge_belongs_to_the_bin_above_it() -> None:
+    """The currents of a black image are `b_E`, 0 at the start."""
+    found = no_histograms([]).edges
+    assert found[80] == 0
+    counts = current_histograms(small(), 0 * pictures())["layers.0"]
+    assert counts[81] == counts.sum() == 6 * 8 * 64
+
+
 def test_a_batch_norm_twin_is_recorded_and_left_as_it_is() -> None:
     model = small(circuit="bn").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -64,7 +64,10 @@ def test_scaling_and_injection_are_what_the_equations_say(options, subtractive, 
     s = layer.synapses()
     scaled = s._replace(subtractive=subtractive * s.subtractive, divisive=divisive * s.divisive)
     change = Perturbation(subtractive=subtractive, divisive=divisive, inject_e=inject_e, inject_i=inject_i)
-    agree(first_current(model, change), current(layer, scaled, X[None], inject_i, inject_e), 1e-10)
+    expected = current(layer, scaled, X[None], inject_i, inject_e)
+    agree(first_current(model, change), expected, 1e-10)
+    layer.neuron = None  # so that the folded circuit shows its current
+    agree(perturbed_layer(layer, change)(X[None]), expected, 1e-10)
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -182,6 +185,18 @@ def test_division_held_at_its_mean_no_longer_depends_on_the_activity():
     assert torch.equal(values["I_div"], level["layers.0"].view(-1, 1, 1).expand_as(values["I_div"]))
     n = (values["I_EE"] - values["I_sub"]) / level["layers.0"].view(-1, 1, 1)
     agree(values["I_E"], n * layer.gain_e.view(-1, 1, 1) + layer.bias.view(-1, 1, 1), 1e-12)
+
+
+def test_a_neuron_that_nothing_divides_gets_the_smallest_mean_division():
+    model = small()
+    with torch.no_grad():
+        model.layers[0].weight_ei[3] = 0
+        model.layers[1].weight_ei.zero_()
+    level = mean_division(model, X, "layers.0")["layers.0"]
+    others = [k for k in range(8) if k != 3]
+    assert level[3] == level[others].min() > 0
+    with pytest.raises(UndefinedDivision, match=r"divisive current of layers.1 is zero everywhere"):
+        mean_division(model, X)
 
 
 def test_silencing_disinhibits_and_has_no_paradoxical_effect():

@@ -183,12 +183,28 @@ def test_hooks_are_gone_afterwards():
     assert list(spiking_layers(model)) == ["layers.0", "layers.1", "layers.2"]
 
 
-def test_a_perturbed_network_is_recorded_as_it_runs():
-    model, x = small(), images()
-    with perturb(model, Perturbation(subtractive=0.5)), record(model, what=["I_E", "spikes"]) as recorded:
-        model(x)
+@pytest.mark.parametrize("options", [None, SEMISATURATED], ids=["paper", "plus"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        Perturbation(subtractive=0.9),
+        Perturbation(divisive=0.5, inject_e=0.3),
+        Perturbation(inject_i=0.02),
+        Perturbation(hold_division={"layers.1": torch.full((16,), 0.1, dtype=torch.float64)}),
+    ],
+)
+def test_a_perturbed_network_is_recorded_as_it_runs(options, change):
+    model, x = small(options), images()
+    intact = model(x)
+    with perturb(model, change), record(model, what=["I_E", "spikes"]) as recorded:
+        assert not torch.equal(model(x), intact)
     for values in recorded.values():
         assert torch.equal(EF.lif_reference(values["I_E"], CONSTANTS, time_steps=3)[0], values["spikes"])
+        assert 0.01 < values["spikes"].mean() < 0.98
+
+
+def test_a_layer_that_is_recorded_cannot_be_swapped():
+    model = small()
     with (
         pytest.raises(RuntimeError, match=r"layers.0 is being recorded: perturb first"),
         record(model),

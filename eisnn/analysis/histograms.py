@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from eisnn.analysis.record import record
 
-LOW, HIGH, BINS = -8.0, 8.0, 160  # of I_E; the threshold is 1
+BINS = 160
+EDGES = np.linspace(-8, 8, BINS + 1)  # of I_E; the threshold is 1
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class CurrentHistograms:
 def no_histograms(layers: list[str]) -> CurrentHistograms:
     """Of a run that has not begun."""
     empty = {name: np.zeros((0, BINS + 2), dtype=np.int64) for name in layers}
-    return CurrentHistograms(np.zeros(0, dtype=np.int64), np.linspace(LOW, HIGH, BINS + 1), empty)
+    return CurrentHistograms(np.zeros(0, dtype=np.int64), EDGES, empty)
 
 
 def load_histograms(file: Path) -> CurrentHistograms:
@@ -73,7 +74,7 @@ def load_histograms(file: Path) -> CurrentHistograms:
 @torch.no_grad()
 def current_histograms(model: nn.Module, images: Tensor) -> dict[str, NDArray[np.int64]]:
     """Counts `[K + 2]` of `I_E` by layer for `images`; the model is evaluated, and left in the mode it was in."""
-    training, edges = model.training, torch.linspace(LOW, HIGH, BINS + 1, dtype=torch.float64, device=images.device)
+    training, edges = model.training, torch.from_numpy(EDGES).to(images.device)
     model.eval()
     try:
         with record(model, what="I_E") as recorded:
