@@ -9,6 +9,7 @@ from torch import nn
 import eisnn
 from eisnn import functional as EF
 from eisnn.analysis import QUANTITIES, Perturbation, perturb, record, running_statistics, spiking_layers
+from eisnn.nn.factory import CIRCUITS, RATE_CIRCUITS
 
 CONSTANTS = EF.LIFConstants()
 
@@ -74,6 +75,24 @@ def test_a_batch_norm_twin_has_its_normalized_current():
     assert values["I_E"].mean((0, 1, 3, 4)).abs().max() < 1e-6  # normalized over the batch
     assert torch.equal(EF.lif_reference(values["I_E"], CONSTANTS, time_steps=3)[0], values["spikes"])
     assert values["gradient"].shape == values["spikes"].shape
+
+
+@pytest.mark.parametrize("circuit", sorted(CIRCUITS.keys() - RATE_CIRCUITS))
+def test_every_spiking_network_shows_current_and_spikes(circuit):
+    model = small(circuit=circuit).train()  # by the statistics of the batch
+    with record(model, what=["I_E", "spikes"]) as recorded:
+        model(images())
+    for values in recorded.values():
+        current, spikes = values["I_E"], values["spikes"]
+        assert current.shape[1:] == spikes.shape[1:]
+        assert spikes.abs().unique().tolist() == [0, 1]  # BackEISNN has negative ones
+        if circuit != "backei":
+            assert torch.equal(EF.lif_reference(current, CONSTANTS, time_steps=3)[0], spikes)
+
+
+def test_networks_without_spikes_have_no_layer_to_record():
+    with pytest.raises(ValueError, match=r"no hidden layer is called layers.0; there are: none"):
+        record(small(circuit="dann"), "layers.0").__enter__()
 
 
 def test_a_folded_network_shows_what_it_still_has():

@@ -13,17 +13,18 @@ from eisnn.analysis.perturbed import PerturbedLayer
 from eisnn.functional.lif import scan_, scan_backward_
 from eisnn.functional.stabilize import zero_level
 from eisnn.nn import LIF, EILayer
-from eisnn.nn.baselines import BNLayer
+from eisnn.nn.baselines import ProjectionLayer
 from eisnn.nn.folded import FoldedLayer
 
 CURRENTS = ("I_EE", "I_sub", "I_div", "I_E")
 QUANTITIES = (*CURRENTS, "undivided", "membrane", "spikes", "gradient")
 
-SpikingLayer = EILayer | BNLayer | FoldedLayer
+SpikingLayer = EILayer | ProjectionLayer | FoldedLayer
 
 
 def spiking_layers(model: nn.Module) -> dict[str, SpikingLayer]:
-    """The hidden layers of `model` by name: E-I circuits, whole, folded or perturbed, and their batch-norm twins."""
+    """The hidden layers of `model` by name: E-I circuits, whole, folded or perturbed, and the layers with a projection
+    and a neuron that they are compared with, batch norm among them. Networks of ReLU units (DANN) have none."""
     return {name: module for name, module in model.named_modules() if isinstance(module, SpikingLayer)}
 
 
@@ -44,17 +45,17 @@ def names_of(given: str | Iterable[str]) -> list[str]:
 def available(layer: SpikingLayer) -> tuple[str, ...]:
     """Which of `QUANTITIES` this layer has.
 
-    A batch-norm layer has one current, which goes by `I_E` as it is what its neurons integrate. A folded circuit has
-    lost the two that it subtracts. Membrane and spikes are those of a neuron; only `LIF` shows its membrane.
+    A layer without a circuit has one current, which goes by `I_E` as it is what its neurons integrate. A folded circuit
+    has lost the two that it subtracts. Membrane and spikes are those of a neuron; only `LIF` shows its membrane.
     """
     found: tuple[str, ...] = (*CURRENTS, "undivided")
     if isinstance(layer, FoldedLayer) and not isinstance(layer, PerturbedLayer):
         found = ("I_div", "I_E", "undivided")
-    elif isinstance(layer, BNLayer):
+    elif isinstance(layer, ProjectionLayer):
         found = ("I_E",)
     if layer.neuron is None:
         return (*found, "gradient")
-    return (*found, *(("membrane", "spikes", "gradient") if isinstance(layer.neuron, LIF) else ("spikes",)))
+    return (*found, *(("membrane", "spikes", "gradient") if type(layer.neuron) is LIF else ("spikes",)))
 
 
 @torch.no_grad()

@@ -21,7 +21,8 @@ from eisnn.analysis.layers import (
     names_of,
 )
 from eisnn.functional.checks import check_int
-from eisnn.nn.baselines import BNLayer
+from eisnn.nn import LIF
+from eisnn.nn.baselines import ProjectionLayer
 
 
 class Recording(Mapping[str, dict[str, Tensor]]):
@@ -108,12 +109,12 @@ def record(
     `with perturb(model, change), record(model) as r:`.
 
     Args:
-        model: any module that holds E-I layers or their batch-norm twins, folded and perturbed ones included.
+        model: any module that holds E-I layers (folded and perturbed ones included) or those they are compared with.
         layers: one name or several, as in `model.named_modules()`; None takes every hidden layer.
         what: one or several of
             `I_EE` (feedforward excitation), `I_sub` and `I_div` (subtractive and divisive inhibition), eqs. (9)-(13);
-            `I_E` (integrated current, in units of the threshold), eq. (14); in a batch-norm layer the normalized
-            current that stands in its place;
+            `I_E` (integrated current, in units of the threshold), eq. (14); in a layer without a circuit the current
+            that its neurons integrate, of batch norm the normalized one;
             `undivided` (1 where nothing divides a current, `I_div = 0` and `I_EE != I_sub`, so that `I_E` is what
             adaptive stabilisation makes of it, else 0: lesions and clamped weights bring it about);
             `membrane` (the potential `H[t]` that meets the threshold, eq. (2)); `spikes` (0 or 1; `s_E`);
@@ -186,10 +187,8 @@ def _observed(
     wanted = _wanted(chosen, what)
     with ExitStack() as hooks:
         for name, layer in chosen.items():
-            observer = _Observer(name, wanted[name], add, sample)
-            if isinstance(layer, BNLayer):
-                hooks.enter_context(layer.norm.register_forward_hook(observer.see_norm))
-            hooks.enter_context(layer.register_forward_hook(observer.see_layer, with_kwargs=True))
+            observer = _Observer(name, layer, wanted[name], add, sample)
+            hooks.enter_context(observer.watched.register_forward_hook(observer.see, with_kwargs=True))
         yield
 
 
@@ -215,51 +214,45 @@ def _wanted(layers: Mapping[str, SpikingLayer], what: str | Iterable[str] | None
 
 
 class _Observer:
-    """The hooks of one layer."""
+    """The hook of one layer. Where neurons are a module of their own it watches them: what they take is `I_E`, and what
+    they give are the spikes, whatever the layer does with them. In a circuit they are part of a fused operation."""
 
-    def __init__(self, name: str, wanted: list[str], add: _Add, sample: _Sample) -> None:
-        self.name, self.wanted, self.add, self.sample = name, wanted, add, sample
+    def __init__(self, name: str, layer: SpikingLayer, wanted: list[str], add: _Add, sample: _Sample) -> None:
+        self.name, self.layer, self.wanted, self.add, self.sample = name, layer, wanted, add, sample
         self.turn = self.images = 0
-        self.normalized: Tensor | None = None
+        has_neuron = isinstance(layer, ProjectionLayer) and layer.neuron is not None
+        self.watched: nn.Module = layer.neuron if has_neuron else layer  # type: ignore[assignment]
 
-    def see_norm(self, norm: nn.Module, args: Any, output: Tensor) -> None:
-        self.normalized = output.detach()
-
-    def see_layer(self, layer: Any, args: Any, kwargs: Any, output: Any) -> None:
-        x = args[0] if args else kwargs["x"]
+    def see(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        x = args[0] if args else next(iter(kwargs.values()))
         state = args[2] if len(args) > 2 else kwargs.get("state")
         out: Tensor = output[0] if isinstance(output, tuple) else output
         before, turn = self.images, self.turn
         self.images, self.turn = before + x.shape[1], turn + 1
-        values: dict[str, Tensor] = {}
+        values = {"spikes": out.detach()}
         if set(self.wanted) - {"spikes"}:
-            values = self._currents(layer, x)
-        if "spikes" in self.wanted:
-            values["spikes"] = out.detach()
-        kept = {key: self.sample(self.name, value, before) for key, value in values.items()}
-        potentials = None
-        if (i_e := kept.get("I_E")) is not None and layer.neuron is not None and self._integrates():
+            values |= self._currents(x, out)
+        kept = {key: self.sample(self.name, values[key], before) for key in values if key in {*self.wanted, "I_E"}}
+        i_e, neuron, potentials = kept.get("I_E"), self.layer.neuron, None
+        if i_e is not None and isinstance(neuron, LIF) and {"membrane", "gradient"} & set(self.wanted):
             v = None if state is None else self.sample(self.name, state[None], before)
-            potentials = membrane(i_e, layer.neuron, out.shape[0], None if v is None else v[0])
+            potentials = membrane(i_e, neuron, out.shape[0], None if v is None else v[0])
             kept["membrane"] = potentials
         for quantity in self.wanted:
             if (value := kept.get(quantity)) is not None:
                 self.add(self.name, quantity, turn, value)
         if "gradient" in self.wanted and out.requires_grad and i_e is not None:
-            out.register_hook(lambda grad: self._gradient(layer, grad, potentials, before, turn))
+            out.register_hook(lambda grad: self._gradient(grad, potentials, before, turn))
 
-    def _integrates(self) -> bool:
-        return bool({"membrane", "gradient"} & set(self.wanted))
+    def _currents(self, x: Tensor, out: Tensor) -> dict[str, Tensor]:
+        if not isinstance(self.layer, ProjectionLayer):
+            return circuit_currents(self.layer, x)
+        return {"I_E": (out if self.layer.neuron is None else x).detach()}
 
-    def _currents(self, layer: Any, x: Tensor) -> dict[str, Tensor]:
-        if not isinstance(layer, BNLayer):
-            return circuit_currents(layer, x)
-        assert self.normalized is not None
-        return {"I_E": self.normalized.unflatten(0, x.shape[:2])}
-
-    def _gradient(self, layer: Any, grad: Tensor, potentials: Tensor | None, before: int, turn: int) -> None:
+    def _gradient(self, grad: Tensor, potentials: Tensor | None, before: int, turn: int) -> None:
         kept = self.sample(self.name, grad, before)
         assert kept is not None
         if potentials is not None:
-            kept = current_gradient(potentials, kept, layer.neuron)
+            assert isinstance(self.layer.neuron, LIF)
+            kept = current_gradient(potentials, kept, self.layer.neuron)
         self.add(self.name, "gradient", turn, kept)
