@@ -1,5 +1,6 @@
 """Gain control, tuning and stimuli: planted receptive fields are found, and what the circuit cannot do it does not."""
 
+import sys
 from math import pi
 
 import pytest
@@ -223,6 +224,12 @@ def test_a_response_that_does_not_depend_on_contrast_has_no_c50():
     assert torch.equal(fit(torch.rand(3)), torch.full((3,), fit.baseline))
     with pytest.raises(ValueError, match="five or more contrasts"):
         EA.fit_naka_rushton(torch.rand(4), torch.rand(4))
+
+
+def test_a_fit_without_its_library_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(ImportError, match=r"needs the package scipy: pip install 'eisnn\[analysis\]'"):
+        EA.fit_naka_rushton(torch.linspace(0, 1, 6), torch.rand(6))
 
 
 def test_gain_control_is_lost_when_the_division_is_held():

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eisnn.analysis.libraries import library
 from eisnn.analysis.perturb import Perturbation, mean_division, perturb
 from eisnn.analysis.respond import Position, responses
 from eisnn.analysis.stimuli import scale_contrast, scale_intensity
@@ -67,7 +68,7 @@ def fit_naka_rushton(contrast: Tensor, response: Tensor) -> NakaRushton:
     spread = float(np.ptp(r))
     if spread <= 1e-9 * float(np.abs(r).max()):
         return NakaRushton(0.0, float("nan"), float("nan"), float(r.mean()), float("nan"))
-    least_squares = _scipy_optimize().least_squares
+    least_squares = library("scipy.optimize", "analysis").least_squares
     top = float(c.max())
     low, high = [0, 1e-6 * top, 0.1, r.min() - spread], [np.inf, 10 * top, 10, r.max() + spread]
 
@@ -149,11 +150,3 @@ def gain_control(
         held = gain_curve(model, images, levels, layer, scaling=scaling, what=what).mean(1)
     at = torch.tensor(levels, dtype=torch.float64)
     return GainControl(at, intact, held, fit_naka_rushton(at, intact), fit_naka_rushton(at, held))
-
-
-def _scipy_optimize():  # type: ignore[no-untyped-def]
-    try:
-        from scipy import optimize
-    except ImportError as error:
-        raise ImportError("fits need SciPy: pip install 'eisnn[analysis]'") from error
-    return optimize

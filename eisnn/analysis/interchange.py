@@ -9,7 +9,6 @@ Neo writes, through NWB whatever reads that, pynapple for one.
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eisnn.analysis.libraries import library
 from eisnn.analysis.record import Recording
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def to_neo(recording: Recording, step: float = 1e-3) -> "neo.Block":
         step: duration of a time step, seconds.
     Raises: ValueError if nothing was recorded; ImportError without Neo.
     """
-    neo, quantities = _library("neo", "neo"), _library("quantities", "neo")
+    neo, quantities = library("neo", "neo"), library("quantities", "neo")
     layout = _Layout.of(recording, step)
     block = neo.Block(name="eisnn recording", description=layout.to_json())
     block.segments = [neo.Segment(name=f"image {b}", index=b) for b in range(layout.images)]
@@ -185,7 +185,7 @@ def write_nwb(file: Path, recording: Recording, step: float = 1e-3, description:
         description: of the session.
     Raises: as `to_neo`; ImportError without pynwb.
     """
-    pynwb = _library("pynwb", "nwb")
+    pynwb = library("pynwb", "nwb")
     layout = _Layout.of(recording, step)
     end = layout.time_steps * step
     nwb = pynwb.NWBFile(
@@ -222,7 +222,7 @@ def read_nwb(file: Path) -> Recording:
 
     Raises: ValueError for another NWB file; ImportError without pynwb.
     """
-    pynwb = _library("pynwb", "nwb")
+    pynwb = library("pynwb", "nwb")
     with pynwb.NWBHDF5IO(str(file), "r") as io:
         nwb = io.read()
         layout = _Layout.from_json(nwb.notes, str(file))
@@ -245,10 +245,3 @@ def read_nwb(file: Path) -> Recording:
 
 def _steps(times: NDArray[Any], step: float) -> NDArray[np.int64]:
     return np.rint(np.asarray(times) / step).astype(np.int64)
-
-
-def _library(name: str, extra: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ImportError(f"this format needs the package {name}: pip install 'eisnn[{extra}]'") from error
