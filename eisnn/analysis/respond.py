@@ -48,8 +48,10 @@ def responses(
             them; without effect in a layer without positions.
         batch_size: images at a time.
     Returns: `[B, n_E]`, with "all" `[B, n_E, H, W]`.
-    Raises: ValueError for another position, layer or quantity.
+    Raises: ValueError for another position, layer or quantity, or a sequence of frames.
     """
+    if images.ndim != 4:
+        raise ValueError(f"images must be static, [B, C, H, W], got shape {list(images.shape)}")
     if position not in ("centre", "mean", "all"):
         raise ValueError(f'position must be "centre", "mean" or "all", got {position!r}')
     training = model.training
