@@ -145,7 +145,8 @@ def mean_division(model: nn.Module, images: Tensor, layers: str | Iterable[str] 
     chosen = _circuits(model, layers)
     with running_statistics(model, chosen, "I_div") as found:
         model(images)
-    means = {name: quantities["I_div"].mean.flatten(1).mean(1) for name, quantities in found.items()}
+    maps = {name: quantities["I_div"].mean for name, quantities in found.items()}  # [n_E] or [n_E, H, W]
+    means = {name: each.reshape(len(each), -1).mean(1) for name, each in maps.items()}
     for name, mean in means.items():
         if not bool((mean > 0).any()):
             raise UndefinedDivision(f"the divisive current of {name} is zero everywhere for these images")
