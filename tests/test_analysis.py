@@ -71,7 +71,7 @@ def test_one_name_is_a_name_and_a_name_twice_is_one(model):
     [
         ({"what": "I_X"}, "what holds I_X; known: I_EE, I_sub, I_div, I_E"),
         ({"what": ["I_X"]}, "what holds I_X; known: I_EE, I_sub, I_div, I_E"),
-        ({"layers": ["readout"]}, "no hidden E-I layer is called readout; there are: layers.0, layers.1, layers.2"),
+        ({"layers": ["readout"]}, "no hidden layer is called readout; there are: layers.0, layers.1, layers.2"),
     ],
 )
 def test_unknown_names_are_errors(model, wrong, message):

@@ -1,4 +1,4 @@
-"""Figures; the only place that imports matplotlib (the extra `report`)."""
+"""Figures; with `movie` the only place that imports matplotlib (the extra `report`)."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

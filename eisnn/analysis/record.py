@@ -1,71 +1,258 @@
-"""Record the currents of E-I circuits while a model runs.
+"""Record what happens inside a network while it runs: currents, potentials, spikes and gradients of each layer.
 
-The fused path of a layer never forms its inner currents; the recorder recomputes them from the layer's input, as
-written in eqs. (9)-(14), and leaves what the model returns untouched.
+Hooks do it: layers know nothing of it, what a model returns is untouched, and nothing is left behind.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from eisnn import functional as EF
-from eisnn.nn import EILayer
+from eisnn.analysis.layers import (
+    QUANTITIES,
+    SpikingLayer,
+    available,
+    choose_layers,
+    circuit_currents,
+    current_gradient,
+    membrane,
+    names_of,
+)
+from eisnn.functional.checks import check_int
+from eisnn.nn import LIF
+from eisnn.nn.baselines import ProjectionLayer
 
-CURRENTS = ("I_EE", "I_sub", "I_div", "I_E")
+
+class Recording(Mapping[str, dict[str, Tensor]]):
+    """What was recorded: `recording[layer][quantity]`, on the model's device; several passes are joined along B.
+
+    Attributes:
+        neurons: by layer, which neurons were sampled, `[k]`: indices into the flattened `n_E * H * W` of its map.
+            Empty where all were kept.
+    """
+
+    def __init__(self, layers: Iterable[str]) -> None:
+        self._parts: dict[str, dict[str, dict[int, Tensor]]] = {name: {} for name in layers}
+        self.neurons: dict[str, Tensor] = {}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Mapping[str, Tensor]], neurons: Mapping[str, Tensor]) -> "Recording":
+        """A recording of these values, as it was read from a file."""
+        made = cls(values)
+        made.neurons.update(neurons)
+        for layer, quantities in values.items():
+            for quantity, tensor in quantities.items():
+                made.add(layer, quantity, 0, tensor)
+        return made
+
+    def add(self, layer: str, quantity: str, turn: int, values: Tensor) -> None:
+        """Keep `values` of a pass; passes are joined in the order of `turn`, whenever their values come."""
+        self._parts[layer].setdefault(quantity, {})[turn] = values
+
+    def __getitem__(self, layer: str) -> dict[str, Tensor]:
+        parts = self._parts[layer]
+        return {quantity: torch.cat([turns[k] for k in sorted(turns)], 1) for quantity, turns in parts.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
+class RunningStatistics:
+    """Count, mean, variance, smallest and largest value of each neuron over all steps and images, in one map each."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.minimum = self.maximum = torch.tensor(0.0)
+        self._squares = torch.tensor(0.0)
+
+    def update(self, values: Tensor) -> None:
+        """Take in `values` `[T, B, n_E, ...]`, by the pairwise rule of Chan, Golub and LeVeque (1983)."""
+        rows = values.flatten(0, 1).to(torch.promote_types(values.dtype, torch.float32))
+        strided = rows.ndim == 4 and not rows.is_contiguous()  # channels last: many times faster along the memory
+        rows = rows.movedim(1, -1) if strided else rows
+        new, mean = len(rows), rows.mean(0)
+        measured = mean, (rows - mean).square().sum(0), rows.amin(0), rows.amax(0)
+        mean, squares, smallest, largest = (m.movedim(-1, 0) if strided else m for m in measured)
+        if self.count == 0:
+            self.count, self.mean, self._squares, self.minimum, self.maximum = new, mean, squares, smallest, largest
+            return
+        total, apart = self.count + new, mean - self.mean
+        self.mean = self.mean + apart * (new / total)
+        self._squares = self._squares + squares + apart.square() * (self.count * new / total)
+        self.minimum, self.maximum = self.minimum.minimum(smallest), self.maximum.maximum(largest)
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        """Unbiased variance over steps and images; NaN for a single value."""
+        return self._squares / (self.count - 1) if self.count > 1 else torch.full_like(self._squares, torch.nan)
 
 
 @contextmanager
 def record(
-    model: nn.Module, layers: str | Iterable[str] | None = None, what: str | Iterable[str] = CURRENTS
-) -> Iterator[dict[str, dict[str, Tensor]]]:
-    """Collect currents of hidden E-I layers from every forward pass inside the `with` block.
+    model: nn.Module,
+    layers: str | Iterable[str] | None = None,
+    what: str | Iterable[str] | None = None,
+    *,
+    neurons: int | None = None,
+    images: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[Recording]:
+    """Collect currents, potentials, spikes or gradients of hidden layers from every pass inside the `with` block.
+
+    What the model returns, and its gradients, stay as they are. To record a perturbed network, perturb it first:
+    `with perturb(model, change), record(model) as r:`.
 
     Args:
-        model: any module that holds E-I layers.
-        layers: one name or several, as in `model.named_modules()`; None takes every hidden E-I layer.
-        what: one or several of `I_EE` (feedforward excitation), `I_sub` and `I_div` (subtractive and divisive
-            inhibition) and `I_E` (integrated current), eqs. (9)-(14).
-    Yields: `{layer: {current: [T or 1, B, n_E, ...]}}`, on the model's device; several passes are joined along B. A
-        static input has one time step, as its currents are the same at each.
-    Raises: ValueError for a name that does not exist or is no E-I layer.
+        model: any module that holds E-I layers (folded and perturbed ones included) or those they are compared with.
+        layers: one name or several, as in `model.named_modules()`; None takes every hidden layer.
+        what: one or several of
+            `I_EE` (feedforward excitation), `I_sub` and `I_div` (subtractive and divisive inhibition), eqs. (9)-(13);
+            `I_E` (integrated current, in units of the threshold), eq. (14); in a layer without a circuit the current
+            that its neurons integrate, of batch norm the normalized one;
+            `undivided` (1 where nothing divides a current, `I_div = 0` and `I_EE != I_sub`, so that `I_E` is what
+            adaptive stabilisation makes of it, else 0: lesions and clamped weights bring it about);
+            `membrane` (the potential `H[t]` that meets the threshold, eq. (2)); `spikes` (0 or 1; `s_E`);
+            `gradient` (`dL/dI_E` at each step, by the surrogate; it comes with the backward pass, and leaves out a loss
+            that hangs on a returned state).
+            None takes the currents that each layer has.
+        neurons: keep so many neurons of each layer, drawn at random and the same in every pass; None keeps all.
+        images: keep the first so many images; None keeps all.
+        generator: of the draw, on the CPU; None draws with seed 0.
+    Yields: a `Recording`; its tensors are `[T or 1, B, n_E, ...]`, `[T or 1, B, k]` with `neurons=k`. Currents of a
+        static input have one time step, as they are the same at each.
+    Raises: ValueError for a name that does not exist, a quantity that a layer does not have, or limits below 1.
     """
-    what = _names(what)
-    if unknown := [name for name in what if name not in CURRENTS]:
-        raise ValueError(f"what holds {', '.join(unknown)}; known: {', '.join(CURRENTS)}")
-    found = {name: module for name, module in model.named_modules() if isinstance(module, EILayer)}
-    names = list(found) if layers is None else _names(layers)
-    if unknown := [name for name in names if name not in found]:
-        raise ValueError(f"no hidden E-I layer is called {', '.join(unknown)}; there are: {', '.join(found) or 'none'}")
-    recorded: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+    for name, limit in [("neurons", neurons), ("images", images)]:
+        if limit is not None:
+            check_int("record", name, limit)
+    recording = Recording(choose_layers(model, layers))
+    drawn = torch.Generator().manual_seed(0) if generator is None else generator
 
-    def hook(name: str) -> Any:
-        def after_forward(layer: EILayer, args: Any, kwargs: Any, output: Any) -> None:
-            new = layer_currents(layer, args[0] if args else kwargs["x"])
-            for current in what:
-                old = recorded[name].get(current)
-                recorded[name][current] = new[current] if old is None else torch.cat([old, new[current]], 1)
+    def sample(layer: str, values: Tensor, before: int) -> Tensor | None:
+        if images is not None:
+            values = values[:, : max(images - before, 0)]
+        if values.shape[1] == 0:
+            return None
+        if neurons is None:
+            return values.clone()
+        flat = values.flatten(2)
+        if layer not in recording.neurons:
+            chosen = torch.randperm(flat.shape[2], generator=drawn)[:neurons].sort().values
+            recording.neurons[layer] = chosen.to(values.device)
+        return flat[:, :, recording.neurons[layer]]
 
-        return after_forward
-
-    handles = [found[name].register_forward_hook(hook(name), with_kwargs=True) for name in names]
-    try:
-        yield recorded
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _observed(model, layers, what, recording.add, sample):
+        yield recording
 
 
-def _names(given: str | Iterable[str]) -> list[str]:
-    """Each name once; a string is one name."""
-    return [given] if isinstance(given, str) else list(dict.fromkeys(given))
+@contextmanager
+def running_statistics(
+    model: nn.Module, layers: str | Iterable[str] | None = None, what: str | Iterable[str] | None = None
+) -> Iterator[dict[str, dict[str, RunningStatistics]]]:
+    """Mean, variance and range of each neuron over every pass inside the `with` block, in memory that does not grow.
+
+    Args: `model`, `layers`, `what` as in `record`.
+    Yields: `{layer: {quantity: RunningStatistics}}`, each a few maps `[n_E, ...]`.
+    Raises: as `record`.
+    """
+    found: dict[str, dict[str, RunningStatistics]] = {name: {} for name in choose_layers(model, layers)}
+
+    def add(layer: str, quantity: str, turn: int, values: Tensor) -> None:
+        found[layer].setdefault(quantity, RunningStatistics()).update(values)
+
+    with _observed(model, layers, what, add, lambda layer, values, before: values):
+        yield found
 
 
-@torch.no_grad()
-def layer_currents(layer: EILayer, x: Tensor) -> dict[str, Tensor]:
-    """All currents of one layer for its input `x` `[T or 1, B, ...]`, each `[T or 1, B, n_E, ...]`."""
-    i_ee, i_sub, i_div = EF.currents_of(x, layer.synapses(), layer.connection)
-    i_e = EF.integrate(i_ee - i_sub, i_div, layer.gain_e, layer.bias)
-    return {"I_EE": i_ee, "I_sub": i_sub, "I_div": i_div, "I_E": i_e}
+class _Add(Protocol):
+    def __call__(self, layer: str, quantity: str, turn: int, values: Tensor, /) -> None: ...
+
+
+class _Sample(Protocol):
+    def __call__(self, layer: str, values: Tensor, before: int, /) -> Tensor | None: ...
+
+
+@contextmanager
+def _observed(
+    model: nn.Module, layers: str | Iterable[str] | None, what: str | Iterable[str] | None, add: _Add, sample: _Sample
+) -> Iterator[None]:
+    """Inside the block every pass hands what was asked for to `add`, after `sample` has chosen from it."""
+    chosen = choose_layers(model, layers)
+    wanted = _wanted(chosen, what)
+    with ExitStack() as hooks:
+        for name, layer in chosen.items():
+            observer = _Observer(name, layer, wanted[name], add, sample)
+            hooks.enter_context(observer.watched.register_forward_hook(observer.see, with_kwargs=True))
+        yield
+
+
+def is_recorded(layer: nn.Module) -> bool:
+    """Whether a recorder watches this layer."""
+    return any(isinstance(getattr(hook, "__self__", None), _Observer) for hook in layer._forward_hooks.values())
+
+
+def _wanted(layers: Mapping[str, SpikingLayer], what: str | Iterable[str] | None) -> dict[str, list[str]]:
+    """What to record of each layer."""
+    if what is None:
+        return {name: [q for q in available(layer) if q.startswith("I_")] for name, layer in layers.items()}
+    asked = names_of(what)
+    if unknown := [name for name in asked if name not in QUANTITIES]:
+        raise ValueError(f"what holds {', '.join(unknown)}; known: {', '.join(QUANTITIES)}")
+    for name, layer in layers.items():
+        if missing := [quantity for quantity in asked if quantity not in available(layer)]:
+            raise ValueError(
+                f"{name or 'this layer'}, a {type(layer).__name__}, has no {', '.join(missing)}; it has: "
+                f"{', '.join(available(layer))}"
+            )
+    return dict.fromkeys(layers, asked)
+
+
+class _Observer:
+    """The hook of one layer. Where neurons are a module of their own it watches them: what they take is `I_E`, and what
+    they give are the spikes, whatever the layer does with them. In a circuit they are part of a fused operation."""
+
+    def __init__(self, name: str, layer: SpikingLayer, wanted: list[str], add: _Add, sample: _Sample) -> None:
+        self.name, self.layer, self.wanted, self.add, self.sample = name, layer, wanted, add, sample
+        self.turn = self.images = 0
+        has_neuron = isinstance(layer, ProjectionLayer) and layer.neuron is not None
+        self.watched: nn.Module = layer.neuron if has_neuron else layer  # type: ignore[assignment]
+
+    def see(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        x = args[0] if args else next(iter(kwargs.values()))
+        state = args[2] if len(args) > 2 else kwargs.get("state")
+        out: Tensor = output[0] if isinstance(output, tuple) else output
+        before, turn = self.images, self.turn
+        self.images, self.turn = before + x.shape[1], turn + 1
+        values = {"spikes": out.detach()}
+        if set(self.wanted) - {"spikes"}:
+            values |= self._currents(x, out)
+        kept = {key: self.sample(self.name, values[key], before) for key in values if key in {*self.wanted, "I_E"}}
+        i_e, neuron, potentials = kept.get("I_E"), self.layer.neuron, None
+        if i_e is not None and isinstance(neuron, LIF) and {"membrane", "gradient"} & set(self.wanted):
+            v = None if state is None else self.sample(self.name, state[None], before)
+            potentials = membrane(i_e, neuron, out.shape[0], None if v is None else v[0])
+            kept["membrane"] = potentials
+        for quantity in self.wanted:
+            if (value := kept.get(quantity)) is not None:
+                self.add(self.name, quantity, turn, value)
+        if "gradient" in self.wanted and out.requires_grad and i_e is not None:
+            out.register_hook(lambda grad: self._gradient(grad, potentials, before, turn))
+
+    def _currents(self, x: Tensor, out: Tensor) -> dict[str, Tensor]:
+        if not isinstance(self.layer, ProjectionLayer):
+            return circuit_currents(self.layer, x)
+        return {"I_E": (out if self.layer.neuron is None else x).detach()}
+
+    def _gradient(self, grad: Tensor, potentials: Tensor | None, before: int, turn: int) -> None:
+        kept = self.sample(self.name, grad, before)
+        assert kept is not None
+        if potentials is not None:
+            assert isinstance(self.layer.neuron, LIF)
+            kept = current_gradient(potentials, kept, self.layer.neuron)
+        self.add(self.name, "gradient", turn, kept)

@@ -107,6 +107,7 @@ class TrainConfig(BaseModel):
     )
     log_steps: Positive = Field(50, description="Steps between lines of the log.")
     tensorboard: bool = Field(False, description="Write TensorBoard events beside metrics.jsonl.")
+    record: bool = Field(False, description="Save histograms of each layer's currents after every epoch.")
 
     @model_validator(mode="after")
     def _known_names(self) -> "TrainConfig":

@@ -41,6 +41,7 @@ from eisnn.train.loss import Objective
 from eisnn.train.metrics import FiringRate, Meter
 from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate
 from eisnn.train.progress import Interrupt, ProgressBar, Stopwatch, catch_interrupt
+from eisnn.train.recorder import CurrentRecorder
 from eisnn.train.run import Run, RunError
 from eisnn.train.teacher import load_teacher
 from eisnn.train.upkeep import scale_synapses_
@@ -169,6 +170,7 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
             run.write_config(config)
         with catch_interrupt() as interrupt, loop.open(quiet):
             if saved is None:
+                loop.record_currents()
                 loop.save()
             while loop.progress.epoch < config.epochs:
                 loop.train_epoch(train, interrupt)
@@ -224,6 +226,8 @@ class Loop:
         self.saved_at = time.monotonic()
         self.clock = Stopwatch()
         self.writer: Any = None
+        recorded = config.record and fabric.is_global_zero
+        self.recorder = CurrentRecorder(config, run, bare, dataset) if recorded else None
         # A CPU looks at every step for trouble, Ctrl-C and due checkpoints; elsewhere looking costs a synchronisation
         # with the device, and so it is done with the lines of the log.
         self.watchful = fabric.device.type == "cpu"
@@ -316,6 +320,7 @@ class Loop:
             f"epoch {p.epoch:>3}/{config.epochs}  train: loss {train['loss']:.3f}, {train['accuracy']:.2f} %  "
             f"{tested}rate {train['firing_rate']:.3f}  {speed:.0f} img/s"
         )
+        self.record_currents()
         if is_best:
             self._check_weights()
             self._write(self.run.best, {}, {"epoch": p.epoch, "accuracy": p.accuracy})
@@ -351,6 +356,11 @@ class Loop:
             self.save()
         if self._agree(interrupt.requested):
             self._leave()
+
+    def record_currents(self) -> None:
+        """Histograms of a recorded run; before the checkpoint, as an epoch measured twice counts once."""
+        if self.recorder is not None:
+            self.recorder.add(self.progress.epoch)
 
     def save(self) -> None:
         """Write `last.safetensors`: all that is needed to continue."""

@@ -1,4 +1,5 @@
-"""A run's folder: `config.json`, `metrics.jsonl`, `last.safetensors`, `best.safetensors`; `.lock` while it runs."""
+"""A run's folder: `config.json`, `metrics.jsonl`, `last.safetensors`, `best.safetensors`; `.lock` while it runs; of a
+recorded run `currents.npz`."""
 
 import json
 import os
@@ -31,6 +32,7 @@ class Run:
         self.folder = folder
         self.config_file = folder / "config.json"
         self.metrics_file = folder / "metrics.jsonl"
+        self.currents_file = folder / "currents.npz"
         self.last, self.best = folder / "last.safetensors", folder / "best.safetensors"
 
     @property

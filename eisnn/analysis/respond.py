@@ -1,0 +1,71 @@
+"""Responses of a layer to images, as an electrode at one place of its map would see them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from eisnn.analysis.record import record
+from eisnn.functional.checks import check_int
+from eisnn.models import SpikingNetwork
+
+Position = Literal["centre", "mean", "all"]
+
+
+@contextmanager
+def run_for(model: SpikingNetwork, time_steps: int) -> Iterator[None]:
+    """Show static images for `time_steps` steps inside the `with` block, rather than the model's own T.
+
+    For inter-spike intervals and finer rates take 100 and more; the network was trained for its own T.
+    """
+    check_int("run_for", "time_steps", time_steps)
+    before, model.time_steps = model.time_steps, time_steps
+    try:
+        yield
+    finally:
+        model.time_steps = before
+
+
+@torch.no_grad()
+def responses(
+    model: nn.Module,
+    images: Tensor,
+    layer: str,
+    what: str = "spikes",
+    position: Position = "centre",
+    batch_size: int = 100,
+) -> Tensor:
+    """Mean response of each neuron of a layer to each image, over the time steps.
+
+    Args:
+        model: any module that holds the layer; evaluated, and left in the mode it was in.
+        images: static, `[B, C, H, W]`.
+        layer: its name in `model.named_modules()`.
+        what: a quantity of `record`: "spikes" gives rates (spikes a step), "I_E" the integrated current.
+        position: "centre" takes the neurons at the middle of the map, "mean" averages over its positions, "all" keeps
+            them; without effect in a layer without positions.
+        batch_size: images at a time.
+    Returns: `[B, n_E]`, with "all" `[B, n_E, H, W]`.
+    Raises: ValueError for another position, layer or quantity, or a sequence of frames.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images must be static, [B, C, H, W], got shape {list(images.shape)}")
+    if position not in ("centre", "mean", "all"):
+        raise ValueError(f'position must be "centre", "mean" or "all", got {position!r}')
+    training = model.training
+    model.eval()
+    parts = []
+    try:
+        for part in images.split(batch_size):
+            with record(model, layer, what) as recorded:
+                model(part)
+            parts.append(recorded[layer][what].mean(0))
+    finally:
+        model.train(training)
+    found = torch.cat(parts)
+    if found.ndim == 2 or position == "all":
+        return found
+    height, width = found.shape[2:]
+    return found.mean((2, 3)) if position == "mean" else found[:, :, height // 2, width // 2]

@@ -1,0 +1,259 @@
+"""Gain control, tuning and stimuli: planted receptive fields are found, and what the circuit cannot do it does not."""
+
+import sys
+from math import pi
+
+import pytest
+import torch
+from circuits import agree, rng
+from networks import SEMISATURATED, images, small
+
+import eisnn
+from eisnn import analysis as EA
+from eisnn.analysis.stimuli import add_noise, grating, plaid, scale_contrast, scale_intensity
+from eisnn.models.network import SpikingNetwork
+
+X = images()
+
+
+class OneLayer(SpikingNetwork):
+    """A single convolution of grey images, whose weights the test plants."""
+
+    def __init__(self, n_e: int, kernel: int) -> None:
+        super().__init__(1, 2, 50)
+        self.layer = eisnn.EIConv2d(1, n_e, kernel, padding=kernel // 2)
+        self.readout = eisnn.EIReadout(n_e, 2)
+        self.double()
+        eisnn.ei_init_(self, firing_probability=0.5, generator=rng(0))
+
+    def features(self, x, carry):
+        return carry(self.layer, x, self.time_steps).mean((-2, -1))
+
+
+def planted(angles: list[float], kernel: int = 9, frequency: float = 0.125) -> OneLayer:
+    """E neurons that excitation makes respond to bars of these angles, against inhibition that is even."""
+    model = OneLayer(len(angles), kernel)
+    layer = model.layer
+    with torch.no_grad():
+        for neuron, angle in enumerate(angles):
+            layer.weight_ee[neuron, 0] = grating(kernel, angle, frequency, phase=pi / 2, channels=1)[0]
+        layer.weight_ee /= layer.weight_ee.sum((1, 2, 3), keepdim=True)
+        layer.weight_ie.fill_(1 / kernel**2)
+        layer.weight_ei.fill_(1 / layer.n_i)
+        layer.gain_i.fill_(0.5)
+    return model
+
+
+# Stimuli
+
+
+def test_bars_of_a_grating_lie_along_its_orientation():
+    horizontal, vertical = grating(8, 0.0, 0.1), grating(8, pi / 2, 0.1)
+    assert horizontal.shape == (3, 8, 8)
+    assert torch.equal(horizontal, horizontal[..., :1].expand_as(horizontal))
+    torch.testing.assert_close(vertical, vertical[:, :1].expand_as(vertical))
+    rising = grating(9, pi / 4, 0.1)  # anticlockwise: from the lower left to the upper right
+    torch.testing.assert_close(rising[0, 1, 4], rising[0, 4, 1])
+    torch.testing.assert_close(grating(9, 0.3, 0.1), 1 - grating(9, 0.3 + pi, 0.1))
+
+
+def test_gratings_have_their_frequency_contrast_and_disk():
+    waves = grating(64, pi / 2, 1 / 8, contrast=0.4, channels=1)[0, 0]
+    spectrum = torch.fft.rfft(waves - waves.mean()).abs()
+    assert spectrum.argmax() == 8
+    assert waves.mean().item() == pytest.approx(0.5)
+    assert 2**0.5 * waves.std(correction=0).item() / 0.5 == pytest.approx(0.4)
+    disk = grating(16, 0.7, 0.2, phase=1.0, radius=3.0)
+    down, right = torch.meshgrid(torch.arange(16) - 7.5, torch.arange(16) - 7.5, indexing="ij")
+    outside = down.square() + right.square() > 9
+    assert (disk[:, outside] == 0.5).all()
+    assert (disk[:, ~outside] != 0.5).any()
+    for wrong in ({"contrast": 1.5}, {"frequency": 0.6}, {"mean": 0.7}):
+        with pytest.raises(ValueError, match=r"must be in \[0, "):
+            grating(8, 0.0, **({"frequency": 0.1} | wrong))
+
+
+def test_scaling_noise_and_plaids():
+    assert torch.equal(scale_intensity(X, 0.3), 0.3 * X)
+    faint = scale_contrast(X, 0.3)
+    torch.testing.assert_close(faint.mean((-2, -1)), X.mean((-2, -1)))
+    torch.testing.assert_close(faint.std((-2, -1)), 0.3 * X.std((-2, -1)))
+    grey = torch.full((1, 3, 100, 100), 0.5)
+    noisy = add_noise(grey, 0.1)
+    assert noisy.std().item() == pytest.approx(0.1, abs=0.003)
+    assert torch.equal(noisy, add_noise(grey, 0.1))
+    assert add_noise(grey, 5.0).aminmax() == (0, 1)
+    one, other = grating(8, 0.0, 0.1, contrast=0.5), grating(8, pi / 2, 0.1, contrast=0.5)
+    torch.testing.assert_close(plaid(one, other) - 0.5, (one - 0.5) + (other - 0.5))
+    with pytest.raises(ValueError, match="contrasts of the two gratings add up to more than 1"):
+        plaid(grating(8, 0.0, 0.1, 1.0), grating(8, 0.0, 0.1, 1.0))
+    for wrong in (lambda: scale_intensity(X, -1), lambda: scale_contrast(X, 2), lambda: add_noise(X, -1)):
+        with pytest.raises(ValueError, match="must be"):
+            wrong()
+
+
+# Responses
+
+
+def test_responses_are_means_over_time_at_the_chosen_place():
+    model = small().train()
+    with EA.record(model, "layers.1", "spikes") as recorded:
+        model(X)
+    rate = recorded["layers.1"]["spikes"].mean(0)
+    agree(EA.responses(model, X, "layers.1", position="all", batch_size=4), rate, 1e-12)
+    agree(EA.responses(model, X, "layers.1"), rate[:, :, 2, 2], 1e-12)
+    agree(EA.responses(model, X, "layers.1", position="mean"), rate.mean((2, 3)), 1e-12)
+    assert model.training
+    with pytest.raises(ValueError, match="position must be"):
+        EA.responses(model, X, "layers.1", position="corner")
+    with pytest.raises(ValueError, match=r"must be static, .* got shape \[1, 6, 3, 8, 8\]"):
+        EA.responses(model, X[None], "layers.1")
+
+
+def test_planted_orientations_are_found():
+    angles = [0.0, pi / 4, pi / 2, 3 * pi / 4]
+    tuning = EA.orientation_tuning(planted(angles), "layer", size=24, what="I_E")
+    expected = torch.tensor(angles, dtype=torch.float64)
+    apart = (tuning.preferred - expected + pi / 2).remainder(pi) - pi / 2
+    assert apart.abs().max() < 0.02
+    assert tuning.selectivity.min() > 0.25
+    assert torch.equal(tuning.responses.argmax(1), torch.tensor([0, 2, 4, 6]))
+    spiking = EA.orientation_tuning(planted(angles), "layer", size=24)
+    assert torch.equal(spiking.responses.argmax(1), torch.tensor([0, 2, 4, 6]))
+
+
+def test_an_even_receptive_field_has_no_orientation():
+    model = planted([0.0] * 4, kernel=1)
+    model.layer.weight_ee.data.mul_(2)
+    tuning = EA.orientation_tuning(model, "layer", contrast=0.9, size=16, what="I_E")
+    torch.testing.assert_close(tuning.responses, torch.full((4, 8), 2.0, dtype=torch.float64))
+    assert tuning.selectivity.max() < 1e-6
+
+
+def test_suppression_indices_are_those_of_planted_responses():
+    responses = torch.tensor([[0.0, 2.0, 4.0, 1.0], [1.0, 2.0, 3.0, 3.0], [0.0, 0.0, 0.0, 0.0]])
+    found = EA.suppression_index(responses)
+    assert found[:2].tolist() == [0.75, 0.0]
+    assert found[2].isnan()
+
+
+# What the circuit cannot do
+
+
+@pytest.mark.parametrize("level", [0.01, 0.5, 3.0])
+def test_without_semisaturation_first_layer_responses_do_not_depend_on_intensity(level):
+    model = small()
+    for layer in ("layers.0", "layers.1"):
+        found, full = (EA.responses(model, x, layer, "I_E", "all") for x in (scale_intensity(X, level), X))
+        agree(found, full, 1e-9)
+        assert full.std() > 0.1
+
+
+def test_with_semisaturation_they_follow_naka_rushton_with_exponent_one():
+    """`I_E = N c / (sigma + I_div c) = (N / I_div) c / (c + sigma / I_div)`, for each neuron."""
+    model = small(SEMISATURATED)
+    model.layers[0].bias.data.fill_(0.25)
+    with EA.record(model, "layers.0") as recorded:
+        model(X)
+    values, sigma = recorded["layers.0"], model.layers[0].synapses().sigma
+    at = 0, 0, 3, 4, 4
+    driven = (values["I_div"][at] - sigma[3]).item()
+    levels = torch.linspace(0.02, 1, 12, dtype=torch.float64)
+    found = [EA.responses(model, scale_intensity(X[:1], c), "layers.0", "I_E", "all")[at[1:]] for c in levels.tolist()]
+    response = torch.stack(found)
+    sign = 1.0 if response[-1] > response[0] else -1.0
+    fit = EA.fit_naka_rushton(levels, sign * response)
+    assert fit.exponent == pytest.approx(1, abs=1e-3)
+    assert fit.c50 == pytest.approx(sigma[3].item() / driven, rel=1e-3)
+    assert fit.baseline == pytest.approx(0.25 * sign, abs=1e-3)
+    assert fit.r_squared > 1 - 1e-9
+
+
+def test_a_first_layer_has_no_surround_beyond_its_receptive_field():
+    """`weight_ei` is 1x1: the inhibitory pool is one receptive field. Beyond 3 pixels a 3x3 layer sees nothing."""
+    model = small()
+    tuned = EA.size_tuning(model, "layers.0", [0.5, 1, 3, 4, 8, 16], size=16, what="I_E")
+    assert tuned.shape == (8, 6)
+    agree(tuned[:, 3:], tuned[:, 2:3].expand(-1, 3), 1e-9)
+    assert not torch.allclose(tuned[:, 0], tuned[:, 2])
+    deep = EA.size_tuning(model, "layers.1", [0.5, 1, 3, 4, 8, 16], size=16, what="I_E")
+    assert not torch.allclose(deep[:, 2], deep[:, -1])
+
+
+def test_the_divisive_pool_of_a_first_layer_measures_light_and_not_contrast():
+    """`I_div` is linear in the pixels: its mean over the phases of a grating is that of the grey screen."""
+    model = small()
+    waves = [grating(8, 0.6, 0.2, phase=2 * pi * k / 8) for k in range(8)]
+    grey = torch.full((1, 3, 8, 8), 0.5, dtype=torch.float64)
+    pool = EA.responses(model, torch.stack(waves).double(), "layers.0", "I_div", "all").mean(0)
+    agree(pool, EA.responses(model, grey, "layers.0", "I_div", "all")[0], 1e-6)
+
+
+def test_cross_orientation_suppression_is_what_the_currents_say():
+    """Of one cosine grating against even inhibition: `N` adds up, so a mask that excites nothing suppresses nothing."""
+    model = planted([0.0, pi / 2, 0.0, pi / 2])
+    found = EA.cross_orientation_suppression(model, "layer", size=24, what="I_E", contrast=0.5)
+    assert found.shape == (4,)
+    assert found.abs().max() < 0.15
+    silent = planted([0.0] * 4)
+    silent.layer.bias.data.fill_(-100)
+    assert EA.cross_orientation_suppression(silent, "layer", size=24).isnan().all()
+
+
+# Gain control
+
+
+@pytest.mark.parametrize(("c50", "exponent"), [(0.1, 1.0), (0.3, 2.0), (0.5, 3.5)])
+def test_a_fit_recovers_the_function_that_was_planted(c50, exponent):
+    contrast = torch.linspace(0, 1, 15)
+    noise = 0.002 * torch.randn(15, generator=torch.Generator().manual_seed(1))
+    fit = EA.fit_naka_rushton(contrast, EA.naka_rushton(contrast, 0.8, c50, exponent, 0.1) + noise)
+    assert fit.c50 == pytest.approx(c50, rel=0.05)
+    assert fit.exponent == pytest.approx(exponent, rel=0.05)
+    assert fit.r_max == pytest.approx(0.8, rel=0.05)
+    assert fit.baseline == pytest.approx(0.1, abs=0.01)
+    residual = EA.naka_rushton(contrast, 0.8, c50, exponent, 0.1) + noise - fit(contrast)
+    total = EA.naka_rushton(contrast, 0.8, c50, exponent, 0.1) + noise
+    unexplained = residual.square().sum() / (total - total.mean()).square().sum()
+    assert 1 - fit.r_squared == pytest.approx(unexplained.item(), rel=0.01)
+    torch.testing.assert_close(fit(contrast), EA.naka_rushton(contrast, 0.8, c50, exponent, 0.1), rtol=0, atol=0.01)
+
+
+def test_a_response_that_does_not_depend_on_contrast_has_no_c50():
+    fit = EA.fit_naka_rushton(torch.linspace(0, 1, 6), torch.full((6,), 0.4))
+    assert (fit.r_max, fit.baseline) == (0, pytest.approx(0.4))
+    assert fit.c50 != fit.c50
+    assert torch.equal(fit(torch.rand(3)), torch.full((3,), fit.baseline))
+    with pytest.raises(ValueError, match="five or more contrasts"):
+        EA.fit_naka_rushton(torch.rand(4), torch.rand(4))
+
+
+def test_a_fit_without_its_library_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(ImportError, match=r"needs the package scipy: pip install 'eisnn\[analysis\]'"):
+        EA.fit_naka_rushton(torch.linspace(0, 1, 6), torch.rand(6))
+
+
+def test_gain_control_is_lost_when_the_division_is_held():
+    """The paper's first layer ignores intensity; with a constant divisor its currents are proportional to it."""
+    model, levels = small(), [0.2, 0.4, 0.6, 0.8, 1.0]
+    found = EA.gain_control(model, X, levels, "layers.0", what="I_E")
+    agree(found.intact, found.intact[:1].expand(5), 1e-9)
+    agree(found.held, found.held[-1] * torch.tensor(levels, dtype=torch.float64), 1e-9)
+    assert found.intact_fit.r_max == 0
+    assert isinstance(model.layers[0], eisnn.EIConv2d)
+    rates = EA.gain_control(model, X, levels, "layers.0")
+    assert rates.held[0] < rates.held[-1]
+    assert torch.equal(rates.intact, rates.intact[:1].expand(5))
+
+
+def test_a_gain_curve_needs_no_circuit():
+    model = small(circuit="bn")
+    for scaling in ("intensity", "contrast"):
+        curve = EA.gain_curve(model, X, [0.1, 1.0], "layers.1", scaling=scaling, what="I_E")
+        assert curve.shape == (2, 16)
+        assert not torch.allclose(curve[0], curve[1])
+    with pytest.raises(ValueError, match="scaling must be"):
+        EA.gain_curve(model, X, [1.0], "layers.1", scaling="size")
+    with pytest.raises(ValueError, match=r"layers.0 is no E-I layer"):
+        EA.gain_control(model, X, [0.2, 0.4, 0.6, 0.8, 1.0], "layers.0")
