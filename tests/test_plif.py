@@ -10,6 +10,7 @@ import eisnn
 import eisnn.functional as EF
 from eisnn.functional import LIFConstants
 from eisnn.nn import PLIF
+from eisnn.train import TrainConfig
 
 
 def currents(t=5, seed=0):
@@ -56,3 +57,11 @@ def test_in_a_network_each_layer_learns_its_own():
 def test_a_time_constant_out_of_range(tau):
     with pytest.raises(ValueError, match="tau of PLIF"):
         PLIF(tau)
+
+
+@pytest.mark.parametrize(
+    ("changes", "given"), [({"tau": 1.0}, "tau 1.0 in circuit 'ei'"), ({"circuit": "dann"}, "'dann'")]
+)
+def test_a_run_that_cannot_learn_it(changes, given):
+    with pytest.raises(ValueError, match=f"learn_tau is for circuits of LIF neurons with tau > 1, got .*{given}"):
+        TrainConfig(learn_tau=True, **changes)

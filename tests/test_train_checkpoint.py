@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"synaptic_scaling": 0.05, "circuit_options": CircuitOptions(balanced=True)},
     {"average": 0.9, "circuit_options": PLUS},
     {"average": 0.9, "circuit": "bn"},
+    {"learn_tau": True, "circuit_options": replace(PLUS, tapwise=True)},
     {"augmentation": MIXED, "label_smoothing": 0.1},
     {"augmentation": MIXED, "loss": "tet", "time_steps": 3},
     {"stochastic_depth": 0.5, "model": "resnet18", "width": 0.05},
@@ -327,6 +329,7 @@ def test_the_random_state_is_restored(images: Path, tmp_path: Path, monkeypatch:
 
 HOLD = """
 import sys, time
+from dataclasses import replace
 from pathlib import Path
 from eisnn.train import Run
 with Run(Path(sys.argv[1])).locked():

@@ -14,7 +14,7 @@ from eisnn.data import DataError, Dataset, Images, Loader, load
 from eisnn.data.storage import fits
 from eisnn.init import ei_init_
 from eisnn.models import SpikingNetwork, create_model
-from eisnn.nn import LIF, RATE_CIRCUITS, TAB
+from eisnn.nn import LIF, PLIF, RATE_CIRCUITS, TAB
 from eisnn.nn.options import PAPER
 from eisnn.train.checkpoint import CheckpointError
 from eisnn.train.config import TrainConfig
@@ -68,13 +68,14 @@ def build_model(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
     options: dict[str, Any] = {"image_size": config.image_size} if config.model == "mlp" else {}
     if config.stochastic_depth:
         options["stochastic_depth"] = config.stochastic_depth
+    neuron = (PLIF if config.learn_tau else LIF)(tau=config.tau, surrogate=config.surrogate)
     model = create_model(
         config.model,
         num_classes=len(dataset.classes),
         in_channels=dataset.train.pixels.shape[1],
         time_steps=config.time_steps,
         circuit=config.circuit,
-        neuron=None if config.circuit in RATE_CIRCUITS else LIF(tau=config.tau, surrogate=config.surrogate),
+        neuron=None if config.circuit in RATE_CIRCUITS else neuron,
         width=config.width,
         circuit_options=config.circuit_options if config.circuit_options != PAPER else None,
         **options,

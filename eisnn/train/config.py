@@ -27,6 +27,7 @@ class TrainConfig(BaseModel):
     width: float = Field(1.0, gt=0, description="Multiplies the channels of every layer.")
     time_steps: Positive = Field(4, description="T, simulation steps for each image.")
     tau: float = Field(2.0, ge=1, description="Membrane time constant, time steps.")
+    learn_tau: bool = Field(False, description="Each layer learns its time constant, from tau on (PLIF; slower).")
     surrogate: str = Field("sigmoid", description="Surrogate derivative of the spike.")
     # The data
     dataset: str = Field("cifar10", description="Data set, see `eisnn list`.")
@@ -147,6 +148,10 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 f"im_loss is {self.im_loss}: it follows the LIF neurons of circuits such as plain or bn, not of "
                 f"{self.circuit!r}"
+            )
+        if self.learn_tau and (self.tau == 1 or self.circuit in ("backei", *RATE_CIRCUITS)):
+            raise ValueError(
+                f"learn_tau is for circuits of LIF neurons with tau > 1, got tau {self.tau} in circuit {self.circuit!r}"
             )
         if self.circuit in RATE_CIRCUITS and (self.tau, self.surrogate) != (2.0, "sigmoid"):
             raise ValueError(
