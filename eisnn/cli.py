@@ -16,7 +16,7 @@ usage: eisnn COMMAND ...
   resume RUN                         continue a run that was interrupted or killed
   evaluate RUN_OR_CHECKPOINT         accuracy of a checkpoint on its evaluation split
   bench [--model vgg8 ...]           step time and memory of an E-I network against its batch-norm twin
-  list                               models, circuits, data sets and recipes
+  list                               models, circuits, ablations, data sets and recipes
   demo                               train a small E-I network and its batch-norm twin on bundled images
 
 `eisnn COMMAND --help` explains a command.
@@ -190,17 +190,18 @@ def _evaluate(args: list[str]) -> None:
 def _list(args: list[str]) -> None:
     from eisnn.data import list_datasets
     from eisnn.models import list_models
-    from eisnn.nn import CIRCUITS
+    from eisnn.nn import ABLATIONS, CIRCUITS
     from eisnn.train import recipes
 
     if args and args[0] in ("-h", "--help"):
-        print("usage: eisnn list\n\nPrint the names of all models, circuits, data sets and recipes.")
+        print("usage: eisnn list\n\nPrint the names of all models, circuits, ablations, data sets and recipes.")
         return
     if args:
         raise ValueError(f"list takes no arguments, got {' '.join(args)}")
     for title, names in {
         "models": list_models(),
         "circuits": list(CIRCUITS),
+        "ablations": list(ABLATIONS),
         "data sets": list_datasets(),
         "recipes": list(recipes()),
     }.items():

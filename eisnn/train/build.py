@@ -77,6 +77,8 @@ def build_model(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
         neuron=None if config.circuit in RATE_CIRCUITS else LIF(tau=config.tau, surrogate=config.surrogate),
         width=config.width,
         circuit_options=config.circuit_options if config.circuit_options != PAPER else None,
+        ablation=config.ablation,
+        ei_ratio=config.ei_ratio if config.circuit in ("ei", "dann") else None,
         **options,
     )
     if config.channels_last:
