@@ -195,12 +195,13 @@ def test_with_one_kind_of_inhibition_the_other_is_the_constant_it_is_on_average(
     assert float(divisive.bias.detach().mean()) == pytest.approx(-mean_sub / mean_div, rel=1e-2)
 
 
-def test_floor_counts_whole_spikes_and_passes_the_gradient():
+@pytest.mark.parametrize("theta", [1.0, 0.1])
+def test_floor_counts_whole_spikes_and_passes_the_gradient(theta):
     x = 4 * torch.rand(2, 5, 30, generator=rng(0), dtype=torch.float64)
-    ours = layer(x, floor=True)
+    ours = layer(x, theta_i=theta)
     counts = ours._inhibitory(x)
-    agree(counts, (x @ ours.weight_ie.T).floor(), 1e-13)
-    assert float(counts.max()) >= 1
+    agree(counts, theta * (x @ ours.weight_ie.T / theta).floor(), 1e-13)
+    assert float(counts.max()) >= theta
     through = torch.autograd.grad(counts.sum(), ours.weight_ie)[0]
     agree(through, x.sum((0, 1)).expand_as(through), 1e-13)
 

@@ -33,7 +33,8 @@ class Ablation:
         inhibition: "both", or only one kind. The other is then the constant that it is on average at the start:
             "subtractive" has `g_E = 1 / E[I_div]` and no division; "divisive" has `b_E = -E[I_sub] / E[I_div]` and no
             subtraction (the readout keeps its own, and is as ever).
-        floor: the I neurons fire `floor(I_IE)` spikes, eq. (8), instead of `I_IE`; backward the identity.
+        theta_i: threshold of the I neurons, which fire `floor(I_IE / theta_i)` spikes in a step, eq. (26), each of them
+            worth `theta_i`; backward the identity. None is the paper's limit, `s_I = I_IE`.
     """
 
     signed: bool = True
@@ -43,7 +44,7 @@ class Ablation:
     factor: float = 1.0
     power: float = 1.0
     inhibition: Literal["both", "subtractive", "divisive"] = "both"
-    floor: bool = False
+    theta_i: float | None = None
 
 
 # The first seven rows, and the tenfold factors, are the paper's (Tables 2 and 3); it tried epsilon up to 1e-5.
@@ -64,7 +65,8 @@ ABLATIONS: dict[str, Ablation] = {
     "gradient-scaling-sqrt": Ablation(power=0.5),
     "subtractive-only": Ablation(inhibition="subtractive"),
     "divisive-only": Ablation(inhibition="divisive"),
-    "floor": Ablation(floor=True),
+    "floor": Ablation(theta_i=1.0),
+    "floor-0.1": Ablation(theta_i=0.1),
 }
 
 
@@ -92,8 +94,8 @@ class _Ablated(EICircuit):
     def _inhibitory(self, x: Tensor) -> Tensor:
         """`s_I` of the I neurons, eqs. (5)-(8)."""
         i_ie = self.connection.feedforward(x, self.weight_ie)
-        if self.ablation.floor:
-            return i_ie + (i_ie.floor() - i_ie).detach()
+        if (theta := self.ablation.theta_i) is not None:
+            return i_ie + (theta * (i_ie / theta).floor() - i_ie).detach()
         # The derivative of the ReLU at 0 is 1: it is the identity where weights are non-negative.
         return i_ie if self.ablation.signed else torch.where(i_ie >= 0, i_ie, 0)
 

@@ -28,7 +28,8 @@ PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}  # 64 is a plugin
 def load_data(config: TrainConfig) -> Dataset:
     """The data set of a configuration; its `test` is the held-out part where there is one."""
     dataset = load(config.dataset, config.data_path, download=config.download, size=config.image_size)
-    return dataset.hold_out(config.hold_out, seed=0) if config.hold_out else dataset
+    dataset = dataset.hold_out(config.hold_out, seed=0) if config.hold_out else dataset
+    return dataset.subset(config.train_images, config.test_images, seed=0)
 
 
 @pydantic.dataclasses.dataclass

@@ -38,6 +38,10 @@ class TrainConfig(BaseModel):
     hold_out: float = Field(
         0.0, ge=0, lt=1, description="Part of the training images held out, and evaluated on instead of the test split."
     )
+    train_images: Positive | None = Field(
+        None, description="Use only so many training images, as many of each class; None uses all."
+    )
+    test_images: Positive | None = Field(None, description="Evaluate on only so many images, likewise.")
     data_on_device: bool | Literal["auto"] = Field(
         "auto",
         description="Keep all images on the training device, rather than move each batch there; auto: where they take "
