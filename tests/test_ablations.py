@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import eisnn
 import eisnn.functional as EF
+from eisnn.analysis import record
 from eisnn.nn import ABLATIONS, PLUS, Ablation
 from eisnn.nn.ablations import AblatedConv2d, AblatedLinear, AblatedReadout
 
@@ -96,9 +97,12 @@ def test_every_ablation_trains_keeps_its_law_and_has_no_numbers_that_are_not_fin
 
 
 @NAMES
-def test_an_ablated_network_cannot_be_folded(name):
+def test_what_reads_the_weights_alone_refuses_an_ablated_network(name):
+    model = initialized(name)
     with pytest.raises(ValueError, match="an ablated circuit cannot be folded"):
-        eisnn.fold(initialized(name))
+        eisnn.fold(model)
+    with pytest.raises(ValueError, match="not those of its weights"), record(model):
+        model(images())
 
 
 def test_kaiming_weights():
@@ -187,7 +191,7 @@ def test_gradient_scaling_multiplies_the_gradient_of_weight_ei_alone(name, times
 def test_with_one_kind_of_inhibition_the_other_is_the_constant_it_is_on_average():
     x = spikes((4, 400, 60), rate=0.3)
     subtractive, divisive, both = layer(x, inhibition="subtractive"), layer(x, inhibition="divisive"), whole(x)
-    i_ee, i_sub, i_div = both.currents_as_written(x)
+    i_ee, i_sub, i_div = EF.currents_of(x, both.synapses(), EF.Dense())
     mean_div, mean_sub = float(i_div.detach().mean()), float(i_sub.detach().mean())
     agree(subtractive(x), (i_ee - i_sub) * subtractive.gain_e, 1e-13)
     assert float(subtractive.gain_e.detach().mean()) == pytest.approx(1 / mean_div, rel=0.2)  # one draw of 120 weights

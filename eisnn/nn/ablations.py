@@ -104,18 +104,22 @@ class _AblatedLayer(_Ablated, EILayer):
     """A hidden circuit."""
 
     @torch.no_grad()
-    def set_gains_(self, scale: float, inhibitory_gain: float, mean: float) -> None:
-        """As `EILayer.set_gains_`; then what stands for the kind of inhibition that is missing."""
-        super().set_gains_(scale, inhibitory_gain, mean)
+    def start_(self, scale: float, inhibitory_gain: float, mean: float) -> None:
+        """As `EILayer.start_`; then what stands for the kind of inhibition that is missing."""
+        super().start_(scale, inhibitory_gain, mean)
         if self.ablation.inhibition == "subtractive":
             self.gain_e.fill_(1 / (inhibitory_gain * self.fan_in * scale * mean))
         elif self.ablation.inhibition == "divisive":
             self.bias.fill_(-1 / inhibitory_gain)
 
-    def kernel(self) -> Tensor:
+    def stacked(self) -> tuple[Tensor, Tensor]:
         raise ValueError("an ablated circuit cannot be folded: it is computed as written; fold one without an ablation")
 
+    def synapses(self) -> EF.Synapses:
+        raise ValueError("the currents of an ablated circuit are not those of its weights; ask `currents_as_written`")
+
     def currents_as_written(self, x: Tensor) -> EF.Currents:
+        """`I_EE`, `I_sub`, `I_div` of `x`, each on its own, `[T, B, n_E, ...]`."""
         weight_ei, s_i = self._lateral_weight(), self._inhibitory(x)
         i_ee = self.connection.feedforward(x, self.weight_ee)
         return EF.Currents(
