@@ -205,7 +205,7 @@ def test_floor_counts_whole_spikes_and_passes_the_gradient(theta):
     ours = layer(x, theta_i=theta)
     counts = ours._inhibitory(x)
     agree(counts, theta * (x @ ours.weight_ie.T / theta).floor(), 1e-13)
-    assert float(counts.max()) >= theta
+    assert float(counts.detach().max()) >= theta
     through = torch.autograd.grad(counts.sum(), ours.weight_ie)[0]
     agree(through, x.sum((0, 1)).expand_as(through), 1e-13)
 
