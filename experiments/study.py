@@ -19,8 +19,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from eisnn.analysis.figures import COLORS, GREY
+from eisnn.models import SpikingNetwork
+from eisnn.nn import PAPER
 from eisnn.provenance import provenance, write_result
-from eisnn.train import Diverged, Run, TrainConfig, fit, resume
+from eisnn.train import Diverged, Run, TrainConfig, Trained, fit, initial_model, load_trained, resume
 
 HERE = Path(__file__).parent
 Result = dict[str, Any]
@@ -38,12 +40,14 @@ class Row:
         config: at the full recipe; the budget changes it. None is a row that cannot be run here.
         published: what the paper reports, as it reports it.
         note: said beside the row; of one that cannot be run, why.
+        versus: name of the row that it is compared with, if not the first.
     """
 
     name: str
     config: TrainConfig | None
     published: str = ""
     note: str = ""
+    versus: str = ""
 
 
 def parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
@@ -57,7 +61,7 @@ def parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
     made.add_argument("--seeds", type=int, default=1, help="how many: 0, 1, ...")
     made.add_argument("--width", type=float, help="of every layer")
     made.add_argument("--batch-size", type=int)
-    made.add_argument("--lr", type=float, help="peak learning rate of the E-I networks")
+    made.add_argument("--lr", type=float, help="peak learning rate of the paper's circuit")
     made.add_argument("--only", nargs="+", metavar="ROW", help="names of rows; all if left out")
     made.add_argument("--output", type=Path, default=HERE / "results" / script, help="folder of results")
     made.add_argument("--runs", type=Path, default=HERE.parent / "runs" / script, help="folder of runs in motion")
@@ -79,7 +83,7 @@ def budgeted(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
         test_images=args.test_images,
         width=args.width,
         batch_size=args.batch_size,
-        lr=args.lr if config.circuit == "ei" else None,
+        lr=args.lr if config.circuit == "ei" and config.circuit_options == PAPER else None,
     )
 
 
@@ -142,6 +146,14 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
     if not keep:
         shutil.rmtree(run.folder, ignore_errors=True)
     return result
+
+
+def trained(row: Row, args: argparse.Namespace) -> tuple[SpikingNetwork, Trained]:
+    """The network of a row, seed 0, before and after training."""
+    assert row.config is not None
+    train(row.name, budgeted(row.config, args), 0, args, keep=True)
+    found = load_trained(run_folder(row.name, 0, args), data_path=args.data_path)
+    return initial_model(found.config), found
 
 
 def run_folder(name: str, seed: int, args: argparse.Namespace) -> Path:
@@ -256,21 +268,19 @@ def collect(rows: Sequence[Row], args: argparse.Namespace) -> dict[str, list[Res
     found: dict[str, list[Result]] = {}
     for row in rows:
         found[row.name] = []
-        for seed in range(args.seeds if row.config else 0):
+        for seed in range(args.seeds) if row.config else ():
             file = args.output / f"{slug(row.name)}-{seed}.json"
             if file.exists():
                 result = json.loads(file.read_text())
-                _require_same(result["config"], budgeted(row.config, args).changed(seed=seed), file)  # type: ignore
+                _require_same(result["config"], budgeted(row.config, args).changed(seed=seed), file)
                 found[row.name].append(result)
     return found
 
 
 def tell(rows: Sequence[Row], args: argparse.Namespace) -> str:
-    """Write summary, table and picture of the results that are there; returns the table. The first row is what the
-    others are compared with."""
+    """Write summary, table and picture of the results that are there; returns the table."""
     results = collect(rows, args)
-    reference = results[rows[0].name]
-    summaries = [summarize(row, results[row.name], reference) for row in rows]
+    summaries = [summarize(row, results[row.name], results[row.versus or rows[0].name]) for row in rows]
     stem = args.output / args.output.name
     write_result(stem.with_suffix(".json"), {**provenance(), "seeds": args.seeds, "rows": summaries})
     table = markdown(summaries)
