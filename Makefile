@@ -35,7 +35,7 @@ bench: install
 # Every table and figure of the paper, once, on a small net: a proof that all of it runs, in about an hour on two cores.
 # On real CIFAR-10 images with DATA=path, else on the sample in the package. It continues where it was stopped.
 # The larger budgets behind the committed tables are said in docs/results.md.
-REPRODUCED := runs/reproduce
+REPRODUCE := runs/reproduce
 BUDGET := --epochs 3 --subset 2000 --test-images 500 --width 0.25 --batch-size 64 --lr 0.005 $(if $(DATA),--data-path $(DATA))
 STUDIES := table1 table2 table3 figure4 figure5 figure6 figure7 figure8
 .PHONY: $(STUDIES) table4
