@@ -17,8 +17,10 @@ IMAGES = 200
 
 
 def images(trained: Trained, count: int = IMAGES) -> Tensor:
-    """The first test images of a trained network's data, `[count, C, H, W]`."""
-    return next(Loader(trained.dataset.test, count, size=trained.config.image_size).epoch()).images
+    """Test images of a trained network's data, evenly spread over the split, `[count, C, H, W]`."""
+    split = trained.dataset.test
+    chosen = split[torch.linspace(0, len(split) - 1, count).long()]  # files may be sorted by class
+    return next(Loader(chosen, count, size=trained.config.image_size).epoch()).images
 
 
 def moments(values: Tensor) -> dict[str, float]:

@@ -74,12 +74,13 @@ def main() -> None:
     figure = Figure(figsize=(1.5 * (1 + 2 * SHOWN), 1.6 * SHOWN), layout="constrained")
     panels = figure.subplots(SHOWN, 1 + 2 * SHOWN)
     for row in range(SHOWN):
-        panels[row][0].imshow(x[row].permute(1, 2, 0).float().numpy())
+        image = row * (len(x) // SHOWN)
+        panels[row][0].imshow(x[image].permute(1, 2, 0).float().numpy())
         for k, (name, found) in enumerate(maps.items()):
             loud = found.std((0, 2, 3)).argsort(descending=True)[:SHOWN]
             for column, channel in enumerate(loud.tolist()):
                 axes = panels[row][1 + k * SHOWN + column]
-                axes.imshow(found[row, channel].numpy(), cmap="gray")
+                axes.imshow(found[image, channel].numpy(), cmap="gray")
                 if row == 0:
                     axes.set_title(f"{name}, {channel}", fontsize="x-small")
     for axes in panels.flat:
