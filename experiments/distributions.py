@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from study import described
 from torch import Tensor
 
 from eisnn.analysis.figures import BLUE, GREY, ORANGE
 from eisnn.data import Loader
+from eisnn.provenance import provenance, write_result
 from eisnn.train import Trained
 
 IMAGES = 200
+Values = Mapping[str, Mapping[str, Tensor]]  # by layer and state
 
 
 def images(trained: Trained, count: int = IMAGES) -> Tensor:
@@ -46,7 +49,7 @@ def table(numbers: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def histograms(file: Path, values: Mapping[str, Mapping[str, Tensor]], label: str, threshold: bool = True) -> None:
+def histograms(file: Path, values: Values, label: str) -> None:
     """One panel for each layer, one outline for each state."""
     figure = Figure(figsize=(2.6 * len(values), 2.8), layout="constrained")
     for axes, (layer, states) in zip(figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True):
@@ -54,8 +57,7 @@ def histograms(file: Path, values: Mapping[str, Mapping[str, Tensor]], label: st
         low, high = np.percentile(np.concatenate(list(flat.values())), [0.5, 99.5])
         for (state, v), color in zip(flat.items(), (BLUE, GREY) if len(flat) == 1 else (GREY, BLUE), strict=False):
             axes.hist(v, bins=80, range=(low, high), density=True, histtype="step", color=color, label=state)
-        if threshold:
-            axes.axvline(1, color=ORANGE, linewidth=0.8, linestyle="--", label="threshold")
+        axes.axvline(1, color=ORANGE, linewidth=0.8, linestyle="--", label="threshold")
         axes.set(title=layer, xlabel=label, yticks=[])
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize="xx-small")
@@ -67,3 +69,20 @@ def figure_files(args: argparse.Namespace) -> tuple[Path, Path, Path]:
     args.output.mkdir(parents=True, exist_ok=True)
     stem = args.output / args.output.name
     return stem.with_suffix(".json"), stem.with_suffix(".md"), stem.with_suffix(".png")
+
+
+def tell(args: argparse.Namespace, trained: Trained, images: int, values: Values, label: str) -> None:
+    """Write and print the numbers of all distributions, and draw them.
+
+    Args:
+        trained: the network that they are of.
+        images: how many they were measured on.
+        values: by layer and state.
+        label: what they are, on the axis.
+    """
+    numbers = {name: {state: moments(v) for state, v in states.items()} for name, states in values.items()}
+    result, text, picture = figure_files(args)
+    write_result(result, {**provenance(), "images": images, "config": described(trained.config), "layers": numbers})
+    text.write_text(table(numbers) + "\n")
+    histograms(picture, values, label)
+    print(table(numbers))

@@ -7,13 +7,12 @@ The paper: zero-centred and Gaussian at the start, some bimodal after training.
 """
 
 import torch
-from distributions import figure_files, histograms, images, moments, table
-from study import Row, described, parser, trained
+from distributions import images, tell
+from study import Row, parser, trained
 from torch import Tensor
 
 from eisnn.analysis import record
 from eisnn.models import SpikingNetwork
-from eisnn.provenance import provenance, write_result
 from eisnn.train import recipe
 
 
@@ -31,20 +30,7 @@ def main() -> None:
     x = images(after)
     start, end = currents(before, x), currents(after.model, x)
     values = {name: {"at the start": start[name], "after training": end[name]} for name in start}
-    numbers = {name: {state: moments(v) for state, v in states.items()} for name, states in values.items()}
-    result, text, picture = figure_files(args)
-    write_result(
-        result,
-        {
-            **provenance(),
-            "images": len(x),
-            "config": described(after.config),
-            "layers": numbers,
-        },
-    )
-    text.write_text(table(numbers) + "\n")
-    histograms(picture, values, "$I_E$")
-    print(table(numbers))
+    tell(args, after, len(x), values, "$I_E$")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ The paper: all zero-centred and Gaussian, where the currents of E-I circuits bec
 """
 
 import torch
-from distributions import figure_files, histograms, images, moments, table
-from study import Row, described, parser, trained
+from distributions import images, tell
+from study import Row, parser, trained
 from torch import Tensor, nn
 
 from eisnn.models import SpikingNetwork
-from eisnn.provenance import provenance, write_result
 from eisnn.train import recipe
 
 
@@ -36,20 +35,7 @@ def main() -> None:
     _, after = trained(Row("batch norm", recipe("cifar10-vgg8-bn")), args)
     x = images(after)
     values = {name: {"after training": v} for name, v in outputs(after.model, x).items()}
-    numbers = {name: {state: moments(v) for state, v in states.items()} for name, states in values.items()}
-    result, text, picture = figure_files(args)
-    write_result(
-        result,
-        {
-            **provenance(),
-            "images": len(x),
-            "config": described(after.config),
-            "layers": numbers,
-        },
-    )
-    text.write_text(table(numbers) + "\n")
-    histograms(picture, values, "output")
-    print(table(numbers))
+    tell(args, after, len(x), values, "output")
 
 
 if __name__ == "__main__":
