@@ -42,9 +42,10 @@ def contrast(x: Tensor) -> Tensor:
 
 
 def measures(maps: Tensor, x: Tensor) -> dict[str, float]:
-    """Means over images and channels that are not constant."""
+    """Means over images and channels that are not constant; without the border, which is an edge to every kernel."""
+    maps, edges = maps[..., 1:-1, 1:-1], contrast(x)[..., 1:-1, 1:-1]
     size = (maps - maps.mean((2, 3), keepdim=True)).abs().flatten(2)
-    edges = contrast(x).flatten(2).expand_as(size)
+    edges = edges.flatten(2).expand_as(size)
     alive = size.std(2) > 1e-6
     a, b = size - size.mean(2, keepdim=True), edges - edges.mean(2, keepdim=True)
     correlation = (a * b).sum(2) / (a.norm(dim=2) * b.norm(dim=2)).clamp_min(1e-12)
