@@ -8,7 +8,8 @@ The paper: zero-centred and Gaussian at the start, some bimodal after training.
 
 import torch
 from distributions import images, tell
-from study import Row, parser, trained
+from study import parser, trained
+from telling import Row
 from torch import Tensor
 
 from eisnn.analysis import record

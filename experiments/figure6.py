@@ -8,7 +8,8 @@ import argparse
 import statistics
 
 from matplotlib.figure import Figure
-from study import Row, collect, final, parser, study
+from study import collect, parser, study
+from telling import Row, final
 
 from eisnn.analysis.figures import BLUE, ORANGE
 from eisnn.nn import CIRCUITS

@@ -8,7 +8,8 @@ The paper: all zero-centred and Gaussian, where the currents of E-I circuits bec
 
 import torch
 from distributions import images, tell
-from study import Row, parser, trained
+from study import parser, trained
+from telling import Row
 from torch import Tensor, nn
 
 from eisnn.models import SpikingNetwork

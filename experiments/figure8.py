@@ -11,7 +11,8 @@ the part of the positions that holds half of the current's size (0.5: spread eve
 import torch
 from distributions import figure_files, images
 from matplotlib.figure import Figure
-from study import Row, described, parser, trained
+from study import described, parser, trained
+from telling import Row
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -10,7 +10,8 @@ asked for. A row that is not run says why.
 
 from dataclasses import dataclass, field
 
-from study import Row, parser, study
+from study import parser, study
+from telling import Row
 
 from eisnn.nn import CIRCUITS
 from eisnn.train import TrainConfig, recipe

@@ -6,7 +6,8 @@ Below the paper's rows stand ablations that it does not have. Figures of the pap
     python experiments/table2.py --data-path CIFAR10 --seeds 3 --epochs 8 --subset 4000 --test-images 1000 --width 0.25
 """
 
-from study import Row, parser, study
+from study import parser, study
+from telling import Row
 
 from eisnn.train import recipe
 

@@ -12,8 +12,10 @@ import study
 import table1
 import table2
 import table3
+import telling
 import torch
 from circuits import rng
+from telling import Row
 from train_runs import tiny, write_images
 
 from eisnn.nn import ABLATIONS
@@ -47,33 +49,33 @@ def result(accuracy: list[float], seed: int = 0, lost: str | None = None, test_i
     ],
 )
 def test_what_became_of_a_run(found, told):
-    assert study.outcome(found) == told
+    assert telling.outcome(found) == told
 
 
 def test_a_lost_run_counts_as_guessing():
-    assert study.final(result([15, 30])) == 30
-    assert study.final(result([15, 30], lost="not finite")) == 10
-    assert study.final(result([], lost="not finite")) == 10
+    assert telling.final(result([15, 30])) == 30
+    assert telling.final(result([15, 30], lost="not finite")) == 10
+    assert telling.final(result([], lost="not finite")) == 10
 
 
 def test_difference_is_paired_by_seed_with_student_s_interval():
     """By hand: gaps 2, 4, 9; mean 5, standard deviation sqrt(13), half width 4.303 sqrt(13 / 3)."""
     ours = [result([accuracy], seed) for seed, accuracy in enumerate((12, 24, 39))]
     others = [result([accuracy], seed) for seed, accuracy in enumerate((10, 20, 30, 40))]
-    gap = study.difference(ours, others[::-1])
+    gap = telling.difference(ours, others[::-1])
     assert gap is not None
     assert gap["mean"] == pytest.approx(5)
     assert gap["high"] - 5 == pytest.approx(5 - gap["low"]) == pytest.approx(8.957, abs=1e-3)
-    assert study.difference(ours[:1], others) is None
+    assert telling.difference(ours[:1], others) is None
 
 
 def test_the_table_shows_what_was_lost_and_what_was_not_run():
-    row = study.Row("no scaling", TrainConfig(), "collapsed", "as it says")
+    row = Row("no scaling", TrainConfig(), "collapsed", "as it says")
     runs = [result([30.0, 10.0], 0), result([20.0, 22.0], 1)]
     whole = [result([40.0, 50.0], 0), result([40.0, 54.0], 1)]
-    summary = study.summarize(row, runs, whole)
+    summary = telling.summarize(row, runs, whole)
     assert (summary["n"], summary["accuracy"], summary["mean"]) == (2, [10.0, 22.0], 16.0)
-    text = study.markdown([summary, study.summarize(study.Row("SRI", None, "87.62", "no equations"), [], whole)])
+    text = telling.markdown([summary, telling.summarize(Row("SRI", None, "87.62", "no equations"), [], whole)])
     first, second = text.splitlines()[2:]
     assert first.startswith("| no scaling | collapsed | 16.0 ± 8.5 | 2 | 26.0 | -36.0 (-86.8 to +14.8) |")
     assert first.endswith("| collapsed in epoch 2; learned (as it says) |")
@@ -81,7 +83,11 @@ def test_the_table_shows_what_was_lost_and_what_was_not_run():
 
 
 def test_a_study_runs_every_row_once_and_tells_of_it(images, tmp_path, monkeypatch):
-    rows = [study.Row("E-I", tiny(images)), study.Row("batch norm", tiny(images, circuit="bn")), study.Row("SRI", None)]
+    rows = [
+        Row("E-I", tiny(images)),
+        Row("batch norm", tiny(images, circuit="bn")),
+        Row("SRI", None),
+    ]
     args = arguments(tmp_path, "--seeds", "2", "--epochs", "1", "--data-path", str(images))
     study.study(rows, args)
     told = json.loads((tmp_path / "told" / "told.json").read_text())
@@ -100,7 +106,7 @@ def test_a_study_runs_every_row_once_and_tells_of_it(images, tmp_path, monkeypat
 
 def test_a_run_that_was_stopped_is_continued(images, tmp_path, monkeypatch):
     args = arguments(tmp_path, "--epochs", "2", "--data-path", str(images))
-    row = study.Row("E-I", tiny(images))
+    row = Row("E-I", tiny(images))
     whole = study.train("whole", study.budgeted(row.config, args), 0, args)
     real = study.fit
 
@@ -120,7 +126,7 @@ def test_a_run_that_was_stopped_is_continued(images, tmp_path, monkeypatch):
 
 
 def test_results_of_another_budget_are_not_mixed_in(images, tmp_path):
-    rows = [study.Row("E-I", tiny(images))]
+    rows = [Row("E-I", tiny(images))]
     study.study(rows, arguments(tmp_path, "--epochs", "1", "--data-path", str(images)))
     with pytest.raises(SystemExit, match=r"of another run: epochs 1 instead of 2.*name other folders"):
         study.study(rows, arguments(tmp_path, "--epochs", "2", "--data-path", str(images)))
@@ -133,7 +139,7 @@ def test_a_run_whose_loss_is_not_finite_is_a_result(images, tmp_path, monkeypatc
     monkeypatch.setattr("eisnn.train.engine.cross_entropy", lambda logits, *_: logits.sum() * float("inf"))
     found = study.train("E-I", tiny(images), 0, args)
     assert found["lost"] == "the loss is not finite at epoch 1, step 1"
-    assert study.outcome(found) == "not finite in epoch 1"
+    assert telling.outcome(found) == "not finite in epoch 1"
 
 
 def test_the_budget_changes_what_it_names():
