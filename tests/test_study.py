@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import distributions
+import figure5
 import figure6
+import figure8
 import pytest
 import study
 import table1
 import table2
 import table3
+import table4
 import telling
 import torch
 from circuits import rng
@@ -175,3 +178,37 @@ def test_moments_tell_shapes_apart():
     two = distributions.moments(torch.tensor([0.0, 2.0]).repeat(1000))
     assert two["bimodality"] == pytest.approx(1, abs=0.01)
     assert (two["mean"], two["skewness"]) == pytest.approx((1, 0), abs=1e-6)
+
+
+def test_feature_maps_on_contours_and_dense_ones_are_told_apart():
+    """A map that is the contrast itself goes with it; noise does not, and is spread over more positions."""
+    x = torch.zeros(3, 3, 16, 16)
+    x[..., 6:] = 1  # one vertical edge
+    edges = figure8.contrast(x)
+    assert edges.nonzero()[:, 3].unique().tolist() == [5, 6]
+    on_contours = figure8.measures(edges.expand(-1, 2, -1, -1) - edges.mean(), x)
+    dense = figure8.measures(torch.randn(3, 2, 16, 16, generator=rng(0)), x)
+    assert on_contours["contrast"] > 0.9 > 0.3 > abs(dense["contrast"])
+    assert on_contours["half"] < dense["half"] < 0.5
+    assert figure8.measures(torch.ones(3, 2, 16, 16), x)["alive"] == 0
+
+
+def test_table_4_reads_what_the_bench_wrote():
+    stored = json.loads((Path(__file__).parents[1] / "benchmarks" / "results" / "cpu_vgg8_b32.json").read_text())
+    head, _, row = table4.table({"vgg8": stored}).splitlines()
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert len(cells) == head.count("|") - 1
+    assert cells[0] == "vgg8"
+    assert float(cells[2]) == pytest.approx(stored["ei_over_bn"]["step_seconds"], abs=0.01)
+    assert (cells[3], cells[6]) == ("2.48", "1.12")  # 18.1 / 7.3 s, 2684 / 2394 MB
+
+
+def test_the_first_gradients_of_a_run(images):
+    norms, relative, fan_in = figure5.first_gradients(tiny(images, ablation="no-gradient-scaling"))
+    scaled, _, _ = figure5.first_gradients(tiny(images))
+    assert fan_in == {"layers.0": 27, "layers.1": 72, "layers.2": 144}
+    for layer, d in fan_in.items():
+        assert norms[layer]["weight_ei"] == pytest.approx(d * scaled[layer]["weight_ei"], rel=1e-4)
+        assert norms[layer]["weight_ee"] == pytest.approx(scaled[layer]["weight_ee"], rel=1e-4)
+        assert "bias" not in relative[layer]  # it starts at 0
+    assert figure5.table(norms, relative, fan_in).count("\n") == 4
