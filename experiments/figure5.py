@@ -18,7 +18,7 @@ from eisnn.nn import ABLATIONS, EILayer
 from eisnn.provenance import provenance, write_result
 from eisnn.train import TrainConfig, initial_model, recipe
 from eisnn.train.build import load_data, train_loader
-from eisnn.train.metrics import cross_entropy
+from eisnn.train.loss import cross_entropy
 
 PARAMETERS = ("weight_ee", "weight_ie", "weight_ei", "gain_i", "gain_e", "bias")
 Norms = dict[str, dict[str, float]]

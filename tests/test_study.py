@@ -19,15 +19,10 @@ import telling
 import torch
 from circuits import rng
 from telling import Row
-from train_runs import tiny, write_images
+from train_runs import tiny
 
 from eisnn.nn import ABLATIONS
 from eisnn.train import Run, TrainConfig
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
 
 
 def arguments(folder: Path, *words: str) -> argparse.Namespace:
@@ -139,7 +134,7 @@ def test_results_of_another_budget_are_not_mixed_in(images, tmp_path):
 
 def test_a_run_whose_loss_is_not_finite_is_a_result(images, tmp_path, monkeypatch):
     args = arguments(tmp_path, "--data-path", str(images))
-    monkeypatch.setattr("eisnn.train.engine.cross_entropy", lambda logits, *_: logits.sum() * float("inf"))
+    monkeypatch.setattr("eisnn.train.loss.cross_entropy", lambda logits, *_: logits.sum() * float("inf"))
     found = study.train("E-I", tiny(images), 0, args)
     assert found["lost"] == "the loss is not finite at epoch 1, step 1"
     assert telling.outcome(found) == "not finite in epoch 1"

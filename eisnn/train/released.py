@@ -80,7 +80,7 @@ def read_released(folder: Path) -> Released:
     plan = _plan(config.model, tensors, file)
     if plan != list(PLANS[config.model]):
         notes.append(f"channels are {_channels(plan)}, where {config.model} has {_channels(PLANS[config.model])}")
-    layers = make_layers("ei", LIF(tau=config.tau), ei_ratio=config.ei_ratio)
+    layers = make_layers("ei", LIF(tau=config.tau), config.time_steps, ei_ratio=config.ei_ratio)
     first, *_, last = feedforward(tensors)
     model = VGG(plan, layers, first.shape[1], len(last), config.time_steps)
     names = _names(model, tensors, file)
