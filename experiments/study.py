@@ -19,6 +19,7 @@ from eisnn.models import SpikingNetwork
 from eisnn.nn import PAPER
 from eisnn.provenance import provenance, write_result
 from eisnn.train import Diverged, Run, TrainConfig, Trained, fit, initial_model, load_trained, resume
+from eisnn.train.build import load_data
 
 HERE = Path(__file__).parent
 WHERE = {"data_path", "download", "accelerator", "devices", "num_nodes", "data_on_device", "checkpoint_seconds"}
@@ -101,8 +102,7 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
         if not str(error).startswith("E-I Init"):
             raise
         lost = str(error)
-    epochs = run.metrics()
-    images = config.test_images or (epochs[-1].get("test_images") if epochs else None)
+    epochs, data = run.metrics(), load_data(config)
     result = {
         **provenance(),
         "row": name,
@@ -112,7 +112,8 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
         "train_loss": [line["train_loss"] for line in epochs],
         "firing_rate": [line["test_firing_rate"] for line in epochs],
         "seconds_an_epoch": statistics.median([line["seconds"] for line in epochs]) if epochs else None,
-        "test_images": images,
+        "test_images": len(data.test),
+        "classes": len(data.classes),
         "lost": lost,
         "config": described(config),
     }
@@ -135,7 +136,7 @@ def run_folder(name: str, seed: int, args: argparse.Namespace) -> Path:
 
 
 def _require_same(found: dict[str, Any], config: TrainConfig, where: Path) -> None:
-    asked = described(config)
+    found, asked = described(TrainConfig.model_validate(found)), described(config)  # fields that are newer: the default
     if other := [key for key in asked | found if found.get(key) != asked.get(key)]:
         changes = ", ".join(f"{key} {found.get(key)!r} instead of {asked.get(key)!r}" for key in other)
         raise SystemExit(f"{where} is of another run: {changes}; name other folders (--output, --runs) or remove it")

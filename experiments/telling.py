@@ -39,10 +39,15 @@ class Row:
     versus: str = ""
 
 
+def guessing(result: Result) -> float:
+    """Accuracy (%) of guessing."""
+    return 100 / result["classes"]
+
+
 def chance_level(result: Result) -> float:
-    """Accuracy (%) that guessing may reach: 10 %, and three standard errors of so many test images."""
-    images = result["test_images"] or 10_000
-    return 10 + 3 * sqrt(10 * 90 / images)
+    """Accuracy (%) that guessing may reach: three standard errors of so many test images above its mean."""
+    chance = guessing(result)
+    return chance + 3 * sqrt(chance * (100 - chance) / result["test_images"])
 
 
 def outcome(result: Result) -> str:
@@ -59,7 +64,7 @@ def outcome(result: Result) -> str:
 
 def final(result: Result) -> float:
     """Accuracy (%) after the last epoch; of a run that was lost, that of guessing."""
-    return result["accuracy"][-1] if result["accuracy"] and not result["lost"] else 10.0
+    return result["accuracy"][-1] if result["accuracy"] and not result["lost"] else guessing(result)
 
 
 def difference(ours: Sequence[Result], reference: Sequence[Result]) -> dict[str, float] | None:
@@ -76,7 +81,7 @@ def difference(ours: Sequence[Result], reference: Sequence[Result]) -> dict[str,
 def summarize(row: Row, results: Sequence[Result], reference: Sequence[Result]) -> dict[str, Any]:
     """What is told of one row."""
     last = [final(result) for result in results]
-    best = [max(result["accuracy"], default=10.0) for result in results]
+    best = [max(result["accuracy"], default=guessing(result)) for result in results]
     return {
         "row": row.name,
         "published": row.published,
@@ -128,7 +133,8 @@ def draw(file: Path, results: Mapping[str, Sequence[Result]]) -> None:
             axes.plot(range(1, len(curve) + 1), curve, **style, linewidth=0.6, alpha=0.5)
         means = [statistics.mean(values) for values in zip(*curves, strict=False)]
         axes.plot(range(1, len(means) + 1), means, **style, marker="o", markersize=2.5, label=name)
-    axes.axhline(10, color=GREY, linewidth=0.8, label="guessing")
+    for chance in {guessing(run) for runs in results.values() for run in runs}:
+        axes.axhline(chance, color=GREY, linewidth=0.8, label="guessing")
     axes.set(xlabel="epoch", ylabel="test accuracy (%)", ylim=(0, None))
     axes.legend(frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
     axes.spines[["top", "right"]].set_visible(False)

@@ -30,7 +30,7 @@ def arguments(folder: Path, *words: str) -> argparse.Namespace:
 
 
 def result(accuracy: list[float], seed: int = 0, lost: str | None = None, test_images: int = 1000) -> dict[str, Any]:
-    return {"accuracy": accuracy, "seed": seed, "lost": lost, "test_images": test_images}
+    return {"accuracy": accuracy, "seed": seed, "lost": lost, "test_images": test_images, "classes": 10}
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,7 @@ def test_a_lost_run_counts_as_guessing():
     assert telling.final(result([15, 30])) == 30
     assert telling.final(result([15, 30], lost="not finite")) == 10
     assert telling.final(result([], lost="not finite")) == 10
+    assert telling.final(result([], lost="not finite") | {"classes": 100}) == 1
 
 
 def test_difference_is_paired_by_seed_with_student_s_interval():
@@ -97,6 +98,7 @@ def test_a_study_runs_every_row_once_and_tells_of_it(images, tmp_path, monkeypat
     assert one["config"]["seed"] == 1
     assert "data_path" not in one["config"]
     assert {"command", "machine", "versions"} <= one.keys()
+    assert (one["test_images"], one["classes"]) == (24, 3)
     assert list((tmp_path / "runs").iterdir()) == []
     monkeypatch.setattr(study, "fit", lambda *_: pytest.fail("it was run again"))
     study.study(rows, args)
@@ -121,6 +123,17 @@ def test_a_run_that_was_stopped_is_continued(images, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "fit", lambda *_: pytest.fail("it was started over"))
     study.study([row], args)
     assert json.loads((args.output / "E-I-0.json").read_text())["accuracy"] == whole["accuracy"]
+
+
+def test_a_result_from_before_a_field_was_there_counts_with_its_default(images, tmp_path, monkeypatch):
+    rows, args = [Row("E-I", tiny(images))], arguments(tmp_path, "--epochs", "1", "--data-path", str(images))
+    study.study(rows, args)
+    file = args.output / "E-I-0.json"
+    stored = json.loads(file.read_text())
+    del stored["config"]["ablation"]
+    file.write_text(json.dumps(stored))
+    monkeypatch.setattr(study, "fit", lambda *_: pytest.fail("it was run again"))
+    study.study(rows, args)
 
 
 def test_results_of_another_budget_are_not_mixed_in(images, tmp_path):
