@@ -44,7 +44,7 @@ reproduce: $(STUDIES) table4
 
 $(STUDIES): install
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/$@.py $(BUDGET) $(if $(filter table1,$@),--models vgg8) \
-		--output $(REPRODUCE)/$@ --runs $(REPRODUCE)/$@/runs
+		--output $(REPRODUCE)/$@ --runs $(REPRODUCE)/runs
 
 table4: install
 	$(BIN)/python experiments/table4.py --models vgg8 resnet18 --batch-size 8 --repeats 3 --output $(REPRODUCE)/table4
