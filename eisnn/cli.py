@@ -15,8 +15,9 @@ usage: eisnn COMMAND ...
   train RECIPE [--field value ...]   train from a recipe into a new run folder (`eisnn train RECIPE --help`: all fields)
   resume RUN                         continue a run that was interrupted or killed
   evaluate RUN_OR_CHECKPOINT         accuracy of a checkpoint on its evaluation split
+  export RUN_OR_CHECKPOINT FOLDER    write a trained network in the layout of the authors' program
   bench [--model vgg8 ...]           step time and memory of an E-I network against its batch-norm twin
-  list                               models, circuits, data sets and recipes
+  list                               models, circuits, ablations, data sets and recipes
   demo                               train a small E-I network and its batch-norm twin on bundled images
 
 `eisnn COMMAND --help` explains a command.
@@ -173,11 +174,14 @@ def _evaluate(args: list[str]) -> None:
         """Evaluate a checkpoint on its evaluation split.
 
         Args:
-            path: A run's folder (its last checkpoint) or a checkpoint file, e.g. RUN/best.safetensors.
+            path: A run's folder (its last checkpoint), a checkpoint file, e.g. RUN/best.safetensors, or a released
+                checkpoint of the authors' program (the folder of its model.safetensors and config.json).
             data_path: Where the data set is, if not where it was at training.
             accelerator: auto, cpu or cuda, if not that of the training.
         """
         r = evaluate(path, data_path=data_path, accelerator=accelerator)
+        for note in r["notes"]:
+            print(f"note: {note}")
         average = f"averaged weights {r['average_accuracy']:.2f} %, " if "average_accuracy" in r else ""
         print(
             f"{r['accuracy']:.2f} % of {r['images']} images, {average}loss {r['loss']:.4f}, "
@@ -187,20 +191,43 @@ def _evaluate(args: list[str]) -> None:
     tyro.cli(run, args=args, prog="eisnn evaluate")
 
 
+def _export(args: list[str]) -> None:
+    import tyro
+
+    from eisnn.train import load_trained, write_released
+
+    def run(path: tyro.conf.Positional[Path], folder: tyro.conf.Positional[Path], like: Path | None = None,
+            data_path: str | None = None) -> None:  # fmt: skip
+        """Write a trained VGG of the paper's circuits in the layout of the authors' program (DeepEISNN).
+
+        Args:
+            path: A run's folder (its last checkpoint) or a checkpoint file.
+            folder: For model.safetensors and config.json.
+            like: A released checkpoint of the same network, whose layer numbers and names to use; needed for networks
+                that do not pool after every convolution.
+            data_path: Where the data set is, if not where it was at training.
+        """
+        trained = load_trained(path, data_path=data_path)
+        print(f"written: {write_released(trained.model, trained.config, folder, like)}")
+
+    tyro.cli(run, args=args, prog="eisnn export")
+
+
 def _list(args: list[str]) -> None:
     from eisnn.data import list_datasets
     from eisnn.models import list_models
-    from eisnn.nn import CIRCUITS
+    from eisnn.nn import ABLATIONS, CIRCUITS
     from eisnn.train import recipes
 
     if args and args[0] in ("-h", "--help"):
-        print("usage: eisnn list\n\nPrint the names of all models, circuits, data sets and recipes.")
+        print("usage: eisnn list\n\nPrint the names of all models, circuits, ablations, data sets and recipes.")
         return
     if args:
         raise ValueError(f"list takes no arguments, got {' '.join(args)}")
     for title, names in {
         "models": list_models(),
         "circuits": list(CIRCUITS),
+        "ablations": list(ABLATIONS),
         "data sets": list_datasets(),
         "recipes": list(recipes()),
     }.items():
@@ -227,6 +254,7 @@ COMMANDS = {
     "train": _train,
     "resume": _resume,
     "evaluate": _evaluate,
+    "export": _export,
     "bench": _bench,
     "list": _list,
     "demo": _demo,

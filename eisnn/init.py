@@ -98,6 +98,11 @@ def _sum(values: Tensor, group: Any) -> None:
         distributed.all_reduce(values, group=group)
 
 
+def exponential_weights(shape: torch.Size, scale: float, generator: torch.Generator | None) -> Tensor:
+    """Exponential weights of mean `scale`, `[n, ...]`, drawn on the CPU in float64."""
+    return torch.empty(shape, dtype=torch.float64).exponential_(generator=generator).mul_(scale)
+
+
 def fill_circuit_(
     circuit: EICircuit, statistics: InputStatistics, generator: torch.Generator | None = None, group: Any = None
 ) -> None:
@@ -105,14 +110,15 @@ def fill_circuit_(
     With `options.balanced` the rows of `W_EE` and `W_IE` are then scaled to the sum `d / lambda`.
 
     Weights are drawn on the CPU in float64, so that they are the same on any device and in any dtype, and come from
-    the first process of `group`.
+    the first process of `group`. A circuit may have a `draw_weights` of its own.
     """
     d = circuit.fan_in
     scale = weight_scale(statistics, d)
+    draw = getattr(circuit, "draw_weights", None) or exponential_weights
     balanced = isinstance(circuit, EILayer | EIReadout) and circuit.options.balanced
     with torch.no_grad():
         for weight in (circuit.weight_ee, circuit.weight_ie):
-            drawn = torch.empty(weight.shape, dtype=torch.float64).exponential_(generator=generator).mul_(scale)
+            drawn = draw(weight.shape, scale, generator)
             weight.copy_(conserve(drawn, d * scale) if balanced else drawn)
             if group is not None:
                 distributed.broadcast(weight, group=group, group_src=0)

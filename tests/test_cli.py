@@ -16,7 +16,7 @@ from train_runs import SIZE, assert_same_run, interrupt_at, tiny
 import eisnn
 from eisnn import cli, train
 from eisnn.data import list_datasets
-from eisnn.nn import CIRCUITS
+from eisnn.nn import ABLATIONS, CIRCUITS
 from eisnn.train import Result, Run, TrainConfig, recipe, recipes
 from eisnn.train import loss as objective
 from eisnn.train.checkpoint import load_checkpoint
@@ -90,6 +90,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert {k: v.split(", ") for k, v in lines.items()} == {
         "models": eisnn.list_models(),
         "circuits": list(CIRCUITS),
+        "ablations": list(ABLATIONS),
         "data sets": list_datasets(),
         "recipes": list(recipes()),
     }

@@ -1,4 +1,4 @@
-"""`Images`, `Dataset.hold_out` and the bundled sample."""
+"""`Images`, `Dataset.hold_out`, `Dataset.subset` and the bundled sample."""
 
 import pytest
 import torch
@@ -73,6 +73,35 @@ def test_hold_out_rejects_fractions_outside_0_to_1(fraction: float) -> None:
 def test_hold_out_rejects_classes_of_one_image() -> None:
     with pytest.raises(DataError, match="class 'class 1' has 1 training images"):
         numbered([4, 1]).hold_out(0.5, 0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(counts=st.lists(st.integers(3, 30), min_size=1, max_size=5), each=st.integers(0, 2), more=st.integers(0, 4))
+def test_a_subset_has_as_many_of_each_class(counts: list[int], each: int, more: int) -> None:
+    dataset = numbered(counts)
+    asked = each * len(counts) + more % len(counts) or 1
+    small = dataset.subset(asked, None, seed=3)
+    assert same(small.train, dataset.subset(asked, None, seed=3).train)
+    assert same(small.test, dataset.test)
+    assert len(small.train) == asked
+    each_class = small.train.labels.bincount(minlength=len(counts))
+    assert int(each_class.max() - each_class.min()) <= 1
+    assert torch.equal(small.train.labels, dataset.train.labels[small.train.pixels.flatten().long()])
+    assert (small.train.pixels.flatten().long().diff() > 0).all()  # the old order
+
+
+def test_a_subset_depends_on_the_seed_and_is_of_either_split() -> None:
+    dataset = numbered([40, 40])
+    assert not same(dataset.subset(10, None, 0).train, dataset.subset(10, None, 1).train)
+    both = Dataset("both", dataset.classes, dataset.train, dataset.train).subset(None, 4, 0)
+    assert len(both.train) == 80
+    assert both.test.labels.bincount().tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(("count", "says"), [(0, "0 images are asked for"), (8, "need 4 of class 'class 1', .* has 3")])
+def test_a_subset_rejects_what_is_not_there(count: int, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        numbered([9, 3]).subset(count, None, 0)
 
 
 def test_bundled_sample_is_cifar10() -> None:

@@ -16,32 +16,18 @@ from torch import Tensor, nn
 import eisnn
 import eisnn.functional as EF
 from eisnn.models import VGG
+from eisnn.models.released import parameter_map, to_ours
 from eisnn.nn import EILayer, make_layers
-
-
-def parameter_map(model: nn.Module, file: dict[str, Tensor], prefix: str = "param.") -> dict[str, str]:
-    """Our parameter names to theirs. Theirs are ordered by layer number; a readout carries unused gains and bias."""
-    order = ["weight_ee", "weight_ie", "weight_ei", "gain_i", "gain_e", "bias"]
-    names = [k.removeprefix(prefix) for k in file if k.startswith(prefix)]
-    kinds = {
-        n: n.replace("conv_ee.weight", "weight_ee").replace("conv_ie.weight", "weight_ie").rsplit(".")[-1]
-        for n in names
-    }
-    theirs = sorted(names, key=lambda n: (int(n.split(".")[1]) + (order.index(kinds[n]) < 2), order.index(kinds[n])))
-    theirs = [n for n in theirs if not (n.startswith("layers.39.") and kinds[n] != "weight_ei")]
-    ours = [n for n, _ in model.named_parameters()]
-    assert [n.rsplit(".")[-1] for n in ours] == [kinds[n] for n in theirs]
-    return dict(zip(ours, theirs, strict=True))
 
 
 def tiny_vgg8(file: dict[str, Tensor]) -> tuple[nn.Module, dict[str, str]]:
     plan = [8, "P", 16, "P", 16, "P", 32, "P", 32, "P"]
     model = VGG(plan, make_layers("ei", eisnn.LIF()), 3, 10, 4)  # type: ignore[arg-type]
     eisnn.ei_init_(model, file["x"])
-    names = parameter_map(model, file)
+    names = parameter_map(model, [name.removeprefix("param.") for name in file if name.startswith("param.")])
     with torch.no_grad():
         for ours, p in model.named_parameters():
-            p.copy_(file["param." + names[ours]].view_as(p))
+            p.copy_(to_ours(file["param." + names[ours]], p))
     return model, names
 
 

@@ -11,8 +11,10 @@ from torch import nn
 
 import eisnn
 from eisnn.data import Augmentation
-from eisnn.nn import PAPER
+from eisnn.nn import ABLATIONS, PAPER
+from eisnn.nn.ablations import AblatedConv2d, AblatedReadout
 from eisnn.train import RunError, TrainConfig, recipe, recipes
+from eisnn.train.build import build_model, load_data
 from eisnn.train.optim import learning_rate, make_optimizer
 from eisnn.train.run import Run
 
@@ -87,6 +89,18 @@ def test_plus_differs_in_options_rate_and_decay_only(name: str) -> None:
 def test_options_of_the_circuit_are_not_for_the_twin() -> None:
     with pytest.raises(ValueError, match="circuit_options belong to circuit ei"):
         recipe("demo-plus").changed(circuit="bn")
+    with pytest.raises(ValueError, match="ablation, ei_ratio belong to circuit ei, got circuit 'bn'"):
+        recipe("demo-bn").changed(ablation="floor", ei_ratio=2)
+    with pytest.raises(ValueError, match="ablation is 'floor', of the paper's circuit, but circuit_options depart"):
+        recipe("demo-plus").changed(ablation="floor")
+
+
+def test_ablation_and_ratio_reach_the_network() -> None:
+    config = recipe("demo").changed(ablation="epsilon-1e-3", ei_ratio=2)
+    model = build_model(config, load_data(config))
+    ablations = {m.ablation for m in model.modules() if isinstance(m, AblatedConv2d | AblatedReadout)}
+    assert ablations == {ABLATIONS["epsilon-1e-3"]}
+    assert {(m.n_e, m.n_i) for m in model.modules() if isinstance(m, AblatedConv2d)} == {(32, 16), (64, 32), (128, 64)}
 
 
 def test_decay_spares_all_but_feedforward_weights() -> None:
@@ -108,6 +122,8 @@ def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
     [
         ("model", "vgg7", "known: .*vgg8"),
         ("circuit", "xy", "known: backei, bn, .*dann, .*ei"),
+        ("ablation", "epsilon", "known: .*epsilon-1e-2"),
+        ("ei_ratio", 0, "greater than or equal to 1"),
         ("surrogate", "step", "known: .*sigmoid"),
         ("dataset", "mnist", "known: .*cifar10"),
         ("lr", -0.1, "greater than 0"),

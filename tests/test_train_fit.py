@@ -176,6 +176,16 @@ def test_hold_out_never_touches_the_test_split(images: Path, tmp_path: Path, mon
     assert again["images"] == test
 
 
+def test_a_part_of_the_images_and_an_ablation_are_remembered(images: Path, tmp_path: Path) -> None:
+    config = tiny(images, train_images=31, test_images=9, ablation="epsilon-1e-3", ei_ratio=2)
+    fit(config, tmp_path / "run", quiet=True)
+    steps = [line["step"] for line in Run(tmp_path / "run").metrics("steps")]
+    assert max(steps) == 2  # of 16 and 15 images
+    again = evaluate(tmp_path / "run")
+    assert (again["images"], Run(tmp_path / "run").config()) == (9, config)
+    assert again["accuracy"] == Run(tmp_path / "run").metrics()[-1]["test_accuracy"]
+
+
 def test_a_run_is_never_overwritten(images: Path, finished: Path) -> None:
     before = {file.name: file.read_bytes() for file in finished.iterdir()}
     with pytest.raises(RunError, match=r"already holds a run .*eisnn resume .*finished.* or choose another folder"):

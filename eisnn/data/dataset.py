@@ -62,16 +62,50 @@ class Dataset:
         """
         if not 0 < fraction < 1:
             raise DataError(f"the fraction to hold out is {fraction}, expected a number between 0 and 1, such as 0.1")
-        generator = torch.Generator().manual_seed(seed)
-        labels = self.train.labels.cpu()
-        held = torch.zeros(len(labels), dtype=torch.bool)
-        for label, name in enumerate(self.classes):
-            members = (labels == label).nonzero().flatten()
-            if len(members) < 2:
-                raise DataError(f"class {name!r} has {len(members)} training images; holding out needs at least 2")
-            count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-            held[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+        sizes = torch.bincount(self.train.labels.cpu(), minlength=len(self.classes)).tolist()
+        for name, size in zip(self.classes, sizes, strict=True):
+            if size < 2:
+                raise DataError(f"class {name!r} has {size} training images; holding out needs at least 2")
+        held = _choose(self.train, [min(max(round(fraction * size), 1), size - 1) for size in sizes], seed)
         return replace(self, train=_select(self.train, ~held), test=_select(self.train, held))
+
+    def subset(self, train: int | None, test: int | None, seed: int) -> "Dataset":
+        """Fewer images, as many of each class as of another (the first classes may have one more).
+
+        Args:
+            train: images of the training split, >= 1; None keeps all.
+            test: likewise of the test split.
+            seed: of the random choice; the same seed gives the same images, in the old order.
+
+        Raises:
+            DataError: there are not so many images of a class, or a number is below 1.
+        """
+        return replace(self, train=self._fewer(self.train, train, seed), test=self._fewer(self.test, test, seed))
+
+    def _fewer(self, images: Images, count: int | None, seed: int) -> Images:
+        if count is None:
+            return images
+        if count < 1:
+            raise DataError(f"{count} images are asked for, expected at least 1")
+        each, more = divmod(count, len(self.classes))
+        counts = [each + (label < more) for label in range(len(self.classes))]
+        sizes = torch.bincount(images.labels.cpu(), minlength=len(self.classes)).tolist()
+        for name, size, needed in zip(self.classes, sizes, counts, strict=True):
+            if size < needed:
+                raise DataError(
+                    f"{count} images of {len(self.classes)} classes need {needed} of class {name!r}, which has {size}"
+                )
+        return _select(images, _choose(images, counts, seed))
+
+
+def _choose(images: Images, counts: list[int], seed: int) -> Tensor:
+    """A bool tensor that is true at `counts[label]` images of each class, chosen at random."""
+    generator, labels = torch.Generator().manual_seed(seed), images.labels.cpu()
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label, count in enumerate(counts):
+        members = (labels == label).nonzero().flatten()
+        chosen[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+    return chosen
 
 
 def _select(images: Images, chosen: Tensor) -> Images:

@@ -33,6 +33,7 @@ def create_model(
     neuron: nn.Module | None = None,
     ei_ratio: int | None = None,
     circuit_options: CircuitOptions | None = None,
+    ablation: str | None = None,
     **options: Any,
 ) -> SpikingNetwork:
     """Build a network; an E-I one still needs `eisnn.ei_init_` before its first forward.
@@ -44,13 +45,14 @@ def create_model(
         neuron: copied into each layer; None is `LIF()`, the paper's, and `ReLU()` for circuit "dann".
         ei_ratio: E neurons for each I neuron (4 in the paper), for circuits that have both.
         circuit_options: departures from the paper's circuit, for circuit "ei".
+        ablation: what part of the paper's circuit is missing, one of `eisnn.nn.ABLATIONS`, for circuit "ei".
         **options: of the model class, e.g. `width=0.25`, `image_size=28` (MLP).
-    Raises: ValueError for an unknown model or circuit or a value out of range; TypeError for a neuron that is no module
-        or an option that the circuit or the model does not have.
+    Raises: ValueError for an unknown model, circuit or ablation or a value out of range; TypeError for a neuron that is
+        no module or an option that the circuit or the model does not have.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
-    given = {"ei_ratio": ei_ratio, "options": circuit_options}
+    given = {"ei_ratio": ei_ratio, "options": circuit_options, "ablation": ablation}
     given = {option: value for option, value in given.items() if value is not None}
     layers = make_layers(circuit, default_neuron(circuit) if neuron is None else neuron, time_steps, **given)
     return MODELS[name](layers, in_channels, num_classes, time_steps, **options)

@@ -1,5 +1,6 @@
 """Layers: parameters and shapes; each forward calls into `eisnn.functional`."""
 
+from eisnn.nn.ablations import ABLATIONS, Ablation
 from eisnn.nn.baselines import BNConv2d, BNLinear, LinearReadout
 from eisnn.nn.circuit import EICircuit, EIConv2d, EILayer, EILinear, EIReadout
 from eisnn.nn.dale import constrained_parameters, dale_violations, enforce_dale, project_
@@ -14,6 +15,7 @@ from eisnn.nn.options import PAPER, PLUS, CircuitOptions
 from eisnn.nn.plif import PLIF
 
 __all__ = [
+    "ABLATIONS",
     "BNTT",
     "CIRCUITS",
     "LIF",
@@ -24,6 +26,7 @@ __all__ = [
     "TAB",
     "TDBN",
     "TEBN",
+    "Ablation",
     "BNConv2d",
     "BNLinear",
     "CircuitOptions",

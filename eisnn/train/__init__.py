@@ -6,6 +6,7 @@ from eisnn.train.config import TrainConfig
 from eisnn.train.engine import Diverged, Interrupted, Result, fit, resume
 from eisnn.train.evaluation import Trained, evaluate, load_trained
 from eisnn.train.recipes import recipe, recipes
+from eisnn.train.released import read_released, write_released
 from eisnn.train.run import Run, RunError
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "fit",
     "initial_model",
     "load_trained",
+    "read_released",
     "recipe",
     "recipes",
     "resume",
+    "write_released",
 ]

@@ -28,7 +28,8 @@ PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}  # 64 is a plugin
 def load_data(config: TrainConfig) -> Dataset:
     """The data set of a configuration; its `test` is the held-out part where there is one."""
     dataset = load(config.dataset, config.data_path, download=config.download, size=config.image_size)
-    return dataset.hold_out(config.hold_out, seed=0) if config.hold_out else dataset
+    dataset = dataset.hold_out(config.hold_out, seed=0) if config.hold_out else dataset
+    return dataset.subset(config.train_images, config.test_images, seed=0)
 
 
 @pydantic.dataclasses.dataclass
@@ -78,6 +79,8 @@ def build_model(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
         neuron=None if config.circuit in RATE_CIRCUITS else neuron,
         width=config.width,
         circuit_options=config.circuit_options if config.circuit_options != PAPER else None,
+        ablation=config.ablation,
+        ei_ratio=config.ei_ratio if config.circuit in ("ei", "dann") else None,
         **options,
     )
     if config.channels_last:

@@ -24,6 +24,8 @@ class TrainConfig(BaseModel):
     model: str = Field("vgg8", description="Architecture, see `eisnn list`.")
     circuit: str = Field("ei", description="Kind of layer: ei is the paper's, bn its twin; others: `eisnn list`.")
     circuit_options: CircuitOptions = Field(PAPER, description="Departures of circuit ei from the paper's.")
+    ablation: str | None = Field(None, description="Part of circuit ei that is missing, see `eisnn list`.")
+    ei_ratio: Positive = Field(4, description="E neurons for each I neuron, of circuits ei and dann.")
     width: float = Field(1.0, gt=0, description="Multiplies the channels of every layer.")
     time_steps: Positive = Field(4, description="T, simulation steps for each image.")
     tau: float = Field(2.0, ge=1, description="Membrane time constant, time steps.")
@@ -37,6 +39,10 @@ class TrainConfig(BaseModel):
     hold_out: float = Field(
         0.0, ge=0, lt=1, description="Part of the training images held out, and evaluated on instead of the test split."
     )
+    train_images: Positive | None = Field(
+        None, description="Use only so many training images, as many of each class; None uses all."
+    )
+    test_images: Positive | None = Field(None, description="Evaluate on only so many images, likewise.")
     data_on_device: bool | Literal["auto"] = Field(
         "auto",
         description="Keep all images on the training device, rather than move each batch there; auto: where they take "
@@ -115,16 +121,17 @@ class TrainConfig(BaseModel):
         from eisnn.data import list_datasets
         from eisnn.functional import SURROGATES
         from eisnn.models import list_models
-        from eisnn.nn import CIRCUITS, RATE_CIRCUITS
+        from eisnn.nn import ABLATIONS, CIRCUITS, RATE_CIRCUITS
 
         known = {
             "model": list_models(),
             "circuit": list(CIRCUITS),
+            "ablation": list(ABLATIONS),
             "surrogate": list(SURROGATES),
             "dataset": list_datasets(),
         }
         for field, names in known.items():
-            if getattr(self, field) not in names:
+            if getattr(self, field) not in (*names, None):
                 raise ValueError(f"{field} is {getattr(self, field)!r}; known: {', '.join(sorted(names))}")
         if self.warmup_epochs > self.epochs:
             raise ValueError(
@@ -136,8 +143,16 @@ class TrainConfig(BaseModel):
                 f"lr_start is {self.lr_start}, more than lr = {self.lr}: the warm-up rises from lr_start to lr; give a "
                 "lower lr_start as well"
             )
-        if self.circuit != "ei" and self.circuit_options != PAPER:
-            raise ValueError(f"circuit_options belong to circuit ei, got circuit {self.circuit!r}")
+        own = {"circuit_options": PAPER, "ablation": None, "ei_ratio": 4}
+        given = [name for name, value in own.items() if getattr(self, name) != value]
+        foreign = given if self.circuit not in ("ei", "dann") else [name for name in given if name != "ei_ratio"]
+        if self.circuit != "ei" and foreign:
+            raise ValueError(f"{', '.join(foreign)} belong to circuit ei, got circuit {self.circuit!r}")
+        if self.ablation is not None and self.circuit_options != PAPER:
+            raise ValueError(
+                f"ablation is {self.ablation!r}, of the paper's circuit, but circuit_options depart from it; give one "
+                "of them"
+            )
         if self.circuit != "ei" and (self.center_gradients or self.synaptic_scaling):
             raise ValueError(f"center_gradients and synaptic_scaling are for circuit ei, got circuit {self.circuit!r}")
         if self.circuit_options.conserved and self.synaptic_scaling:

@@ -13,10 +13,11 @@ from eisnn.data import Dataset, Loader
 from eisnn.models import SpikingNetwork
 from eisnn.train.average import averaged_weights
 from eisnn.train.build import build_model, keeps_resident, load_data, make_fabric, require_same_data
-from eisnn.train.checkpoint import load_model
+from eisnn.train.checkpoint import CheckpointError, load_model
 from eisnn.train.config import TrainConfig
 from eisnn.train.loss import cross_entropy
 from eisnn.train.metrics import FiringRate, Meter
+from eisnn.train.released import Released, read_released, released_folder
 from eisnn.train.run import open_checkpoint
 
 RATE_STEPS = 10  # the firing rate is measured at every tenth step: it costs a pass over all spikes
@@ -47,25 +48,30 @@ def evaluate_loader(
 @dataclass(frozen=True)
 class Trained:
     """A checkpoint, opened: the network with its weights (on the CPU), its configuration, its data and its file; and
-    the network with the average of its weights, if the run kept one."""
+    the network with the average of its weights, if the run kept one; and what of the file has no effect, if it is a
+    released one of the authors' program."""
 
     model: SpikingNetwork
     config: TrainConfig
     dataset: Dataset
     file: Path
     average: SpikingNetwork | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load_trained(path: str | Path, *, data_path: str | None = None, accelerator: str | None = None) -> Trained:
     """Open a checkpoint file, or a run folder's last checkpoint.
 
     Args:
-        path: `RUN`, `RUN/best.safetensors`, or any checkpoint of this package.
+        path: `RUN`, `RUN/best.safetensors`, any checkpoint of this package, or a released checkpoint of the authors'
+            program (the folder of `model.safetensors` and `config.json`).
         data_path: where the data is, if not where it was at training.
         accelerator: other than at training.
     Raises: CheckpointError naming the file if it is missing, damaged or of another model; DataError, also if the
         classes are not those of the training.
     """
+    if (released := released_folder(Path(path))) is not None:
+        return _load_released(read_released(released), data_path, accelerator)
     file, config, tensors, metadata = open_checkpoint(path)
     config = config.changed(devices=1, num_nodes=1, data_path=data_path, accelerator=accelerator)
     dataset = load_data(config)
@@ -79,15 +85,26 @@ def load_trained(path: str | Path, *, data_path: str | None = None, accelerator:
     return Trained(model, config, dataset, file, average)
 
 
+def _load_released(released: Released, data_path: str | None, accelerator: str | None) -> Trained:
+    config = released.config.changed(data_path=data_path, accelerator=accelerator)
+    dataset = load_data(config)
+    asked = released.model.in_channels, released.model.num_classes
+    there = dataset.train.pixels.shape[1], len(dataset.classes)
+    if asked != there:
+        raise CheckpointError(
+            f"{released.file} takes images of {asked[0]} channels and tells {asked[1]} classes apart; the data set "
+            f"'{dataset.name}' has {there[0]} channels and {there[1]} classes"
+        )
+    return Trained(released.model, config, dataset, released.file, notes=released.notes)
+
+
 def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str | None = None) -> dict[str, Any]:
     """Evaluate a checkpoint file, or a run folder's last checkpoint, on its evaluation split.
 
     Args:
-        path: `RUN`, `RUN/best.safetensors`, or any checkpoint of this package.
-        data_path: where the data is, if not where it was at training.
-        accelerator: other than at training.
+        path, data_path, accelerator: as in `load_trained`.
     Returns: loss, accuracy in %, firing rate, and what was evaluated; the three also of the averaged weights
-        ("average_loss", ...), if the run kept an average.
+        ("average_loss", ...), if the run kept an average; and `notes` on what of the file has no effect.
     Raises: CheckpointError naming the file if it is missing, damaged or of another model; DataError.
     """
     trained = load_trained(path, data_path=data_path, accelerator=accelerator)
@@ -111,5 +128,6 @@ def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str
         "dataset": config.dataset,
         "split": split,
         "images": len(dataset.test),
+        "notes": trained.notes,
         **result,
     }

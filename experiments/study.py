@@ -1,0 +1,181 @@
+"""What the experiments share: configurations run over seeds, resumed and never repeated, and what is told of them.
+
+A script names its rows and calls `study`. Each run writes one JSON (configuration, command, versions, machine, seed,
+curves); all of them together one summary as JSON, as Markdown and as a picture (`telling`).
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from telling import Result, Row, draw, markdown, summarize
+
+from eisnn.models import SpikingNetwork
+from eisnn.nn import PAPER
+from eisnn.provenance import provenance, write_result
+from eisnn.train import Diverged, Run, TrainConfig, Trained, fit, initial_model, load_trained, resume
+from eisnn.train.build import load_data
+
+HERE = Path(__file__).parent
+WHERE = {"data_path", "download", "accelerator", "devices", "num_nodes", "data_on_device", "checkpoint_seconds"}
+
+
+def parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
+    """The options that all experiments have; `defaults` are a script's own."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    script = Path(sys.argv[0]).stem
+    made.add_argument("--data-path", help="of the data set; None takes the sample in the package for CIFAR-10")
+    made.add_argument("--epochs", type=int, help="None: the recipe's, as below")
+    made.add_argument("--subset", type=int, help="training images, as many of each class; None: all")
+    made.add_argument("--test-images", type=int, help="evaluated on after each epoch; None: all")
+    made.add_argument("--seeds", type=int, default=1, help="how many: 0, 1, ...")
+    made.add_argument("--width", type=float, help="of every layer")
+    made.add_argument("--batch-size", type=int)
+    made.add_argument("--lr", type=float, help="peak learning rate of the paper's circuit")
+    made.add_argument("--only", nargs="+", metavar="ROW", help="names of rows; all if left out")
+    made.add_argument("--output", type=Path, default=HERE / "results" / script, help="folder of results")
+    made.add_argument("--runs", type=Path, default=HERE.parent / "runs" / script, help="folder of runs in motion")
+    made.add_argument("--table", action="store_true", help="run nothing; tell of the results that are there")
+    made.set_defaults(**defaults)
+    return made
+
+
+def budgeted(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
+    """`config` at the budget that was asked for. A shorter run warms up for at most a tenth of its epochs."""
+    epochs = args.epochs or config.epochs
+    sample = config.dataset == "cifar10" and args.data_path is None
+    return config.changed(
+        dataset="cifar10-sample" if sample else None,
+        data_path=args.data_path,
+        epochs=epochs,
+        warmup_epochs=min(config.warmup_epochs, epochs / 10) if args.epochs else None,
+        train_images=args.subset,
+        test_images=args.test_images,
+        width=args.width,
+        batch_size=args.batch_size,
+        lr=args.lr if config.circuit == "ei" and config.circuit_options == PAPER else None,
+    )
+
+
+def slug(name: str) -> str:
+    """`name` as part of a file's name."""
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
+
+
+def described(config: TrainConfig) -> dict[str, Any]:
+    """What of a configuration decides the result."""
+    return {key: value for key, value in config.model_dump(mode="json").items() if key not in WHERE}
+
+
+def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *, keep: bool = False) -> Result:
+    """One run: from its result if it is there, continued if it has begun, else from the start.
+
+    Args:
+        name, config, seed: of the row, at its budget; `config` takes the seed.
+        keep: leave the run's folder, with the weights, where `run_folder` says.
+    Raises: SystemExit if the result or run that is there is of another configuration.
+    """
+    file = args.output / f"{slug(name)}-{seed}.json"
+    config = config.changed(seed=seed)
+    run = Run(run_folder(name, seed, args))
+    if file.exists():
+        found = json.loads(file.read_text())
+        _require_same(found["config"], config, file)
+        if not keep or run.last.exists():
+            return found
+    print(f"{name}, seed {seed}", flush=True)
+    lost = None
+    try:
+        if run.config_file.exists():
+            _require_same(described(run.config()), config, run.folder)
+            resume(run.folder, data_path=config.data_path)
+        else:
+            fit(config, run.folder)
+    except Diverged as error:
+        lost = str(error).split(". ")[0]
+    except ValueError as error:
+        if not str(error).startswith("E-I Init"):
+            raise
+        lost = str(error)
+    epochs, data = run.metrics(), load_data(config)
+    result = {
+        **provenance(),
+        "row": name,
+        "seed": seed,
+        "accuracy": [line["test_accuracy"] for line in epochs],
+        "train_accuracy": [line["train_accuracy"] for line in epochs],
+        "train_loss": [line["train_loss"] for line in epochs],
+        "firing_rate": [line["test_firing_rate"] for line in epochs],
+        "seconds_an_epoch": statistics.median([line["seconds"] for line in epochs]) if epochs else None,
+        "test_images": len(data.test),
+        "classes": len(data.classes),
+        "lost": lost,
+        "config": described(config),
+    }
+    write_result(file, result)
+    if not keep:
+        shutil.rmtree(run.folder, ignore_errors=True)
+    return result
+
+
+def trained(row: Row, args: argparse.Namespace) -> tuple[SpikingNetwork, Trained]:
+    """The network of a row, seed 0, before and after training."""
+    assert row.config is not None
+    train(row.name, budgeted(row.config, args), 0, args, keep=True)
+    found = load_trained(run_folder(row.name, 0, args), data_path=args.data_path)
+    return initial_model(found.config), found
+
+
+def run_folder(name: str, seed: int, args: argparse.Namespace) -> Path:
+    return args.runs / f"{slug(name)}-{seed}"
+
+
+def _require_same(found: dict[str, Any], config: TrainConfig, where: Path) -> None:
+    found, asked = described(TrainConfig.model_validate(found)), described(config)  # fields that are newer: the default
+    if other := [key for key in asked | found if found.get(key) != asked.get(key)]:
+        changes = ", ".join(f"{key} {found.get(key)!r} instead of {asked.get(key)!r}" for key in other)
+        raise SystemExit(f"{where} is of another run: {changes}; name other folders (--output, --runs) or remove it")
+
+
+def collect(rows: Sequence[Row], args: argparse.Namespace) -> dict[str, list[Result]]:
+    """Results that are there at this budget, by row."""
+    found: dict[str, list[Result]] = {}
+    for row in rows:
+        found[row.name] = []
+        for seed in range(args.seeds) if row.config else ():
+            file = args.output / f"{slug(row.name)}-{seed}.json"
+            if file.exists():
+                result = json.loads(file.read_text())
+                _require_same(result["config"], budgeted(row.config, args).changed(seed=seed), file)
+                found[row.name].append(result)
+    return found
+
+
+def tell(rows: Sequence[Row], args: argparse.Namespace) -> str:
+    """Write summary, table and picture of the results that are there; returns the table."""
+    results = collect(rows, args)
+    summaries = [summarize(row, results[row.name], results[row.versus or rows[0].name]) for row in rows]
+    stem = args.output / args.output.name
+    write_result(stem.with_suffix(".json"), {**provenance(), "seeds": args.seeds, "rows": summaries})
+    table = markdown(summaries)
+    stem.with_suffix(".md").write_text(table + "\n")
+    if any(results.values()):
+        draw(stem.with_suffix(".png"), results)
+    return table
+
+
+def study(rows: Sequence[Row], args: argparse.Namespace) -> None:
+    """Run every row over the seeds, all rows of a seed before the next, and tell of them."""
+    if args.only and (unknown := set(args.only) - {row.name for row in rows}):
+        raise SystemExit(f"no row is called {', '.join(unknown)}; there are: {'; '.join(row.name for row in rows)}")
+    for seed in range(0 if args.table else args.seeds):
+        for row in rows:
+            if row.config is not None and (not args.only or row.name in args.only):
+                train(row.name, budgeted(row.config, args), seed, args)
+                tell(rows, args)
+    print(tell(rows, args))

@@ -1,0 +1,222 @@
+"""The experiments: what is run, what is told of it, and that nothing is run twice or mixed up."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import distributions
+import figure5
+import figure6
+import figure8
+import pytest
+import study
+import table1
+import table2
+import table3
+import table4
+import telling
+import torch
+from circuits import rng
+from telling import Row
+from train_runs import tiny
+
+from eisnn.nn import ABLATIONS
+from eisnn.train import Run, TrainConfig
+
+
+def arguments(folder: Path, *words: str) -> argparse.Namespace:
+    return study.parser("doc").parse_args([*words, "--output", str(folder / "told"), "--runs", str(folder / "runs")])
+
+
+def result(accuracy: list[float], seed: int = 0, lost: str | None = None, test_images: int = 1000) -> dict[str, Any]:
+    return {"accuracy": accuracy, "seed": seed, "lost": lost, "test_images": test_images, "classes": 10}
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (result([15, 30]), "learned"),
+        (result([15, 30, 10, 9.5]), "collapsed in epoch 3"),
+        (result([10, 9, 30]), "learned"),
+        (result([10, 12, 10]), "never learned"),  # 1,000 images: 10 % and three standard errors are 12.8 %
+        (result([10, 12, 10], test_images=10_000), "collapsed in epoch 3"),
+        (result([15, 30], lost="the loss is not finite at epoch 3, step 4"), "not finite in epoch 3"),
+        (result([], lost="the loss is not finite at epoch 1, step 1"), "not finite in epoch 1"),
+        (result([], lost="E-I Init: the input of readout is zero everywhere"), "silent from the start"),
+    ],
+)
+def test_what_became_of_a_run(found, told):
+    assert telling.outcome(found) == told
+
+
+def test_a_lost_run_counts_as_guessing():
+    assert telling.final(result([15, 30])) == 30
+    assert telling.final(result([15, 30], lost="not finite")) == 10
+    assert telling.final(result([], lost="not finite")) == 10
+    assert telling.final(result([], lost="not finite") | {"classes": 100}) == 1
+
+
+def test_difference_is_paired_by_seed_with_student_s_interval():
+    """By hand: gaps 2, 4, 9; mean 5, standard deviation sqrt(13), half width 4.303 sqrt(13 / 3)."""
+    ours = [result([accuracy], seed) for seed, accuracy in enumerate((12, 24, 39))]
+    others = [result([accuracy], seed) for seed, accuracy in enumerate((10, 20, 30, 40))]
+    gap = telling.difference(ours, others[::-1])
+    assert gap is not None
+    assert gap["mean"] == pytest.approx(5)
+    assert gap["high"] - 5 == pytest.approx(5 - gap["low"]) == pytest.approx(8.957, abs=1e-3)
+    assert telling.difference(ours[:1], others) is None
+
+
+def test_the_table_shows_what_was_lost_and_what_was_not_run():
+    row = Row("no scaling", TrainConfig(), "collapsed", "as it says")
+    runs = [result([30.0, 10.0], 0), result([20.0, 22.0], 1)]
+    whole = [result([40.0, 50.0], 0), result([40.0, 54.0], 1)]
+    summary = telling.summarize(row, runs, whole)
+    assert (summary["n"], summary["accuracy"], summary["mean"]) == (2, [10.0, 22.0], 16.0)
+    text = telling.markdown([summary, telling.summarize(Row("SRI", None, "87.62", "no equations"), [], whole)])
+    first, second = text.splitlines()[2:]
+    assert first.startswith("| no scaling | collapsed | 16.0 ± 8.5 | 2 | 26.0 | -36.0 (-86.8 to +14.8) |")
+    assert first.endswith("| collapsed in epoch 2; learned (as it says) |")
+    assert second == "| SRI | 87.62 |  |  |  |  | not run (no equations) |"
+
+
+def test_a_study_runs_every_row_once_and_tells_of_it(images, tmp_path, monkeypatch):
+    rows = [
+        Row("E-I", tiny(images)),
+        Row("batch norm", tiny(images, circuit="bn")),
+        Row("SRI", None),
+    ]
+    args = arguments(tmp_path, "--seeds", "2", "--epochs", "1", "--data-path", str(images))
+    study.study(rows, args)
+    told = json.loads((tmp_path / "told" / "told.json").read_text())
+    assert [row["n"] for row in told["rows"]] == [2, 2, 0]
+    assert told["rows"][1]["difference"]["low"] <= told["rows"][1]["difference"]["high"]
+    assert (tmp_path / "told" / "told.md").read_text().count("\n") == 5
+    assert (tmp_path / "told" / "told.png").stat().st_size > 1000
+    one = json.loads((tmp_path / "told" / "batch_norm-1.json").read_text())
+    assert one["config"]["seed"] == 1
+    assert "data_path" not in one["config"]
+    assert {"command", "machine", "versions"} <= one.keys()
+    assert (one["test_images"], one["classes"]) == (24, 3)
+    assert list((tmp_path / "runs").iterdir()) == []
+    monkeypatch.setattr(study, "fit", lambda *_: pytest.fail("it was run again"))
+    study.study(rows, args)
+
+
+def test_a_run_that_was_stopped_is_continued(images, tmp_path, monkeypatch):
+    args = arguments(tmp_path, "--epochs", "2", "--data-path", str(images))
+    row = Row("E-I", tiny(images))
+    whole = study.train("whole", study.budgeted(row.config, args), 0, args)
+    real = study.fit
+
+    def stopped(config: TrainConfig, folder: Path) -> None:
+        monkeypatch.setattr(study, "fit", real)
+        with monkeypatch.context() as patch:
+            patch.setattr("eisnn.train.engine.Loop.train_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            real(config, folder)
+
+    monkeypatch.setattr(study, "fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        study.study([row], args)
+    assert Run(study.run_folder("E-I", 0, args)).last.exists()
+    monkeypatch.setattr(study, "fit", lambda *_: pytest.fail("it was started over"))
+    study.study([row], args)
+    assert json.loads((args.output / "E-I-0.json").read_text())["accuracy"] == whole["accuracy"]
+
+
+def test_a_result_from_before_a_field_was_there_counts_with_its_default(images, tmp_path, monkeypatch):
+    rows, args = [Row("E-I", tiny(images))], arguments(tmp_path, "--epochs", "1", "--data-path", str(images))
+    study.study(rows, args)
+    file = args.output / "E-I-0.json"
+    stored = json.loads(file.read_text())
+    del stored["config"]["ablation"]
+    file.write_text(json.dumps(stored))
+    monkeypatch.setattr(study, "fit", lambda *_: pytest.fail("it was run again"))
+    study.study(rows, args)
+
+
+def test_results_of_another_budget_are_not_mixed_in(images, tmp_path):
+    rows = [Row("E-I", tiny(images))]
+    study.study(rows, arguments(tmp_path, "--epochs", "1", "--data-path", str(images)))
+    with pytest.raises(SystemExit, match=r"of another run: epochs 1 instead of 2.*name other folders"):
+        study.study(rows, arguments(tmp_path, "--epochs", "2", "--data-path", str(images)))
+    with pytest.raises(SystemExit, match="no row is called BN; there are: E-I"):
+        study.study(rows, arguments(tmp_path, "--only", "BN"))
+
+
+def test_a_run_whose_loss_is_not_finite_is_a_result(images, tmp_path, monkeypatch):
+    args = arguments(tmp_path, "--data-path", str(images))
+    monkeypatch.setattr("eisnn.train.loss.cross_entropy", lambda logits, *_: logits.sum() * float("inf"))
+    found = study.train("E-I", tiny(images), 0, args)
+    assert found["lost"] == "the loss is not finite at epoch 1, step 1"
+    assert telling.outcome(found) == "not finite in epoch 1"
+
+
+def test_the_budget_changes_what_it_names():
+    words = ["--epochs", "20", "--subset", "500", "--width", "0.5", "--batch-size", "32", "--lr", "0.01"]
+    args = study.parser("doc").parse_args(words)
+    whole, twin = (study.budgeted(row.config, args) for row in table1.rows("cifar10", ("vgg8",))[:2] if row.config)
+    assert (whole.epochs, whole.warmup_epochs, whole.train_images, whole.width) == (20, 2, 500, 0.5)
+    assert (whole.dataset, whole.batch_size, whole.lr) == ("cifar10-sample", 32, 0.01)
+    assert twin.lr != 0.01
+
+
+@pytest.mark.parametrize(
+    "rows", [table1.rows("cifar10", table1.NETWORKS["cifar10"]), table2.rows(), table3.rows(), figure6.rows()],
+    ids=["table 1", "table 2", "table 3", "figure 6"],
+)  # fmt: skip
+def test_rows_have_names_of_their_own_and_are_compared_with_one_that_is_there(rows):
+    names = [row.name for row in rows]
+    assert len(set(map(study.slug, names))) == len(names)
+    assert all(row.versus in (*names, "") for row in rows)
+    assert all(row.config is not None or row.note for row in rows)
+
+
+def test_table_2_has_every_ablation():
+    ablations = {row.config.ablation for table in (table2, table3) for row in table.rows() if row.config}
+    assert ablations == {*ABLATIONS, None}
+
+
+def test_moments_tell_shapes_apart():
+    """Sarle's coefficient: 1/3 for a Gaussian, 5/9 for a uniform distribution, 1 for two values alike."""
+    normal = torch.randn(200_000, generator=rng(0))
+    assert distributions.moments(normal)["bimodality"] == pytest.approx(1 / 3, abs=0.01)
+    assert distributions.moments(torch.rand(200_000, generator=rng(0)))["bimodality"] == pytest.approx(5 / 9, abs=0.01)
+    two = distributions.moments(torch.tensor([0.0, 2.0]).repeat(1000))
+    assert two["bimodality"] == pytest.approx(1, abs=0.01)
+    assert (two["mean"], two["skewness"]) == pytest.approx((1, 0), abs=1e-6)
+
+
+def test_feature_maps_on_contours_and_dense_ones_are_told_apart():
+    """A map that is the contrast itself goes with it; noise does not, and is spread over more positions."""
+    x = torch.zeros(3, 3, 16, 16)
+    x[..., 6:] = 1  # one vertical edge
+    edges = figure8.contrast(x)
+    assert edges.nonzero()[:, 3].unique().tolist() == [5, 6]
+    on_contours = figure8.measures(edges.expand(-1, 2, -1, -1) - edges.mean(), x)
+    dense = figure8.measures(torch.randn(3, 2, 16, 16, generator=rng(0)), x)
+    assert on_contours["contrast"] > 0.9 > 0.3 > abs(dense["contrast"])
+    assert on_contours["half"] < dense["half"] < 0.5
+    assert figure8.measures(torch.ones(3, 2, 16, 16), x)["alive"] == 0
+
+
+def test_table_4_reads_what_the_bench_wrote():
+    stored = json.loads((Path(__file__).parents[1] / "benchmarks" / "results" / "cpu_vgg8_b32.json").read_text())
+    head, _, row = table4.table({"vgg8": stored}).splitlines()
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert len(cells) == head.count("|") - 1
+    assert cells[0] == "vgg8"
+    assert float(cells[2]) == pytest.approx(stored["ei_over_bn"]["step_seconds"], abs=0.01)
+    assert (cells[3], cells[6]) == ("2.48", "1.12")  # 18.1 / 7.3 s, 2684 / 2394 MB
+
+
+def test_the_first_gradients_of_a_run(images):
+    norms, relative, fan_in = figure5.first_gradients(tiny(images, ablation="no-gradient-scaling"))
+    scaled, _, _ = figure5.first_gradients(tiny(images))
+    assert fan_in == {"layers.0": 27, "layers.1": 72, "layers.2": 144}
+    for layer, d in fan_in.items():
+        assert norms[layer]["weight_ei"] == pytest.approx(d * scaled[layer]["weight_ei"], rel=1e-4)
+        assert norms[layer]["weight_ee"] == pytest.approx(scaled[layer]["weight_ee"], rel=1e-4)
+        assert "bias" not in relative[layer]  # it starts at 0
+    assert figure5.table(norms, relative, fan_in).count("\n") == 4
