@@ -8,15 +8,15 @@ from html.parser import HTMLParser
 import pytest
 import torch
 from browser import PHONE, is_wider_than_the_screen, opened
-from train_runs import keep_first_checkpoints, tiny, write_images
+from train_runs import interrupt_at, keep_first_checkpoints, tiny, write_images
 
 from eisnn.analysis.contours import contour_correlation, contour_strength
 from eisnn.cli import main
 from eisnn.nn.options import PLUS
-from eisnn.report import report
+from eisnn.report import inside, overview, report
 from eisnn.report.opened import open_run
 from eisnn.report.page import Fact, Figure, Panel, Section, Table, render
-from eisnn.train import Diverged, Run, engine, fit
+from eisnn.train import Diverged, Interrupted, Run, engine, fit
 from eisnn.train.checkpoint import load_checkpoint
 
 SECTIONS = [
@@ -128,7 +128,6 @@ def test_the_paper_circuit_without_any_division_has_no_response(page):
     """Silencing all I neurons leaves nothing to divide by: said, not drawn."""
     text = outline(page).text
     assert "Doses that are not drawn: no divisive inhibition is left in layers.0" in text
-    assert "Without semisaturation" in text
 
 
 def test_conserved_totals(runs, tmp_path):
@@ -164,9 +163,11 @@ def test_data_that_has_changed_makes_no_initial_network(runs, tmp_path):
     opened_run = open_run(runs["paper"], images=2, data_path=str(fewer))
     assert opened_run.initial is None
     assert "66 training images" in opened_run.no_initial
-    text = outline(report(runs["paper"], data_path=str(fewer), images=12, out=tmp_path / "page.html")).text
-    assert "The initial network is not shown: the data set" in text
-    assert "at initialization" not in text.split("Fields")[0].split("Distributions by layer")[1]
+    section = inside.currents(opened_run)
+    assert "The initial network is not shown: the data set" in section.text
+    distributions, shape = section.blocks
+    assert [key.label for key in distributions.legend] == ["after training", "threshold"]
+    assert all(row[1] == "–" and row[2] != "–" for row in shape.rows)
 
 
 def test_a_run_that_has_not_ended_says_so(images, tmp_path, monkeypatch):
@@ -180,9 +181,20 @@ def test_a_run_that_has_not_ended_says_so(images, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "cross_entropy", diverging)
     with pytest.raises(Diverged):
         fit(tiny(images, checkpoint_seconds=0), tmp_path / "run", quiet=True)
-    text = outline(report(tmp_path / "run", images=12)).text
-    assert "This run has diverged: the loss is not finite at epoch 2" in text
-    assert "This run has not ended: 1 of 2 epochs." in text
+    diverged, unfinished = overview.notes(open_run(tmp_path / "run", images=2))
+    assert diverged.startswith("This run has diverged: the loss is not finite at epoch 2")
+    assert unfinished.startswith("This run has not ended: 1 of 2 epochs.")
+
+
+def test_a_run_before_its_first_epoch_has_no_curves(images, tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, 1)
+    with pytest.raises(Interrupted):
+        fit(tiny(images), tmp_path / "run", quiet=True)
+    opened_run = open_run(tmp_path / "run", images=2)
+    section = overview.training(opened_run, None)
+    assert section.text == "No epoch has ended, so there is no curve to draw."
+    assert not section.blocks
+    assert "accuracy of guessing" in [fact.label for fact in overview.facts(opened_run)]
 
 
 def test_what_is_no_run(runs, tmp_path, capsys):
@@ -227,7 +239,7 @@ for module in ("matplotlib", "jinja2"):
 
 def test_the_command_names_the_file(runs, tmp_path, capsys):
     out = tmp_path / "out.html"
-    assert main(["report", str(runs["plus"]), "--out", str(out), "--images", "8"]) == 0
+    assert main(["report", str(runs["bn"]), "--out", str(out), "--images", "8"]) == 0
     assert re.fullmatch(rf"{out} \(\d\.\d MB\); open it in a browser\n", capsys.readouterr().out)
 
 

@@ -46,8 +46,8 @@ def gain(opened: Opened, against: Opened | None) -> Section:
     readings: dict[Scaling, str] = {
         "intensity": (
             "Mean firing rate of all neurons of a layer while the images are dimmed; 1 is as they are. A flat curve is "
-            "full gain control: the layer does not see how bright the image is. Without semisaturation that is exactly "
-            "so in the first layer."
+            "full gain control: the layer does not see how bright the image is. In an E-I network without "
+            "semisaturation that is exactly so."
         ),
         "contrast": (
             "The same while the contrast about the mean of each image is scaled; 0 is a uniform image. A curve that "
@@ -63,7 +63,8 @@ def gain(opened: Opened, against: Opened | None) -> Section:
             svg = fig.svg(fig.responses, curves, f"{scaling} of the images", "spikes a step")
             ends = {label: (curve.means[0], curve.means[-1]) for label, curve in curves.items()}
             words = ", ".join(f"{label} {first:.3f} to {last:.3f}" for label, (first, last) in ends.items())
-            panels.append(Panel(svg, f"Mean firing rate of {name} for {scaling} {LEVELS[0]:g} to {LEVELS[-1]:g}: {words}", name))
+            alt = f"Mean firing rate of {name} for {scaling} {LEVELS[0]:g} to {LEVELS[-1]:g}: {words}"
+            panels.append(Panel(svg, alt, name))
             rows += [[f"{name}, {scaling}, {label}", *_numbers(fit)] for label, fit in fits.items()]
         figures.append(Figure(f"Response to {scaling} by layer", panels, reading, legend))
     columns = ["layer, input, network", "R_max", "c50", "exponent n", "baseline", "R²"]
@@ -129,10 +130,10 @@ def lesions(opened: Opened) -> Section:
             words = "; ".join(f"{kind}: {_words(curve)}" for kind, curve in curves.items())
             panels.append(Panel(svg, f"{heading} against {x}. {words}", f"{heading}, {what}"))
     reading = (
-        f"Silenced: a random part of the I neurons of all layers, mean and one standard deviation of {len(SEEDS)} "
-        "choices. Scaled: one of the two effects of inhibition in all layers, the other left as it is; 1 is the intact "
-        "network. Nothing is trained again. A steep fall near the intact network says that the computation depends on "
-        "the exact strength of inhibition."
+        "Silenced: a random part of the I neurons of all layers, in whole neurons of each; mean and one standard "
+        f"deviation of {len(SEEDS)} choices. Scaled: one of the two effects of inhibition in all layers, the other "
+        "left as it is; 1 is the intact network. Nothing is trained again. A steep fall near the intact network says that "
+        "the computation depends on the exact strength of inhibition."
     )
     undefined = sorted(
         {line["undefined"] for r in (silence, *strengths.values()) for line in r.during if line["undefined"]}

@@ -102,16 +102,19 @@ def layers(opened: Opened) -> Section:
         if isinstance(layer, EILayer):
             sizes = [str(layer.n_e), str(layer.n_i), str(layer.fan_in)]
         shares = [f"{active['rate']:.3f}", f"{100 * active['silent']:.1f}", f"{100 * active['saturated']:.1f}"]
+        undivided = f"{100 * active['undivided']:.2f}" if "undivided" in active else "–"
         drive = f"{active['current_mean']:+.2f} ± {active['current_std']:.2f}"
-        rows.append([name, type(layer).__name__, *sizes, f"{parameters:,}", *shares, drive])
+        rows.append([name, type(layer).__name__, *sizes, f"{parameters:,}", *shares, undivided, drive])
     readout = opened.model.readout
     size = sum(p.numel() for p in readout.parameters())
-    rows.append(["readout", type(readout).__name__, *["–"] * 3, f"{size:,}", *["–"] * 4])
-    columns = ["layer", "kind", "E", "I", "fan-in d", "parameters", "rate", "silent %", "always firing %", "I_E"]
+    rows.append(["readout", type(readout).__name__, *["–"] * 3, f"{size:,}", *["–"] * 5])
+    columns = ["layer", "kind", "E", "I", "fan-in d", "parameters"]
+    columns += ["rate", "silent %", "always firing %", "undivided %", "I_E"]
     reading = (
         "E and I: excitatory and inhibitory neurons (channels of a convolution). Rate: spikes a neuron and time step. "
-        f"Silent: neurons that never fire for {len(opened.images)} images; always firing: at every step of each. I_E: "
-        "mean ± standard deviation of the integrated current, in units of the threshold."
+        f"Silent: neurons that never fire for {len(opened.images)} images; always firing: at every step of each. "
+        "Undivided: currents that no inhibition divides (stabilised). I_E: mean ± standard deviation of the integrated "
+        "current, in units of the threshold."
     )
     return Section(
         "Layers",
