@@ -132,8 +132,8 @@ def lesions(opened: Opened) -> Section:
     reading = (
         "Silenced: a random part of the I neurons of all layers, in whole neurons of each; mean and one standard "
         f"deviation of {len(SEEDS)} choices. Scaled: one of the two effects of inhibition in all layers, the other "
-        "left as it is; 1 is the intact network. Nothing is trained again. A steep fall near the intact network says that "
-        "the computation depends on the exact strength of inhibition."
+        "left as it is; 1 is the intact network. Nothing is trained again. A steep fall near the intact network says "
+        "that the computation depends on the exact strength of inhibition."
     )
     undefined = sorted(
         {line["undefined"] for r in (silence, *strengths.values()) for line in r.during if line["undefined"]}
