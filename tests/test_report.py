@@ -16,7 +16,8 @@ from eisnn.nn.options import PLUS
 from eisnn.report import inside, overview, report
 from eisnn.report.opened import open_run
 from eisnn.report.page import Fact, Figure, Panel, Section, Table, render
-from eisnn.train import Diverged, Interrupted, Run, engine, fit
+from eisnn.train import Diverged, Interrupted, Run, fit
+from eisnn.train import loss as objective
 from eisnn.train.checkpoint import load_checkpoint
 
 SECTIONS = [
@@ -147,6 +148,18 @@ def test_batch_norm_leaves_out_what_has_no_meaning(runs):
     assert "wrong sign" not in seen.text
 
 
+def test_a_circuit_that_cannot_be_looked_into(images, tmp_path, capsys):
+    """It is reported as far as it goes; also evaluated only at the end."""
+    run = fit(tiny(images, circuit="plain", evaluate_epochs=2, average=0.5), tmp_path / "run", quiet=True).run_dir
+    seen = outline(report(run, against=run, images=12))
+    assert seen.headings[1:] == SECTIONS
+    assert seen.text.count("Layers of circuit plain cannot be looked into") == 4
+    assert "Learning curves" in seen.text
+    assert "the same with averaged weights" in seen.text
+    assert main(["explore", str(run)]) == 2
+    assert "cannot be explored. Layers of circuit plain" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["paper", "plus", "bn"])
 def test_the_network_before_training_is_that_of_the_run(runs, kind):
     """A run keeps no weights from before its first step: the seed makes them again, bit for bit."""
@@ -171,14 +184,14 @@ def test_data_that_has_changed_makes_no_initial_network(runs, tmp_path):
 
 
 def test_a_run_that_has_not_ended_says_so(images, tmp_path, monkeypatch):
-    real, calls = engine.cross_entropy, 0
+    real, calls = objective.cross_entropy, 0
 
     def diverging(*args):
         nonlocal calls
         calls += 1
         return real(*args) * (float("inf") if calls > 7 else 1)
 
-    monkeypatch.setattr(engine, "cross_entropy", diverging)
+    monkeypatch.setattr(objective, "cross_entropy", diverging)
     with pytest.raises(Diverged):
         fit(tiny(images, checkpoint_seconds=0), tmp_path / "run", quiet=True)
     diverged, unfinished = overview.notes(open_run(tmp_path / "run", images=2))

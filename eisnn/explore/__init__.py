@@ -25,7 +25,8 @@ def serve(run: str | Path, *, images: int = 100, port: int = 0, data_path: str |
         images: how many images of the evaluation split the network is shown at each setting.
         port: to listen at; 0 takes a free one, `server_port` says which.
         data_path: where the data is, if not where it was at training.
-    Raises: RunError for a folder that holds no run; CheckpointError, DataError; OSError if the port is taken.
+    Raises: RunError for a folder that holds no run; CheckpointError, DataError; ValueError for a network that cannot be
+        looked into; OSError if the port is taken.
     """
     from eisnn.explore.laboratory import Laboratory
     from eisnn.explore.page import make_app
@@ -35,6 +36,8 @@ def serve(run: str | Path, *, images: int = 100, port: int = 0, data_path: str |
     from werkzeug.serving import make_server  # isort: skip
 
     opened = open_run(run, images, data_path)
+    if opened.unseen:
+        raise ValueError(f"{run} cannot be explored. {opened.unseen}")
     laboratory = Laboratory(opened.model, opened.images, opened.labels)
     subtitle = f"{opened.network}; {len(opened.images)} {opened.split} of {opened.dataset.name}"
     app = make_app(laboratory, f"Explore {opened.name}", subtitle)

@@ -35,12 +35,12 @@ PART = 0.25  # of the I neurons of one layer
 
 def gain(opened: Opened, against: Opened | None) -> Section:
     """Firing rate of each layer as a function of intensity and contrast, with and without divisive gain control."""
-    if opened.images.ndim != 4:
-        return Section("Gain control", "Events have no contrast to scale.")
+    if opened.unseen:
+        return Section("Gain control", opened.unseen)
     legend = [Key("intact", fig.BLUE)]
     if opened.ei_layers:
         legend.append(Key("divisive current of the layer held at its mean", fig.ORANGE, "dashed"))
-    if against is not None:
+    if against is not None and not against.unseen:
         color, line = (fig.GREEN, "dashdot") if opened.ei_layers else (fig.ORANGE, "dashed")
         legend.append(Key(f"{against.name} ({against.network}), layer of the same depth", color, line))
     readings: dict[Scaling, str] = {

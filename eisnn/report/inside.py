@@ -40,6 +40,8 @@ def _recorded(
 def currents(opened: Opened) -> Section:
     """Distributions of `I_E` at init and after training (Fig. 4; of a batch-norm network, Fig. 7)."""
     title = "Currents at initialization and after training"
+    if opened.unseen:
+        return Section(title, opened.unseen)
     after = _recorded(opened.model, opened.images, ["I_E"], NEURONS)
     before = {} if opened.initial is None else _recorded(opened.initial, opened.images, ["I_E"], NEURONS)
     panels, rows = [], []

@@ -24,7 +24,9 @@ class _Maps(NamedTuple):
 def feature_maps(opened: Opened, against: Opened | None) -> Section:
     """First-layer firing rates over the image, channel by channel."""
     title = "Feature maps"
-    networks = [opened] if against is None else [opened, against]
+    if opened.unseen:
+        return Section(title, opened.unseen)
+    networks = [opened] if against is None or against.unseen else [opened, against]
     maps = [_first_layer(each) for each in networks]
     if any(each.rates.ndim != 4 for each in maps):
         return Section(title, "The first layer of this network has no map: it sees the image as one vector.")

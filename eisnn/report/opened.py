@@ -88,6 +88,16 @@ class Opened:
         """The hidden E-I layers by name; none in a baseline."""
         return {name: layer for name, layer in spiking_layers(self.model).items() if isinstance(layer, EILayer)}
 
+    @property
+    def unseen(self) -> str:
+        """Why nothing can be measured inside; empty if it can."""
+        if spiking_layers(self.model):
+            return ""
+        return (
+            f"Layers of circuit {self.config.circuit} cannot be looked into, only those of ei and bn, so there is "
+            "nothing to show here."
+        )
+
     @cached_property
     def assessed(self) -> dict[str, Any]:
         """Accuracy on `images`, and the activity of each layer; see `assess`."""

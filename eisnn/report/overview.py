@@ -17,14 +17,16 @@ def facts(opened: Opened) -> list[Fact]:
     """The numbers to see first."""
     epochs = opened.run.metrics()
     found = []
-    if epochs:
-        last = epochs[-1]
+    if tested := [line for line in epochs if "test_accuracy" in line]:
+        last = tested[-1]
         found = [
             Fact(f"{last['test_accuracy']:.1f} %", f"accuracy on {opened.split} after epoch {last['epoch']}"),
             Fact(f"{last['best_accuracy']:.1f} %", "best accuracy of all epochs"),
             Fact(f"{last['train_accuracy']:.1f} %", "accuracy on training images, as augmented"),
             Fact(f"{last['test_firing_rate']:.3f}", "spikes a neuron and time step"),
         ]
+        if "test_average_accuracy" in last:
+            found.insert(1, Fact(f"{last['test_average_accuracy']:.1f} %", "the same with averaged weights"))
     found += [
         Fact(f"{opened.chance:.1f} %", "accuracy of guessing"),
         Fact(f"{sum(p.numel() for p in opened.model.parameters()):,}", "parameters"),
@@ -55,15 +57,17 @@ def training(opened: Opened, against: Opened | None) -> Section:
     ]
     panels = []
     for key, label, heading in quantities:
-        curves = {part: [line[f"{part}_{key}"] for line in epochs] for part in ("train", "test")}
-        if against is not None and (others := against.run.metrics()):
-            curves["against"] = [line[f"test_{key}"] for line in others]
-        ends = ", ".join(f"{part} {curve[0]:.3g} to {curve[-1]:.3g}" for part, curve in curves.items())
+        curves = {part: _by_epoch(opened, f"{part}_{key}") for part in ("train", "test")}
+        if against is not None:
+            curves["against"] = _by_epoch(against, f"test_{key}")
+        ends = ", ".join(f"{part} {_ends(curve)}" for part, curve in curves.items())
         alt = f"{heading} over {len(epochs)} epochs: {ends}"
         panels.append(Panel(fig.svg(fig.progress, curves, label), alt, heading))
-    rates = [line["lr"] for line in epochs]
+    rates = _by_epoch(opened, "lr")
     svg = fig.svg(fig.progress, {"lr": rates}, "learning rate")
-    panels.append(Panel(svg, f"Learning rate at the end of each epoch, at most {max(rates):.3g}", "Learning rate"))
+    panels.append(
+        Panel(svg, f"Learning rate at the end of each epoch, at most {max(rates.values()):.3g}", "Learning rate")
+    )
     legend = [Key("training images", fig.BLUE), Key(opened.split, fig.ORANGE, "dashed")]
     if against is not None:
         legend.append(Key(f"{against.name} ({against.network}), {against.split}", fig.GREEN, "dashdot"))
@@ -75,10 +79,20 @@ def training(opened: Opened, against: Opened | None) -> Section:
     seconds = sum(line["seconds"] for line in epochs)
     text = (
         f"{len(epochs)} epochs of {len(opened.dataset.train):,} images in {_duration(seconds)} "
-        f"({epochs[-1]['images_per_second']:,.0f} images/s in the last), evaluated after each on "
+        f"({epochs[-1]['images_per_second']:,.0f} images/s in the last), evaluated on "
         f"{len(opened.dataset.test):,} {opened.split}."
     )
     return Section(title, text, [Figure("Learning curves", panels, reading, legend)])
+
+
+def _by_epoch(opened: Opened, key: str) -> dict[int, float]:
+    """A logged quantity after the epochs that have it."""
+    return {line["epoch"]: line[key] for line in opened.run.metrics() if key in line}
+
+
+def _ends(curve: dict[int, float]) -> str:
+    values = list(curve.values())
+    return f"{values[0]:.3g} to {values[-1]:.3g}" if values else "not measured"
 
 
 def _duration(seconds: float) -> str:
@@ -94,6 +108,8 @@ def _duration(seconds: float) -> str:
 
 def layers(opened: Opened) -> Section:
     """A row for each layer: size and activity."""
+    if opened.unseen:
+        return Section("Layers", opened.unseen)
     rows, activity = [], opened.assessed["layers"]
     for name, layer in spiking_layers(opened.model).items():
         active = activity[name]

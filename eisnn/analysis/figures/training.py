@@ -28,11 +28,11 @@ def accuracy_curves(axes: Axes, curves: Mapping[str, Sequence[float]], chance: f
     bare(axes)
 
 
-def progress(axes: Axes, curves: Mapping[str, Sequence[float]], label: str) -> None:
-    """Draw any quantity after each epoch, by name (up to six), without a legend; `label` names it and its unit."""
-    for k, (curve, color) in enumerate(zip(curves.values(), COLORS, strict=False)):
-        epochs = range(1, len(curve) + 1)
-        axes.plot(epochs, curve, color=color, linestyle=LINES[k], marker="o" if len(curve) < 15 else None, markersize=3)
+def progress(axes: Axes, curves: Mapping[str, Mapping[int, float]], label: str) -> None:
+    """Draw any quantity by epoch, for each name (up to six), without a legend; `label` names it and its unit."""
+    for curve, color, line in zip(curves.values(), COLORS, LINES, strict=False):
+        marker = "o" if len(curve) < 15 else None
+        axes.plot(list(curve), list(curve.values()), color=color, linestyle=line, marker=marker, markersize=3)
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     bare(axes)
