@@ -12,9 +12,10 @@ from browser import PHONE, is_wider_than_the_screen, opened
 from train_runs import tiny, write_images
 
 import eisnn
+from eisnn.analysis import UndefinedDivision
 from eisnn.cli import main
 from eisnn.explore import serve
-from eisnn.explore.laboratory import BINS, Laboratory, Setting, UndefinedDivision
+from eisnn.explore.laboratory import BINS, Laboratory, Setting
 from eisnn.nn.options import PLUS
 from eisnn.train import fit
 

@@ -6,7 +6,7 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
-from eisnn.analysis import Perturbation, UndefinedDivision, perturb, record, spiking_layers
+from eisnn.analysis import Perturbation, perturb, record, spiking_layers
 from eisnn.analysis.stimuli import add_noise, scale_contrast
 from eisnn.nn import EILayer
 
@@ -112,6 +112,3 @@ def _counts(values: Tensor, edges: Tensor) -> list[float]:
     inside = values.flatten().double().clamp(float(edges[0]), float(edges[-1]))
     counts = torch.histogram(inside, edges).hist
     return (counts / counts.sum()).tolist()
-
-
-__all__ = ["Laboratory", "Response", "Setting", "UndefinedDivision"]

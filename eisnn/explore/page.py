@@ -5,7 +5,8 @@ from typing import Any
 
 from dash import Dash, Input, Output, dcc, html
 
-from eisnn.explore.laboratory import Laboratory, Response, Setting, UndefinedDivision
+from eisnn.analysis import UndefinedDivision
+from eisnn.explore.laboratory import Laboratory, Response, Setting
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"  # told apart by colour-blind readers (Okabe and Ito)
 
