@@ -144,20 +144,34 @@ def test_batch_norm_leaves_out_what_has_no_meaning(runs):
     assert (runs["bn"] / "report.html").exists()
     assert seen.headings[1:] == SECTIONS
     assert seen.text.count("This network has no E-I circuits") == 3
-    assert "output of batch norm" in seen.text
+    assert "current that the neurons integrate" in seen.text
     assert "wrong sign" not in seen.text
 
 
 def test_a_circuit_that_cannot_be_looked_into(images, tmp_path, capsys):
     """It is reported as far as it goes; also evaluated only at the end."""
-    run = fit(tiny(images, circuit="plain", evaluate_epochs=2, average=0.5), tmp_path / "run", quiet=True).run_dir
+    run = fit(tiny(images, circuit="dann", evaluate_epochs=2, average=0.5), tmp_path / "run", quiet=True).run_dir
     seen = outline(report(run, against=run, images=12))
     assert seen.headings[1:] == SECTIONS
-    assert seen.text.count("Layers of circuit plain cannot be looked into") == 4
+    assert seen.text.count("Nothing spikes in circuit dann") == 4
     assert "Learning curves" in seen.text
     assert "the same with averaged weights" in seen.text
     assert main(["explore", str(run)]) == 2
-    assert "cannot be explored. Layers of circuit plain" in capsys.readouterr().err
+    assert "cannot be explored. Nothing spikes in circuit dann" in capsys.readouterr().err
+
+
+def test_a_network_without_maps_and_one_too_deep_to_draw_whole(images, tmp_path, monkeypatch):
+    for name, changes in {"mlp": {"model": "mlp", "width": 0.05}, "deep": {"model": "vgg11", "width": 0.05}}.items():
+        fit(tiny(images, epochs=1, image_size=32, **changes), tmp_path / name, quiet=True)
+    mlp = outline(report(tmp_path / "mlp", images=12)).text
+    assert "The first layer of this network has no map" in mlp
+    assert "r over space" in mlp
+    monkeypatch.setattr("eisnn.report.opened.MOST_LAYERS", 3)
+    deep = open_run(tmp_path / "deep", images=12)
+    assert deep.drawn == ["layers.0", "layers.4", "layers.7"]
+    for section in (inside.currents(deep), inside.balance(deep), inside.weights(deep)):
+        assert "Shown are 3 of 8 layers, evenly chosen." in section.text
+        assert [panel.heading for panel in section.blocks[0].panels] == deep.drawn
 
 
 @pytest.mark.parametrize("kind", ["paper", "plus", "bn"])

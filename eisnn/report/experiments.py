@@ -58,8 +58,8 @@ def gain(opened: Opened, against: Opened | None) -> Section:
     rows: list[list[str]] = []
     for scaling, reading in readings.items():
         panels = []
-        for k, name in enumerate(spiking_layers(opened.model)):
-            curves, fits = _gain_curves(opened, against, k, name, scaling)
+        for name in opened.drawn:
+            curves, fits = _gain_curves(opened, against, name, scaling)
             svg = fig.svg(fig.responses, curves, f"{scaling} of the images", "spikes a step")
             ends = {label: (curve.means[0], curve.means[-1]) for label, curve in curves.items()}
             words = ", ".join(f"{label} {first:.3f} to {last:.3f}" for label, (first, last) in ends.items())
@@ -73,12 +73,13 @@ def gain(opened: Opened, against: Opened | None) -> Section:
         "1 the response has not begun to saturate. R²: part of the variance that the "
         f"fit explains; below {POOR_FIT:g} its numbers mean nothing and are left out, as where the response falls."
     )
-    text = f"How responses grow with the strength of the input, for {min(GAIN_IMAGES, len(opened.images))} images."
+    count = min(GAIN_IMAGES, len(opened.images))
+    text = f"How responses grow with the strength of the input, for {count} images.{opened.left_out}"
     return Section("Gain control", text, [*figures, Table("Naka-Rushton fits", columns, rows, table_reading)])
 
 
 def _gain_curves(
-    opened: Opened, against: Opened | None, depth: int, name: str, scaling: Scaling
+    opened: Opened, against: Opened | None, name: str, scaling: Scaling
 ) -> tuple[dict[str, fig.Curve], dict[str, NakaRushton]]:
     """Curves of one layer, and of the layer of the same depth in the other network; fits of those of this one."""
     images = opened.images[:GAIN_IMAGES]
@@ -90,6 +91,7 @@ def _gain_curves(
     else:
         curves = {"intact": _rates(opened.model, images, name, scaling)}
         fits = {"intact": fit_naka_rushton(torch.tensor(LEVELS), curves["intact"])}
+    depth = list(spiking_layers(opened.model)).index(name)
     if against is not None and depth < len(others := list(spiking_layers(against.model))):
         curves[against.name] = _rates(against.model, against.images[:GAIN_IMAGES], others[depth], scaling)
     return {label: fig.Curve(LEVELS, rates.tolist()) for label, rates in curves.items()}, fits
@@ -174,7 +176,7 @@ def _words(curve: fig.Curve) -> str:
 def _by_layer(opened: Opened) -> Table:
     """A part of the I neurons of one layer at a time."""
     rows = []
-    for name in opened.ei_layers:
+    for name in opened.drawn:
         response = _dose(opened, "fraction", (PART,), SEEDS, Perturbation(activity=0.0), [name])
         _, means, deviations = response.curve("accuracy")
         change = means[0] - response.before["accuracy"] if len(means) else None

@@ -28,11 +28,11 @@ BEFORE, AFTER = Key("at initialization", fig.GREY, "dashed"), Key("after trainin
 
 
 def _recorded(
-    model: nn.Module, images: Tensor, what: list[str], neurons: int | None
+    model: nn.Module, images: Tensor, layers: list[str], what: list[str], neurons: int | None = None
 ) -> Mapping[str, dict[str, Tensor]]:
     """Currents by layer, of the same sampled neurons for each model."""
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad(), record(model, what=what, neurons=neurons, generator=generator) as recorded:
+    with torch.no_grad(), record(model, layers, what, neurons=neurons, generator=generator) as recorded:
         model(images)
     return recorded
 
@@ -42,8 +42,8 @@ def currents(opened: Opened) -> Section:
     title = "Currents at initialization and after training"
     if opened.unseen:
         return Section(title, opened.unseen)
-    after = _recorded(opened.model, opened.images, ["I_E"], NEURONS)
-    before = {} if opened.initial is None else _recorded(opened.initial, opened.images, ["I_E"], NEURONS)
+    after = _recorded(opened.model, opened.images, opened.drawn, ["I_E"], NEURONS)
+    before = {} if opened.initial is None else _recorded(opened.initial, opened.images, opened.drawn, ["I_E"], NEURONS)
     panels, rows = [], []
     for name, recorded in after.items():
         new = recorded["I_E"]
@@ -65,9 +65,9 @@ def currents(opened: Opened) -> Section:
         "A bimodality coefficient above 0.56 hints at two humps, but so does a long tail; a p of the dip test below "
         "0.05 says that one hump cannot explain a sample of 1,000 values."
     )
-    source = "output of batch norm, the input of the neurons" if not opened.ei_layers else "integrated current I_E"
+    source = "integrated current I_E" if opened.ei_layers else "current that the neurons integrate"
     missing = f" The initial network is not shown: {opened.no_initial}" if opened.initial is None else ""
-    text = f"The {source}, of {NEURONS} neurons of each layer (all, where there are fewer).{missing}"
+    text = f"The {source}, of {NEURONS} neurons of each layer (all, where there are fewer).{missing}{opened.left_out}"
     legend = [BEFORE, AFTER, Key("threshold", fig.ORANGE, "dotted")]
     blocks: list[Block] = [Figure("Distributions by layer", panels, reading, legend if before else legend[1:])]
     return Section(title, text, [*blocks, Table("Shape of the distributions", columns, rows, table_reading)])
@@ -90,8 +90,8 @@ def balance(opened: Opened) -> Section:
     if not opened.ei_layers:
         return Section(title, NO_CIRCUIT)
     images, what = opened.images[:BALANCE_IMAGES], ["I_EE", "I_sub"]
-    after = _recorded(opened.model, images, what, None)
-    before = {} if opened.initial is None else _recorded(opened.initial, images, what, None)
+    after = _recorded(opened.model, images, opened.drawn, what)
+    before = {} if opened.initial is None else _recorded(opened.initial, images, opened.drawn, what)
     panels, rows = [], []
     for name, new in after.items():
         old = before.get(name)
@@ -117,7 +117,7 @@ def balance(opened: Opened) -> Section:
         Figure("Excitation against inhibition", panels, reading, legend if before else legend[1:]),
         Table("How close, and in step with what", columns, rows, table_reading),
     ]
-    return Section(title, f"I_EE and I_sub for {len(images)} images, all neurons.", blocks)
+    return Section(title, f"I_EE and I_sub for {len(images)} images, all neurons.{opened.left_out}", blocks)
 
 
 def _by_neuron(current: Tensor) -> Tensor:
@@ -151,7 +151,9 @@ def weights(opened: Opened) -> Section:
         "subtractive": ("I to E, subtractive", fig.ORANGE),
     }
     panels, rows = [], []
-    for name, found in pathways(opened.model).items():
+    found_in = pathways(opened.model)
+    for name in opened.drawn:
+        found = found_in[name]
         drawn = {label: (color, found[key]) for key, (label, color) in pathway_colors.items() if key in found}
         silent = {label: 100 * float((w == 0).float().mean()) for label, (_, w) in drawn.items()}
         svg = fig.svg(fig.weights, drawn)
@@ -170,4 +172,5 @@ def weights(opened: Opened) -> Section:
         Figure("Strengths by pathway", panels, reading, legend),
         Table("Lost synapses", columns, rows, "Synapses that training has clamped to 0 (Dale's law)."),
     ]
-    return Section(title, "The weights with which each circuit acts after training, all of them >= 0.", blocks)
+    text = f"The weights with which each circuit acts after training, all of them >= 0.{opened.left_out}"
+    return Section(title, text, blocks)

@@ -16,6 +16,7 @@ from eisnn.train import Run, TrainConfig, initial_model, load_trained
 from eisnn.train.build import require_same_data
 from eisnn.train.checkpoint import load_checkpoint
 
+MOST_LAYERS = 24  # in figures, so that the page of a deep network stays a page
 IMAGES_SEED = 0  # which images are shown does not depend on the run
 
 
@@ -93,10 +94,20 @@ class Opened:
         """Why nothing can be measured inside; empty if it can."""
         if spiking_layers(self.model):
             return ""
-        return (
-            f"Layers of circuit {self.config.circuit} cannot be looked into, only those of ei and bn, so there is "
-            "nothing to show here."
-        )
+        return f"Nothing spikes in circuit {self.config.circuit}, so there is nothing to show here."
+
+    @cached_property
+    def drawn(self) -> list[str]:
+        """Names of the hidden layers that figures show: all, or `MOST_LAYERS` of them, evenly chosen."""
+        names = list(spiking_layers(self.model))
+        steps = min(len(names), MOST_LAYERS) - 1
+        return [names[round(k * (len(names) - 1) / max(steps, 1))] for k in range(steps + 1)]
+
+    @property
+    def left_out(self) -> str:
+        """A sentence if figures do not show all layers."""
+        count = len(spiking_layers(self.model))
+        return f" Shown are {len(self.drawn)} of {count} layers, evenly chosen." if count > len(self.drawn) else ""
 
     @cached_property
     def assessed(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def balance(axes: Axes, before: tuple[Tensor, Tensor] | None, after: tuple[Tenso
             continue
         y, x = (_flat(current) for current in pair)
         chosen = np.linspace(0, len(x) - 1, min(len(x), limit)).astype(int)
-        axes.scatter(x[chosen], y[chosen], s=9, marker=marker, color=color, alpha=0.6, linewidths=0.6)
+        axes.scatter(x[chosen], y[chosen], s=9, marker=marker, color=color, alpha=0.6, linewidths=0.6, rasterized=True)
         top = max(top, 1.05 * float(max(x.max(), y.max())))
     axes.plot([0, top], [0, top], color=ORANGE, linewidth=1.2, linestyle=":")
     axes.set(xlabel="$I_{sub}$", ylabel="$I_{EE}$", xlim=(0, top), ylim=(0, top), aspect="equal")

@@ -33,5 +33,5 @@ def svg(draw: Callable[..., None], *args: Any, size: tuple[float, float] = (2.9,
     draw(axes[0] if rows == 1 else axes, *args)
     file = BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "eisnn", "svg.fonttype": "path"}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(file, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
     return file.getvalue()
