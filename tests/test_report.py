@@ -309,6 +309,8 @@ def test_a_phone_scrolls_downwards_only(address, scheme):
     with opened(address, viewport=PHONE, color_scheme=scheme) as shown:
         assert not is_wider_than_the_screen(shown)
         assert shown.locator("nav").is_visible()
+        rows = shown.eval_on_selector_all("#configuration tr", "all => all.map(row => row.clientHeight)")
+        assert max(rows) < PHONE["height"] / 3  # no column of single words
         text, page_color = shown.evaluate(
             "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
         )
