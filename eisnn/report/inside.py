@@ -58,8 +58,9 @@ def currents(opened: Opened) -> Section:
     columns = ["layer", *(f"{what}, {when}" for what in quantities for when in ("initial", "trained"))]
     reading = (
         "How often each value of the integrated current occurs, over neurons, time steps and images; the dotted line "
-        "is the firing threshold (a neuron also sums its current over time). One hump around 0 is what E-I Init makes; "
-        "a second hump beyond the threshold means that training has split the responses into weak and strong."
+        "is the firing threshold (a neuron also sums its current over time). One hump around 0 is what E-I Init and "
+        "batch norm make; a second hump beyond the threshold means that training has split the responses into weak and "
+        "strong."
     )
     table_reading = (
         "A bimodality coefficient above 0.56 hints at two humps, but so does a long tail; a p of the dip test below "
