@@ -16,6 +16,8 @@ usage: eisnn COMMAND ...
   resume RUN                         continue a run that was interrupted or killed
   evaluate RUN_OR_CHECKPOINT         accuracy of a checkpoint on its evaluation split
   export RUN_OR_CHECKPOINT FOLDER    write a trained network in the layout of the authors' program
+  report RUN                         one HTML page about a run: curves, currents, balance, gain, lesions, feature maps
+  explore RUN                        change inhibition by sliders, in the browser, and see what the network does
   bench [--model vgg8 ...]           step time and memory of an E-I network against its batch-norm twin
   list                               models, circuits, ablations, data sets and recipes
   demo                               train a small E-I network and its batch-norm twin on bundled images
@@ -23,6 +25,7 @@ usage: eisnn COMMAND ...
 `eisnn COMMAND --help` explains a command.
 """
 
+EXTRAS = {"matplotlib": "report", "jinja2": "report", "dash": "explore"}  # which extra brings a module
 EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_INTERRUPTED = 2, 3, 130
 
 
@@ -77,6 +80,15 @@ def _run(command: str, rest: list[str]) -> int:
         return _agreed(str(error), EXIT_INTERRUPTED)
     except ValidationError as error:
         return _fail("\n  ".join(["the configuration is not valid", *problems(error)]), EXIT_USER_ERROR)
+    except ImportError as error:
+        if error.name is None:  # ours: it says what to install
+            return _fail(str(error), EXIT_USER_ERROR)
+        module = error.name.partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        return _fail(
+            f"{command} needs {module}, which is not installed: pip install 'eisnn[{EXTRAS[module]}]'", EXIT_USER_ERROR
+        )
     except (ValueError, OSError) as error:
         return _fail(str(error), EXIT_USER_ERROR)
     return 0
@@ -213,6 +225,23 @@ def _export(args: list[str]) -> None:
     tyro.cli(run, args=args, prog="eisnn export")
 
 
+def _report_page(args: list[str]) -> None:
+    import tyro
+
+    from eisnn.report import report
+
+    file = tyro.cli(report, args=args, prog="eisnn report", config=(tyro.conf.PositionalRequiredArgs,))
+    print(f"{file} ({file.stat().st_size / 1e6:.1f} MB); open it in a browser")
+
+
+def _explore(args: list[str]) -> None:
+    import tyro
+
+    from eisnn.explore import explore
+
+    tyro.cli(explore, args=args, prog="eisnn explore", config=(tyro.conf.PositionalRequiredArgs,))
+
+
 def _list(args: list[str]) -> None:
     from eisnn.data import list_datasets
     from eisnn.models import list_models
@@ -255,6 +284,8 @@ COMMANDS = {
     "resume": _resume,
     "evaluate": _evaluate,
     "export": _export,
+    "report": _report_page,
+    "explore": _explore,
     "bench": _bench,
     "list": _list,
     "demo": _demo,

@@ -4,6 +4,7 @@ What needs an extra imports it where it is used; figures and movies (matplotlib)
 """
 
 from eisnn.analysis.balance import balance_ratio, ei_correlation, residual
+from eisnn.analysis.contours import contour_correlation, contour_strength
 from eisnn.analysis.dip import DipTest, dip_statistic, dip_test
 from eisnn.analysis.distributions import Moments, bimodality_coefficient, moments
 from eisnn.analysis.dose import DoseResponse, assess, dose_response
@@ -43,6 +44,8 @@ __all__ = [
     "assess",
     "balance_ratio",
     "bimodality_coefficient",
+    "contour_correlation",
+    "contour_strength",
     "cross_orientation_suppression",
     "dale_violations",
     "dip_statistic",

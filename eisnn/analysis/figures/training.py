@@ -1,18 +1,16 @@
-"""Figures; with `movie` the only place that imports matplotlib (the extra `report`)."""
+"""Learning curves, and the figure of the demo."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-# Told apart by colour-blind readers (Okabe and Ito).
-COLORS = BLUE, ORANGE, GREEN, PINK, SKY, YELLOW = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
-GREY = "#666666"
+from eisnn.analysis.figures.currents import currents
+from eisnn.analysis.figures.style import COLORS, GREY, LINES, bare
 
 
 def accuracy_curves(axes: Axes, curves: Mapping[str, Sequence[float]], chance: float) -> None:
@@ -27,7 +25,17 @@ def accuracy_curves(axes: Axes, curves: Mapping[str, Sequence[float]], chance: f
     axes.set(xlabel="epoch", ylabel="accuracy on held-out images (%)", ylim=(0, top))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, loc="upper left")
-    axes.spines[["top", "right"]].set_visible(False)
+    bare(axes)
+
+
+def progress(axes: Axes, curves: Mapping[str, Mapping[int, float]], label: str) -> None:
+    """Draw any quantity by epoch, for each name (up to six), without a legend; `label` names it and its unit."""
+    for curve, color, line in zip(curves.values(), COLORS, LINES, strict=False):
+        marker = "o" if len(curve) < 15 else None
+        axes.plot(list(curve), list(curve.values()), color=color, linestyle=line, marker=marker, markersize=3)
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    bare(axes)
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
@@ -63,13 +71,8 @@ def training_summary(
     bottom.suptitle(f"{network}: integrated current $I_E$ of each layer")
     panels = bottom.subplots(1, len(before), squeeze=False)[0]
     for axes, name in zip(panels, before, strict=True):
-        values = [np.asarray(currents[name].detach().float().cpu()).ravel() for currents in (before, after)]
-        low, high = np.percentile(np.concatenate(values), [0.5, 99.5])
-        for value, color, label in zip(values, (GREY, BLUE), ("at initialization", "after training"), strict=True):
-            axes.hist(value, bins=80, range=(low, high), density=True, histtype="step", color=color, label=label)
-        axes.axvline(1, color=ORANGE, linewidth=0.8, linestyle="--", label="threshold")
-        axes.set(title=name, xlabel="$I_E$", yticks=[])
-        axes.spines[["top", "right"]].set_visible(False)
+        currents(axes, before[name], after[name])
+        axes.set_title(name)
     panels[0].set_ylabel("density")
     panels[0].legend(frameon=False, fontsize="x-small", loc="upper right")
     figure.savefig(file, dpi=150)

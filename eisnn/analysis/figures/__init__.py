@@ -1,0 +1,31 @@
+"""Figures; with `movie` the only place that imports matplotlib (the extra `report`)."""
+
+from eisnn.analysis.figures.currents import balance, currents, weights
+from eisnn.analysis.figures.maps import feature_maps
+from eisnn.analysis.figures.responses import Curve, responses
+from eisnn.analysis.figures.style import BLUE, COLORS, GREEN, GREY, LINES, ORANGE, PINK, SKY, YELLOW, bare, svg
+from eisnn.analysis.figures.training import accuracy_curves, progress, spread, training_summary
+
+__all__ = [
+    "BLUE",
+    "COLORS",
+    "GREEN",
+    "GREY",
+    "LINES",
+    "ORANGE",
+    "PINK",
+    "SKY",
+    "YELLOW",
+    "Curve",
+    "accuracy_curves",
+    "balance",
+    "bare",
+    "currents",
+    "feature_maps",
+    "progress",
+    "responses",
+    "spread",
+    "svg",
+    "training_summary",
+    "weights",
+]

@@ -1,0 +1,67 @@
+"""`eisnn report`: one HTML page about a run, with everything in it (the extra `report`).
+
+opened     a run, its networks before and after training, and the images they are shown
+overview, inside, experiments, maps   sections, each a function of what was opened
+page       how sections become HTML
+"""
+
+from pathlib import Path
+
+from eisnn.report.opened import Opened, open_run
+from eisnn.train.checkpoint import write_atomically
+
+__all__ = ["report"]
+
+
+def report(
+    run: Path,
+    against: Path | None = None,
+    out: Path | None = None,
+    images: int = 200,
+    data_path: str | None = None,
+) -> Path:
+    """Write one self-contained HTML page about a run: how it went, what is inside, what it does under experiments.
+
+    Args:
+        run: Folder of the run; its last checkpoint is opened.
+        against: Folder of another run on the same data to compare with, such as the batch-norm twin.
+        out: The file to write, replaced if it is there; None is `report.html` in the run's folder.
+        images: How many images of the evaluation split the network is shown.
+        data_path: Where the data set is, if not where it was at training.
+    Returns: the file.
+    Raises: RunError for a folder that holds no run; CheckpointError, DataError; ValueError if `images` is less than 1,
+        or the two runs were trained on different data.
+    """
+    from eisnn.report import experiments, inside, maps, overview
+    from eisnn.report.page import render
+
+    opened = open_run(run, images, data_path)
+    other = None if against is None else open_run(against, images, data_path)
+    if other is not None and _data(other) != _data(opened):
+        raise ValueError(
+            f"{against} saw other images than {run}: {_data(other)} and {_data(opened)}; compare runs on the same data"
+        )
+    sections = [
+        overview.training(opened, other),
+        overview.layers(opened),
+        inside.currents(opened),
+        inside.balance(opened),
+        inside.weights(opened),
+        experiments.gain(opened, other),
+        experiments.lesions(opened),
+        maps.feature_maps(opened, other),
+        overview.configuration(opened),
+        overview.origin(opened),
+    ]
+    subtitle = f"{opened.network}, on {opened.dataset.name} ({len(opened.dataset.classes)} classes)"
+    html = render(opened.name, subtitle, overview.facts(opened), overview.notes(opened), sections)
+    file = opened.run.folder / "report.html" if out is None else out
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, html.encode())
+    return file
+
+
+def _data(opened: Opened) -> str:
+    config = opened.config
+    held = f", {config.hold_out:.0%} held out" if config.hold_out else ""
+    return f"{opened.dataset.name} with {len(opened.dataset.classes)} classes at {config.image_size} pixels{held}"

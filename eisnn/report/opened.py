@@ -1,0 +1,139 @@
+"""A run, opened for a look inside: its networks before and after training, and the images they are shown."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eisnn.analysis import assess, spiking_layers
+from eisnn.data import Dataset, Loader
+from eisnn.models import SpikingNetwork
+from eisnn.nn import EILayer
+from eisnn.train import Run, TrainConfig, initial_model, load_trained
+from eisnn.train.build import require_same_data
+from eisnn.train.checkpoint import load_checkpoint
+
+MOST_LAYERS = 24  # in figures, so that the page of a deep network stays a page
+IMAGES_SEED = 0  # which images are shown does not depend on the run
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run and what sections are made from.
+
+    Attributes:
+        run: the folder.
+        config: its configuration, for one process on the CPU.
+        model: the network of the last checkpoint, on the CPU, in evaluation mode.
+        dataset: what it was trained on; `test` is the split that accuracies are of.
+        metadata: of the checkpoint.
+        images, labels: `[N, C, H, W]` in [0, 1] and `[N]`, drawn from `dataset.test`.
+    """
+
+    run: Run
+    config: TrainConfig
+    model: SpikingNetwork
+    file: Path
+    dataset: Dataset
+    metadata: dict[str, Any]
+    images: Tensor
+    labels: Tensor
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.run.folder.resolve().name
+
+    @property
+    def network(self) -> str:
+        """The network in a few words."""
+        circuit = {"ei": "E-I circuit", "bn": "batch norm"}.get(self.config.circuit, self.config.circuit)
+        if self.config.circuit == "ei" and self.config.circuit_options.conserved:
+            circuit = "E-I circuit, conserved totals"
+        return f"{self.config.model}, {circuit}"
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing, %."""
+        return 100 / len(self.dataset.classes)
+
+    @property
+    def split(self) -> str:
+        """What the accuracies are measured on."""
+        return "held-out images" if self.config.hold_out else "test images"
+
+    @property
+    def initial(self) -> SpikingNetwork | None:
+        """The network before the first step, made again from the run's seed; None where that cannot be done."""
+        return self._initial[0]
+
+    @property
+    def no_initial(self) -> str:
+        """Why there is no `initial`; empty if there is one."""
+        return self._initial[1]
+
+    @cached_property
+    def _initial(self) -> tuple[SpikingNetwork | None, str]:
+        try:
+            require_same_data(self.dataset, self.metadata, self.file, images=True)  # E-I Init depends on them
+            # In training mode batch norm takes the statistics of the batch: it has gathered no others yet.
+            return initial_model(self.config).train(), ""
+        except ValueError as error:
+            return None, str(error)
+
+    @cached_property
+    def ei_layers(self) -> dict[str, EILayer]:
+        """The hidden E-I layers by name; none in a baseline."""
+        return {name: layer for name, layer in spiking_layers(self.model).items() if isinstance(layer, EILayer)}
+
+    @property
+    def unseen(self) -> str:
+        """Why nothing can be measured inside; empty if it can."""
+        if spiking_layers(self.model):
+            return ""
+        return f"Nothing spikes in circuit {self.config.circuit}, so there is nothing to show here."
+
+    @cached_property
+    def drawn(self) -> list[str]:
+        """Names of the hidden layers that figures show: all, or `MOST_LAYERS` of them, evenly chosen."""
+        names = list(spiking_layers(self.model))
+        steps = min(len(names), MOST_LAYERS) - 1
+        return [names[round(k * (len(names) - 1) / max(steps, 1))] for k in range(steps + 1)]
+
+    @property
+    def left_out(self) -> str:
+        """A sentence if figures do not show all layers."""
+        count = len(spiking_layers(self.model))
+        return f" Shown are {len(self.drawn)} of {count} layers, evenly chosen." if count > len(self.drawn) else ""
+
+    @cached_property
+    def assessed(self) -> dict[str, Any]:
+        """Accuracy on `images`, and the activity of each layer; see `assess`."""
+        return assess(self.model, self.images, self.labels)
+
+
+def open_run(folder: str | Path, images: int = 200, data_path: str | None = None) -> Opened:
+    """Open the last checkpoint of a run.
+
+    Args:
+        folder: of the run.
+        images: how many images of the evaluation split to show it, >= 1; the same ones for each run on the same data.
+        data_path: where the data is, if not where it was at training.
+    Raises: RunError for a folder that holds no run, CheckpointError, DataError; ValueError for less than one image.
+    """
+    if images < 1:
+        raise ValueError(f"images is {images}, expected at least 1")
+    run = Run(Path(folder))
+    run.config()
+    trained = load_trained(run.folder, data_path=data_path, accelerator="cpu")
+    config, dataset = trained.config, trained.dataset
+    metadata = load_checkpoint(trained.file)[1]
+    split = dataset.test
+    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(IMAGES_SEED))[:images].sort().values
+    batch = next(Loader(split[chosen], len(chosen), size=config.image_size).epoch())
+    dtype = next(trained.model.parameters()).dtype
+    images_of_run = batch.images.to(dtype)
+    return Opened(run, config, trained.model.eval(), trained.file, dataset, metadata, images_of_run, batch.labels)

@@ -1,0 +1,140 @@
+"""`eisnn explore`: what the sliders do, and the page in a real browser."""
+
+import socket
+import sys
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+import torch
+from browser import PHONE, is_wider_than_the_screen, opened
+from train_runs import tiny, write_images
+
+import eisnn
+from eisnn.analysis import UndefinedDivision
+from eisnn.cli import main
+from eisnn.explore import serve
+from eisnn.explore.laboratory import BINS, Laboratory, Setting
+from eisnn.nn.options import PLUS
+from eisnn.train import fit
+
+
+def network(**options):
+    torch.manual_seed(0)
+    model = eisnn.create_model("convnet3", time_steps=2, width=0.25, **options).eval()
+    eisnn.ei_init_(model, torch.rand(6, 3, 16, 16))
+    return model
+
+
+@pytest.fixture(scope="module")
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(20, 3, 16, 16, generator=generator), torch.randint(10, (20,), generator=generator)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("explore")
+    config = tiny(write_images(folder / "images"), circuit_options=PLUS)
+    return fit(config, folder / "run", quiet=True).run_dir
+
+
+def test_the_default_setting_is_the_network_itself(batch):
+    model, (images, labels) = network(), batch
+    laboratory = Laboratory(model, images, labels)
+    expected = 100 * (model(images).argmax(-1) == labels).float().mean()
+    assert laboratory.intact.accuracy == pytest.approx(float(expected))
+    assert laboratory.layers == ["layers.0", "layers.1", "layers.2"]
+    assert laboratory.respond(Setting()) == laboratory.intact
+    for counts in laboratory.intact.currents.values():
+        assert len(counts) == BINS
+        assert sum(counts) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "direction"),
+    [("subtractive", 0.0, 1), ("subtractive", 2.0, -1), ("divisive", 0.25, 1), ("silenced", 0.5, 1)],
+)
+def test_inhibition_holds_the_first_layer_down(batch, field, value, direction):
+    laboratory = Laboratory(network(), *batch)
+    rate = laboratory.respond(Setting(**{field: value})).rates["layers.0"]
+    assert direction * (rate - laboratory.intact.rates["layers.0"]) > 0.005
+    assert laboratory.respond(Setting()) == laboratory.intact  # nothing stays behind
+
+
+def test_stimuli_change_and_are_the_same_again(batch):
+    laboratory = Laboratory(network(), *batch)
+    for setting in (Setting(contrast=0.0), Setting(noise=0.3)):
+        response = laboratory.respond(setting)
+        assert response.currents["layers.0"] != laboratory.intact.currents["layers.0"]
+        assert laboratory.respond(setting) == response
+
+
+def test_no_divisive_inhibition_at_all(batch):
+    with pytest.raises(UndefinedDivision, match=r"no divisive inhibition is left in layers\.0"):
+        Laboratory(network(), *batch).respond(Setting(divisive=0.0))
+    with_sigma = Laboratory(network(circuit_options=PLUS), *batch).respond(Setting(divisive=0.0))
+    assert with_sigma.rates["layers.0"] > 0
+
+
+def test_a_network_without_circuits(batch):
+    laboratory = Laboratory(network(circuit="bn"), *batch)
+    assert not laboratory.has_inhibition
+    assert laboratory.respond(Setting(subtractive=0.0)) == laboratory.intact
+    assert laboratory.respond(Setting(contrast=0.2)) != laboratory.intact
+
+
+@pytest.fixture
+def address(run):
+    pytest.importorskip("dash")
+    server = serve(run, images=24)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_only_this_machine_is_served(address, run):
+    port = int(address.rsplit(":")[-1].strip("/"))
+    with urllib.request.urlopen(address) as answer:
+        assert b"Explore run" in answer.read()
+    elsewhere = urllib.request.Request(address, headers={"Host": "elsewhere.example"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(elsewhere)
+    with socket.socket() as other:  # nothing listens at this machine's other addresses
+        other.bind(("127.0.0.2", port))
+    with pytest.raises(OSError, match=f"port {port} is in use by another program"):
+        serve(run, images=2, port=port)
+
+
+def test_the_page_in_a_browser(address):
+    with opened(address) as page:
+        page.wait_for_selector("#accuracy:not(:empty)")
+        page.wait_for_selector("#currents svg")
+        rate = page.inner_text("#rate")
+        page.locator("#silenced [role=slider]").focus()
+        page.keyboard.press("End")
+        page.wait_for_function("rate => document.querySelector('#rate').innerText != rate", arg=rate)
+        assert float(page.inner_text("#rate")) > float(rate)  # without inhibition
+        page.click("text=Back to the intact network")
+        page.wait_for_function("rate => document.querySelector('#rate').innerText == rate", arg=rate)
+        assert page.inner_text("#message") == ""
+        page.set_viewport_size(PHONE)
+        page.wait_for_timeout(300)  # charts follow the size
+        assert not is_wider_than_the_screen(page)
+        assert page.complaints == []
+        assert all(request.startswith((address, "data:", "blob:")) for request in page.requests), page.requests
+
+
+def test_what_cannot_be_explored(tmp_path, capsys, monkeypatch):
+    assert main(["explore", str(tmp_path)]) == 2
+    assert "holds no run: there is no config.json in it" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "dash", None)
+    monkeypatch.delitem(sys.modules, "eisnn.explore.page", raising=False)
+    assert main(["explore", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        "eisnn: explore needs dash, which is not installed: pip install 'eisnn[explore]'\n"
+    )
