@@ -22,7 +22,7 @@ from eisnn.analysis import (
 from eisnn.analysis.perturb import effective_gain, perturbed_layer
 from eisnn.nn import CircuitOptions
 
-OPTIONS = [None, CircuitOptions(conserved=True), SEMISATURATED]
+OPTIONS = [None, CircuitOptions(conserved=True), CircuitOptions(conserved=True, tapwise=True), SEMISATURATED]
 X = images()
 
 
