@@ -42,16 +42,17 @@ NARROW: tuple[Any, ...] = (16, "P", 16, "P", *(16,) * 998)
 RECIPES = {"paper": "demo", "plus": "demo-plus", "plus, tapwise": "demo-plus", "batch norm": "demo-bn"}
 
 
-def build(network: str, method: str, width: float, images: Tensor) -> SpikingNetwork:
-    """An initialised network; E-I Init from `images`."""
+def build(network: str, method: str, width: float, images: Tensor, alpha: float | None) -> SpikingNetwork:
+    """An initialised network with surrogates of width `alpha` (None: the default); E-I Init from `images`."""
     torch.manual_seed(0)
     options = METHODS[method]
     if network == "narrow1000":
         given = {"options": options["options"]} if "options" in options else {}
-        layers = make_layers(options["circuit"], LIF(), 4, **given)
+        layers = make_layers(options["circuit"], LIF(alpha=alpha), 4, **given)
         model: SpikingNetwork = VGG(NARROW, layers, 3, 10, 4)
     else:
-        create = partial(eisnn.create_model, network, width=width, circuit=options["circuit"])
+        neuron = LIF(alpha=alpha)
+        create = partial(eisnn.create_model, network, width=width, circuit=options["circuit"], neuron=neuron)
         model = create(circuit_options=options["options"]) if "options" in options else create()
     if options["circuit"] == "ei":
         eisnn.ei_init_(model, images, generator=torch.Generator().manual_seed(0))
@@ -85,8 +86,9 @@ def start(args: argparse.Namespace) -> None:
     for network in args.networks:
         for method in args.methods:
             result: dict[str, Any] = {"network": network, "method": method, "width": args.width, "images": args.images}
+            result["alpha"] = args.alpha
             try:
-                result["layers"] = propagation(build(network, method, args.width, images), images, labels)
+                result["layers"] = propagation(build(network, method, args.width, images, args.alpha), images, labels)
             except ValueError as error:
                 result["problem"] = str(error)
             write_result(
@@ -169,7 +171,11 @@ def draw(file: Path) -> None:
         for axes, (measure, label) in zip(row, measures.items(), strict=True):
             for method, color in zip(METHODS, COLORS, strict=False):
                 for result in results:
-                    if (result["network"], result["method"]) == (network, method) and "layers" in result:
+                    if (result["network"], result["method"], result.get("alpha")) == (
+                        network,
+                        method,
+                        None,
+                    ) and "layers" in result:
                         values = [layer[measure] for layer in result["layers"]]
                         axes.plot(range(1, len(values) + 1), values, color=color, label=method, linewidth=1.2)
             axes.set(title=f"{network}: {label}", xlabel="layer")
@@ -187,6 +193,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--alpha", type=float, help="width parameter of the surrogate, instead of 4")
     parser.add_argument("--train", nargs="*", default=[], metavar="NETWORK")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=1)
