@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
 from eisnn.functional import kernels
 from eisnn.functional.kernels import native
@@ -67,3 +67,17 @@ def backend(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "backend", chosen)
         yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A kernel in Triton's interpreter takes a thousand times as long: a fifth of the random examples there."""
+    test, callspec = getattr(item, "obj", None), getattr(item, "callspec", None)
+    interpreted = callspec is not None and callspec.params.get("backend") == "triton"
+    if not (interpreted and os.environ.get("TRITON_INTERPRET") == "1" and is_hypothesis_test(test)):
+        return (yield)
+    chosen = test._hypothesis_internal_use_settings
+    with pytest.MonkeyPatch.context() as patch:
+        fewer = settings(chosen, max_examples=chosen.max_examples // 5)
+        patch.setattr(test, "_hypothesis_internal_use_settings", fewer)
+        return (yield)
