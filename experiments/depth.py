@@ -87,12 +87,13 @@ def start(args: argparse.Namespace) -> None:
         for method in args.methods:
             result: dict[str, Any] = {"network": network, "method": method, "width": args.width, "images": args.images}
             result["alpha"] = args.alpha
+            suffix = f"_alpha_{args.alpha}" if args.alpha else ""
             try:
                 result["layers"] = propagation(build(network, method, args.width, images, args.alpha), images, labels)
             except ValueError as error:
                 result["problem"] = str(error)
             write_result(
-                RESULTS / f"start_{network}_{method}.json".replace(", ", "-").replace(" ", "_"),
+                RESULTS / f"start_{network}_{method}{suffix}.json".replace(", ", "-").replace(" ", "_"),
                 {**provenance(), **result},
             )
             print(f"{network}, {method}: {summary(result)}", flush=True)
