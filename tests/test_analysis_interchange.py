@@ -1,6 +1,7 @@
 """Recordings come back from other formats as they were."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,23 @@ def test_through_nwb(recording: Recording, tmp_path: Path) -> None:
         assert nwb.acquisition["layers.0 I_E"].rate == pytest.approx(1 / 0.006)
         assert nwb.acquisition["layers.1 membrane"].rate == pytest.approx(500)
     assert not pynwb.validate(path=str(file))
+
+
+def test_bfloat16_becomes_float32(tmp_path: Path) -> None:
+    model = small(dtype=torch.float32).to(torch.bfloat16)
+    with record(model, LAYERS, ["I_E", "spikes"]) as found:
+        model(images(3, dtype=torch.bfloat16))
+    save_npz(tmp_path / "recording.npz", found)
+    back = [load_npz(tmp_path / "recording.npz")]
+    if find_spec("neo"):
+        back.append(from_neo(to_neo(found)))
+    if find_spec("pynwb"):
+        write_nwb(tmp_path / "recording.nwb", found)
+        back.append(read_nwb(tmp_path / "recording.nwb"))
+    for recording in back:
+        for layer, quantities in found.items():
+            for quantity, values in quantities.items():
+                assert torch.equal(recording[layer][quantity], values.float())
 
 
 def test_nothing_recorded_and_wrong_steps_are_errors(recording: Recording) -> None:

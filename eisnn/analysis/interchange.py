@@ -3,7 +3,8 @@
 Time: step t of image b is the time `t * step` of trial b; a network has no seconds, so `step` is a convention (1 ms by
 default). Neo gets a segment for each image. NWB has one clock, on which the images follow each other without a gap.
 Currents of a static input are one sample that lasts for the whole image. Through Neo a recording reaches the files that
-Neo writes, through NWB whatever reads that, pynapple for one.
+Neo writes, through NWB whatever reads that, pynapple for one. Values in bfloat16, which
+none of them has, become float32.
 """
 
 import json
@@ -28,11 +29,17 @@ SPIKES = "spikes"
 UNITS = {"I_E": "threshold", "membrane": "threshold"}  # others: the layer's own
 
 
+def _array(tensor: Tensor) -> NDArray[Any]:
+    """For NumPy, which has no bfloat16; float32 holds its values exactly."""
+    found: NDArray[Any] = (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).detach().cpu().numpy()
+    return found
+
+
 def save_npz(file: Path, recording: Recording) -> None:
     """Write a recording to a NumPy archive: an array `[T or 1, B, ...]` under `LAYER/QUANTITY`, and the indices of
     sampled neurons under `LAYER/neurons`."""
     arrays: dict[str, Any] = {
-        f"{layer}/{quantity}": tensor.detach().cpu().numpy()
+        f"{layer}/{quantity}": _array(tensor)
         for layer, quantities in recording.items()
         for quantity, tensor in quantities.items()
     }
@@ -75,8 +82,7 @@ class _Layout(NamedTuple):
             raise ValueError("nothing was recorded: run the model inside the `with record(...)` block")
         shapes = {layer: {q: list(v.shape) for q, v in quantities.items()} for layer, quantities in tensors.items()}
         dtypes = {
-            layer: {q: str(v.dtype).removeprefix("torch.") for q, v in quantities.items()}
-            for layer, quantities in tensors.items()
+            layer: {q: str(_array(v).dtype) for q, v in quantities.items()} for layer, quantities in tensors.items()
         }
         every = [shape for of_layer in shapes.values() for shape in of_layer.values()]
         neurons = {layer: chosen.tolist() for layer, chosen in recording.neurons.items()}
@@ -119,7 +125,7 @@ def _flattened(recording: Recording) -> Iterator[tuple[str, str, NDArray[Any]]]:
     """Layer, quantity and values `[T or 1, B, n]`."""
     for layer, quantities in recording.items():
         for quantity, tensor in quantities.items():
-            yield layer, quantity, tensor.detach().flatten(2).cpu().numpy()
+            yield layer, quantity, _array(tensor.flatten(2))
 
 
 def to_neo(recording: Recording, step: float = 1e-3) -> "neo.Block":
