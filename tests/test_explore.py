@@ -132,6 +132,8 @@ def test_the_page_in_a_browser(address):
 def test_what_cannot_be_explored(tmp_path, capsys, monkeypatch):
     assert main(["explore", str(tmp_path)]) == 2
     assert "holds no run: there is no config.json in it" in capsys.readouterr().err
+    assert main(["explore", str(tmp_path), "--port", "65536"]) == 2
+    assert capsys.readouterr().err == "eisnn: port must be in [0, 65535], got 65536\n"
     monkeypatch.setitem(sys.modules, "dash", None)
     monkeypatch.delitem(sys.modules, "eisnn.explore.page", raising=False)
     assert main(["explore", str(tmp_path)]) == 2

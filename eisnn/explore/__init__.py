@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["explore", "serve"]
 
-HOST = "127.0.0.1"
+HOST, LARGEST_PORT = "127.0.0.1", 65535
 
 
 def serve(run: str | Path, *, images: int = 100, port: int = 0, data_path: str | None = None) -> "BaseWSGIServer":
@@ -26,8 +26,10 @@ def serve(run: str | Path, *, images: int = 100, port: int = 0, data_path: str |
         port: to listen at; 0 takes a free one, `server_port` says which.
         data_path: where the data is, if not where it was at training.
     Raises: RunError for a folder that holds no run; CheckpointError, DataError; ValueError for a network that cannot be
-        looked into; OSError if the port is taken.
+        looked into, or a port out of range; OSError if the port is taken.
     """
+    if not 0 <= port <= LARGEST_PORT:
+        raise ValueError(f"port must be in [0, {LARGEST_PORT}], got {port}")
     from eisnn.explore.laboratory import Laboratory
     from eisnn.explore.page import make_app
     from eisnn.report.opened import open_run
