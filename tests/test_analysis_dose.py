@@ -7,7 +7,8 @@ import torch
 from networks import images, small
 from torch import nn
 
-from eisnn.analysis import Perturbation, assess, dose_response, record
+from eisnn.analysis import Perturbation, assess, dose_response, record, responses
+from eisnn.analysis.histograms import current_histograms
 
 X = images()
 
@@ -45,8 +46,11 @@ def test_assess_counts_what_there_is():
         assert entry["current_mean"] == pytest.approx(i_e.mean().item())
         assert entry["current_std"] == pytest.approx(i_e.std().item(), rel=0.1)
     model.train()
+    model.layers[1].eval()
     assess(model, X, labels)
-    assert model.training
+    responses(model, X, "layers.0")
+    current_histograms(model, X)
+    assert [layer.training for layer in (model, *model.layers)] == [True, True, False, True]
     with pytest.raises(ValueError, match=r"got \[6, 3, 8, 8\] and \[5\]"):
         assess(model, X, labels[:5])
 

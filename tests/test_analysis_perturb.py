@@ -125,6 +125,18 @@ def test_the_effective_gain_is_the_parameter_and_can_be_clamped():
     assert torch.equal(clamped.subtractive, layer.synapses().subtractive)
 
 
+def test_a_gain_of_zero_can_be_clamped_like_any_other():
+    model, twin, x = small(), small(), images()
+    with torch.no_grad():
+        for layer, other in zip(model.layers, twin.layers, strict=True):
+            layer.gain_i[0] = 0
+            other.gain_i.fill_(0.5)
+    intact = model(x)
+    with perturb(model, Perturbation(gain_i=0.5)):
+        torch.testing.assert_close(model(x), twin(x))
+    assert not torch.allclose(intact, twin(x))
+
+
 def test_perturbations_nest():
     model = small()
     half, third = Perturbation(subtractive=0.5, inject_i=0.1), Perturbation(subtractive=0.6, inject_e=0.2, inject_i=0.2)
@@ -232,6 +244,7 @@ def test_silencing_disinhibits_and_has_no_paradoxical_effect():
         ({"subtractive": -1.0}, "subtractive must be finite and >= 0, got -1.0"),
         ({"divisive": float("nan")}, "divisive must be finite and >= 0, got nan"),
         ({"inject_e": float("inf")}, "inject_e must be a finite number, got inf"),
+        ({"seed": -1}, "seed must be an int >= 0, got -1"),
         ({"hold_division": {"layers.0": torch.zeros(8)}}, "hold_division of layers.0 must be > 0 everywhere, got 0.0"),
     ],
 )
@@ -246,6 +259,7 @@ def test_what_cannot_be_perturbed_is_an_error():
     for wrong, change, layers, message in [
         (eisnn.fold(model), Perturbation(), None, "has no E-I layer to perturb"),
         (small(circuit="bn"), Perturbation(), "layers.0", "layers.0 is no E-I layer|has no E-I layer"),
+        (small(ablation="epsilon-1e-3"), Perturbation(), None, "has no E-I layer to perturb"),
         (model, Perturbation(), "readout", "no hidden layer is called readout"),
         (model.layers[0], Perturbation(), None, "use perturbed_layer"),
         (model, Perturbation(hold_division={"layers.0": ones}), None, r"must have shape \[8\], got \[3\]"),

@@ -8,7 +8,7 @@ from torch import nn
 
 import eisnn
 from eisnn import functional as EF
-from eisnn.analysis import QUANTITIES, Perturbation, perturb, record, running_statistics, spiking_layers
+from eisnn.analysis import CURRENTS, QUANTITIES, Perturbation, perturb, record, running_statistics, spiking_layers
 from eisnn.nn.factory import CIRCUITS, RATE_CIRCUITS
 
 CONSTANTS = EF.LIFConstants()
@@ -192,6 +192,42 @@ def test_what_a_layer_lacks_and_wrong_limits_are_errors():
     for limits in ({"neurons": 0}, {"images": -1}, {"neurons": 1.5}):
         with pytest.raises(ValueError, match="must be an int >= 1"):
             record(model, **limits).__enter__()
+
+
+@pytest.mark.parametrize("ablation", ["epsilon-1e-2", "no-sign-constraint", "subtractive-only", "floor-0.1"])
+def test_ablated_circuits_show_the_currents_they_compute(ablation):
+    model, x = small(ablation=ablation), images()
+    expected = model(x)
+    with record(model, what=["I_EE", "I_sub", "I_div", "I_E", "membrane", "spikes"]) as recorded:
+        assert torch.equal(model(x), expected)
+    layer, first = model.layers[0], recorded["layers.0"]
+    written = (*layer.currents_as_written(x[None]), layer.integrated(x[None]))
+    assert all(torch.equal(first[name], current) for name, current in zip(CURRENTS, written, strict=True))
+    for values in recorded.values():
+        assert torch.equal(values["spikes"], (values["membrane"] >= 1).double())
+    with pytest.raises(ValueError, match="has no undivided"):
+        record(model, what="undivided").__enter__()
+
+
+def test_layers_may_be_called_by_keyword():
+    layer, x = eisnn.EILinear(5, 4), torch.rand(1, 3, 5)
+    eisnn.ei_init_(layer, x)
+    with record(layer) as recorded:
+        layer(time_steps=2, x=x)
+    torch.testing.assert_close(recorded[""]["I_E"], layer.integrated(x).detach())
+
+
+def test_passes_that_cannot_be_joined_are_errors():
+    model = small()
+    with record(model, "layers.1", "I_E") as recorded:
+        model(images())
+        model(images(size=16))
+    with pytest.raises(ValueError, match=r"passes of layers\.1 with different steps or maps .* \[3, 6, 16, 4, 4\], "):
+        recorded["layers.1"]
+    with record(model, "layers.1", "I_E", neurons=5):
+        model(images())
+        with pytest.raises(ValueError, match=r"layers\.1 has 1024 neurons in this pass and had 256 in the first"):
+            model(images(size=16))
 
 
 def test_hooks_are_gone_afterwards():

@@ -12,6 +12,7 @@ from train_runs import interrupt_at, keep_first_checkpoints, tiny, write_images
 
 from eisnn.analysis.contours import contour_correlation, contour_strength
 from eisnn.cli import main
+from eisnn.explore.laboratory import Laboratory
 from eisnn.nn.options import PLUS
 from eisnn.report import inside, overview, report
 from eisnn.report.opened import open_run
@@ -158,6 +159,16 @@ def test_a_circuit_that_cannot_be_looked_into(images, tmp_path, capsys):
     assert "the same with averaged weights" in seen.text
     assert main(["explore", str(run)]) == 2
     assert "cannot be explored. Nothing spikes in circuit dann" in capsys.readouterr().err
+
+
+def test_an_ablated_circuit_is_not_perturbed(images, tmp_path):
+    run = fit(tiny(images, ablation="epsilon-1e-3"), tmp_path / "run", quiet=True).run_dir
+    seen = outline(report(run, images=12))
+    assert seen.headings[1:] == SECTIONS
+    assert "E-I circuit, ablation epsilon-1e-3" in seen.text
+    assert seen.text.count("A part of these circuits is ablated (epsilon-1e-3)") == 3
+    seen_by = open_run(run, 12)
+    assert not Laboratory(seen_by.model, seen_by.images, seen_by.labels).has_inhibition
 
 
 def test_a_network_without_maps_and_one_too_deep_to_draw_whole(images, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eisnn.analysis.layers import available, spiking_layers
+from eisnn.analysis.layers import available, evaluated, spiking_layers
 from eisnn.analysis.perturb import Perturbation, UndefinedDivision, perturb
 from eisnn.analysis.record import running_statistics
 from eisnn.functional.checks import check_int
@@ -40,17 +40,12 @@ def assess(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1
             f"assess takes images [N, C, H, W] or [T, N, C, H, W] and N labels, got {list(images.shape)} and "
             f"{list(labels.shape)}"
         )
-    training = model.training
-    model.eval()
     loss = correct = 0.0
-    try:
-        with running_statistics(model, what=_assessed(model)) as found:
-            for part, wanted in zip(images.split(batch_size, axis), labels.split(batch_size), strict=True):
-                logits = model(part)
-                loss += float(F.cross_entropy(logits.double(), wanted, reduction="sum"))
-                correct += int((logits.argmax(-1) == wanted).sum())
-    finally:
-        model.train(training)
+    with evaluated(model), running_statistics(model, what=_assessed(model)) as found:
+        for part, wanted in zip(images.split(batch_size, axis), labels.split(batch_size), strict=True):
+            logits = model(part)
+            loss += float(F.cross_entropy(logits.double(), wanted, reduction="sum"))
+            correct += int((logits.argmax(-1) == wanted).sum())
     layers = {}
     for name, quantities in found.items():
         spikes, current = quantities["spikes"], quantities["I_E"]

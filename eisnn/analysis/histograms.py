@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from eisnn.analysis.layers import evaluated
 from eisnn.analysis.record import record
 
 BINS = 160
@@ -74,13 +75,9 @@ def load_histograms(file: Path) -> CurrentHistograms:
 @torch.no_grad()
 def current_histograms(model: nn.Module, images: Tensor) -> dict[str, NDArray[np.int64]]:
     """Counts `[K + 2]` of `I_E` by layer for `images`; the model is evaluated, and left in the mode it was in."""
-    training, edges = model.training, torch.from_numpy(EDGES).to(images.device)
-    model.eval()
-    try:
-        with record(model, what="I_E") as recorded:
-            model(images)
-    finally:
-        model.train(training)
+    edges = torch.from_numpy(EDGES).to(images.device)
+    with evaluated(model), record(model, what="I_E") as recorded:
+        model(images)
     return {
         name: torch.bucketize(values["I_E"].double().flatten(), edges, right=True)
         .bincount(minlength=BINS + 2)

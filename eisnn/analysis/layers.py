@@ -3,7 +3,9 @@
 The fused path of a layer never forms its inner currents; they are computed here once more, as written in eqs. (9)-(14).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from eisnn.analysis.perturbed import PerturbedLayer
 from eisnn.functional.lif import scan_, scan_backward_
 from eisnn.functional.stabilize import zero_level
 from eisnn.nn import LIF, EILayer
+from eisnn.nn.ablations import AblatedConv2d, AblatedLinear
 from eisnn.nn.baselines import ProjectionLayer
 from eisnn.nn.folded import FoldedLayer
 
@@ -26,6 +29,24 @@ def spiking_layers(model: nn.Module) -> dict[str, SpikingLayer]:
     """The hidden layers of `model` by name: E-I circuits, whole, folded or perturbed, and the layers with a projection
     and a neuron that they are compared with, batch norm among them. Networks of ReLU units (DANN) have none."""
     return {name: module for name, module in model.named_modules() if isinstance(module, SpikingLayer)}
+
+
+def has_synapses(layer: nn.Module) -> TypeGuard[EILayer | PerturbedLayer]:
+    """Whether the currents of `layer` are those of its `synapses()`, so that changing these perturbs it: those of an
+    ablated circuit are not, and a folded one has lost them."""
+    return isinstance(layer, EILayer | PerturbedLayer) and not isinstance(layer, AblatedConv2d | AblatedLinear)
+
+
+@contextmanager
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the `with` block; afterwards each module is in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def choose_layers(model: nn.Module, layers: str | Iterable[str] | None) -> dict[str, SpikingLayer]:
@@ -46,11 +67,14 @@ def available(layer: SpikingLayer) -> tuple[str, ...]:
     """Which of `QUANTITIES` this layer has.
 
     A layer without a circuit has one current, which goes by `I_E` as it is what its neurons integrate. A folded circuit
-    has lost the two that it subtracts. Membrane and spikes are those of a neuron; only `LIF` shows its membrane.
+    has lost the two that it subtracts. Of an ablated one nothing is said to be `undivided`, as it may divide by
+    something else. Membrane and spikes are those of a neuron; only `LIF` shows its membrane.
     """
     found: tuple[str, ...] = (*CURRENTS, "undivided")
     if isinstance(layer, FoldedLayer) and not isinstance(layer, PerturbedLayer):
         found = ("I_div", "I_E", "undivided")
+    elif isinstance(layer, AblatedConv2d | AblatedLinear):
+        found = CURRENTS
     elif isinstance(layer, ProjectionLayer):
         found = ("I_E",)
     if layer.neuron is None:
@@ -65,6 +89,9 @@ def circuit_currents(layer: EILayer | FoldedLayer, x: Tensor) -> dict[str, Tenso
     In the precision of the weights, whatever that of `x` and of autocast: two large currents are subtracted.
     """
     with torch.autocast(x.device.type, enabled=False):
+        if isinstance(layer, AblatedConv2d | AblatedLinear):
+            x = x.to(layer.weight_ee.dtype)
+            return dict(zip(CURRENTS, (*layer.currents_as_written(x), layer.integrated(x)), strict=True))
         if isinstance(layer, FoldedLayer) and not isinstance(layer, PerturbedLayer):
             found: dict[str, Tensor] = {}
             balanced, i_div = EF.split_currents(layer._project(x.to(layer.kernel.dtype), None), layer.weight)

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from eisnn import functional as EF
-from eisnn.analysis.layers import choose_layers, spiking_layers
+from eisnn.analysis.layers import choose_layers, has_synapses, spiking_layers
 from eisnn.analysis.perturbed import PerturbedLayer
 from eisnn.analysis.record import is_recorded, running_statistics
+from eisnn.functional.checks import check_int
 from eisnn.nn import EILayer
 from eisnn.nn.circuit import uninitialized
 
@@ -40,14 +41,15 @@ class Perturbation:
             With the same seed the neurons of a smaller part are among those of a larger one.
         subtractive: factor on subtractive inhibition, >= 0.
         divisive: factor on divisive inhibition, >= 0; semisaturation stays, as it is no inhibition.
-        gain_i: clamp `g_I` of every I neuron to this value, >= 0 (see `effective_gain`).
+        gain_i: clamp `g_I` of every I neuron to this value, >= 0 (see `effective_gain`). One whose `g_I`
+            is 0 then divides as in the paper's circuit, in proportion to how it subtracts.
         lesion_ee, lesion_ie, lesion_ei: part of the synapses of a pathway that is removed at random, in [0, 1]: E of
             the layer below -> E, -> I, and I -> E, of which each is lost for subtraction and division alike.
         inject_e: current added to each E neuron, units of `I_E` (1 is the threshold), any sign.
         inject_i: current added to the chosen I neurons, units of `s_I`, >= 0; before `activity` acts.
         hold_division: by layer, a constant `[n_E]` > 0 in the place of `I_div`, so that nothing divides by the
             activity (see `mean_division`); layers that it does not name keep theirs.
-        seed: of all that is random; each layer draws its own from it.
+        seed: of all that is random, >= 0; each layer draws its own from it.
     Raises: ValueError naming the field, the value and its range.
     """
 
@@ -65,6 +67,7 @@ class Perturbation:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_int("Perturbation", "seed", self.seed, 0)
         parts = ("fraction", "lesion_ee", "lesion_ie", "lesion_ei")
         for field in fields(self):
             value = getattr(self, field.name)
@@ -159,14 +162,14 @@ def _circuits(model: nn.Module, layers: str | Iterable[str] | None) -> dict[str,
         raise RuntimeError(f"{', '.join(names)} was never initialised: call eisnn.ei_init_ or load a checkpoint first")
     if isinstance(model, EILayer | PerturbedLayer):
         raise ValueError("perturb takes a model with E-I layers in it; for one layer by itself use perturbed_layer")
-    kinds = {
-        name: layer for name, layer in spiking_layers(model).items() if isinstance(layer, EILayer | PerturbedLayer)
-    }
+    kinds = {name: layer for name, layer in spiking_layers(model).items() if has_synapses(layer)}
     chosen = choose_layers(model, kinds if layers is None else layers)
     if not chosen:
-        raise ValueError(f"{type(model).__name__} has no E-I layer to perturb (a folded one cannot be: perturb first)")
+        raise ValueError(f"{type(model).__name__} has no E-I layer to perturb (a folded or ablated one cannot be)")
     if wrong := [name for name in chosen if name not in kinds]:
-        raise ValueError(f"{', '.join(wrong)} is no E-I layer (of a folded one, perturb the model it comes from)")
+        raise ValueError(
+            f"{', '.join(wrong)} is no E-I layer, or an ablated one (of a folded one, perturb the model it comes from)"
+        )
     return {name: kinds[name] for name in chosen}
 
 
@@ -194,7 +197,8 @@ def _scaled(synapses: EF.Synapses, change: Perturbation, chosen: Tensor) -> EF.S
     """Clamped gain, scaled output of the chosen I neurons, scaled kinds of inhibition."""
     divisive = synapses.divisive
     if change.gain_i is not None:
-        divisive = divisive * torch.nan_to_num(change.gain_i / effective_gain(synapses), nan=0.0, posinf=0.0)
+        factor = torch.nan_to_num(change.gain_i / effective_gain(synapses), nan=0.0, posinf=0.0)
+        divisive = torch.where(divisive.sum(0) > 0, divisive * factor, synapses.subtractive * change.gain_i)
     output = 1 + (change.activity - 1) * chosen
     return synapses._replace(
         subtractive=synapses.subtractive * output * change.subtractive, divisive=divisive * output * change.divisive

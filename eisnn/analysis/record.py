@@ -52,8 +52,15 @@ class Recording(Mapping[str, dict[str, Tensor]]):
         self._parts[layer].setdefault(quantity, {})[turn] = values
 
     def __getitem__(self, layer: str) -> dict[str, Tensor]:
-        parts = self._parts[layer]
-        return {quantity: torch.cat([turns[k] for k in sorted(turns)], 1) for quantity, turns in parts.items()}
+        return {quantity: self._joined(layer, quantity) for quantity in self._parts[layer]}
+
+    def _joined(self, layer: str, quantity: str) -> Tensor:
+        turns = self._parts[layer][quantity]
+        values = [turns[k] for k in sorted(turns)]
+        if len({(len(v), *v.shape[2:]) for v in values}) > 1:
+            shapes = ", ".join(str(list(v.shape)) for v in values)
+            raise ValueError(f"passes of {layer} with different steps or maps cannot be joined along B: {shapes}")
+        return torch.cat(values, 1)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._parts)
@@ -105,8 +112,8 @@ def record(
 ) -> Iterator[Recording]:
     """Collect currents, potentials, spikes or gradients of hidden layers from every pass inside the `with` block.
 
-    What the model returns, and its gradients, stay as they are. To record a perturbed network, perturb it first:
-    `with perturb(model, change), record(model) as r:`.
+    What the model returns, and its gradients, stay as they are. Passes of another T or image size are recorded by
+    themselves. To record a perturbed network, perturb it first: `with perturb(model, change), record(model) as r:`.
 
     Args:
         model: any module that holds E-I layers (folded and perturbed ones included) or those they are compared with.
@@ -133,6 +140,7 @@ def record(
             check_int("record", name, limit)
     recording = Recording(choose_layers(model, layers))
     drawn = torch.Generator().manual_seed(0) if generator is None else generator
+    counts: dict[str, int] = {}
 
     def sample(layer: str, values: Tensor, before: int) -> Tensor | None:
         if images is not None:
@@ -143,8 +151,14 @@ def record(
             return values.clone()
         flat = values.flatten(2)
         if layer not in recording.neurons:
+            counts[layer] = flat.shape[2]
             chosen = torch.randperm(flat.shape[2], generator=drawn)[:neurons].sort().values
             recording.neurons[layer] = chosen.to(values.device)
+        if flat.shape[2] != counts[layer]:
+            raise ValueError(
+                f"{layer} has {flat.shape[2]} neurons in this pass and had {counts[layer]} in the first, of which some "
+                "were drawn; record images of another size by themselves"
+            )
         return flat[:, :, recording.neurons[layer]]
 
     with _observed(model, layers, what, recording.add, sample):
@@ -224,7 +238,7 @@ class _Observer:
         self.watched: nn.Module = layer.neuron if has_neuron else layer  # type: ignore[assignment]
 
     def see(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        x = args[0] if args else next(iter(kwargs.values()))
+        x = args[0] if args else kwargs["x"]
         state = args[2] if len(args) > 2 else kwargs.get("state")
         out: Tensor = output[0] if isinstance(output, tuple) else output
         before, turn = self.images, self.turn

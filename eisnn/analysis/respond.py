@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from eisnn.analysis.layers import evaluated
 from eisnn.analysis.record import record
 from eisnn.functional.checks import check_int
 from eisnn.models import SpikingNetwork
@@ -54,16 +55,12 @@ def responses(
         raise ValueError(f"images must be static, [B, C, H, W], got shape {list(images.shape)}")
     if position not in ("centre", "mean", "all"):
         raise ValueError(f'position must be "centre", "mean" or "all", got {position!r}')
-    training = model.training
-    model.eval()
     parts = []
-    try:
+    with evaluated(model):
         for part in images.split(batch_size):
             with record(model, layer, what) as recorded:
                 model(part)
             parts.append(recorded[layer][what].mean(0))
-    finally:
-        model.train(training)
     found = torch.cat(parts)
     if found.ndim == 2 or position == "all":
         return found

@@ -5,8 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from eisnn.analysis.perturbed import PerturbedLayer
-from eisnn.nn import EILayer
+from eisnn.analysis.layers import has_synapses
 
 
 def gradient_norms(model: nn.Module) -> dict[str, dict[str, float]]:
@@ -33,12 +32,13 @@ def pathways(model: nn.Module) -> dict[str, dict[str, Tensor]]:
     """The weights with which each circuit acts, all >= 0, whatever it is parametrized by: `{layer: {pathway: Tensor}}`.
 
     Pathways: `weight_ee` (E of the layer below -> E), `weight_ie` (-> I), `subtractive` and `divisive` (I -> E), and
-    `sigma`, the semisaturation, where there is one.
+    `sigma`, the semisaturation, where there is one. Ablated circuits are left out: their currents are not those of such
+    weights.
     """
-    circuits = {n: m for n, m in model.named_modules() if isinstance(m, EILayer | PerturbedLayer)}
     return {
         name: {pathway: w for pathway, w in circuit.synapses()._asdict().items() if w is not None}
-        for name, circuit in circuits.items()
+        for name, circuit in model.named_modules()
+        if has_synapses(circuit)
     }
 
 

@@ -81,7 +81,10 @@ def _layout(laboratory: Laboratory, title: str, subtitle: str) -> html.Div:
     hidden = [dcc.Input(id=name, type="hidden", value=getattr(Setting(), name)) for name, *_, needs in SLIDERS if needs]
     if not laboratory.has_inhibition:
         controls.append(
-            html.P("This network has no E-I circuits, so there is no inhibition to change.", className="reading")
+            html.P(
+                "This network has no E-I circuits, or ablated ones, so there is no inhibition to change.",
+                className="reading",
+            )
         )
         controls += hidden
     layers = [{"label": name, "value": name} for name in laboratory.layers]

@@ -20,7 +20,6 @@ from eisnn.analysis import (
 )
 from eisnn.analysis import figures as fig
 from eisnn.analysis.gain import Scaling
-from eisnn.report.inside import NO_CIRCUIT
 from eisnn.report.opened import Opened
 from eisnn.report.page import Block, Figure, Key, Panel, Section, Table
 
@@ -112,8 +111,8 @@ def _numbers(fit: NakaRushton) -> list[str]:
 def lesions(opened: Opened) -> Section:
     """Accuracy and firing rate as a function of the dose of each perturbation of inhibition."""
     title = "Lesions"
-    if not opened.ei_layers:
-        return Section(title, NO_CIRCUIT.replace("show", "lesion"))
+    if opened.no_circuit:
+        return Section(title, opened.no_circuit.replace("show", "lesion"))
     silence = _dose(opened, "fraction", SILENCED, SEEDS, Perturbation(activity=0.0))
     strengths = {kind: _dose(opened, kind, STRENGTHS) for kind in ("subtractive", "divisive")}
     panels = []

@@ -23,7 +23,6 @@ from eisnn.report.page import Block, Figure, Key, Panel, Section, Table
 NEURONS = 500  # whose currents are kept in each layer
 AXES: tuple[Axis, ...] = ("time", "space", "images", "neurons")
 BALANCE_IMAGES = 32  # balance over space needs all neurons
-NO_CIRCUIT = "This network has no E-I circuits, so there is nothing to show here."
 BEFORE, AFTER = Key("at initialization", fig.GREY, "dashed"), Key("after training", fig.BLUE)
 
 
@@ -88,8 +87,8 @@ def _shape(values: Tensor) -> tuple[str, str, str, str]:
 def balance(opened: Opened) -> Section:
     """Excitation against subtractive inhibition."""
     title = "Balance of excitation and inhibition"
-    if not opened.ei_layers:
-        return Section(title, NO_CIRCUIT)
+    if opened.no_circuit:
+        return Section(title, opened.no_circuit)
     images, what = opened.images[:BALANCE_IMAGES], ["I_EE", "I_sub"]
     after = _recorded(opened.model, images, opened.drawn, what)
     before = {} if opened.initial is None else _recorded(opened.initial, images, opened.drawn, what)
@@ -144,8 +143,8 @@ def _mean(values: Tensor) -> str:
 def weights(opened: Opened) -> Section:
     """Distributions of the weights by pathway."""
     title = "Weights"
-    if not opened.ei_layers:
-        return Section(title, NO_CIRCUIT)
+    if opened.no_circuit:
+        return Section(title, opened.no_circuit)
     pathway_colors = {
         "weight_ee": ("E to E", fig.BLUE),
         "weight_ie": ("E to I", fig.GREEN),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eisnn.analysis import assess, spiking_layers
+from eisnn.analysis.layers import has_synapses
 from eisnn.data import Dataset, Loader
 from eisnn.models import SpikingNetwork
 from eisnn.nn import EILayer
@@ -53,6 +54,8 @@ class Opened:
         circuit = {"ei": "E-I circuit", "bn": "batch norm"}.get(self.config.circuit, self.config.circuit)
         if self.config.circuit == "ei" and self.config.circuit_options.conserved:
             circuit = "E-I circuit, conserved totals"
+        if self.config.ablation is not None:
+            circuit = f"{circuit}, ablation {self.config.ablation}"
         return f"{self.config.model}, {circuit}"
 
     @property
@@ -86,8 +89,21 @@ class Opened:
 
     @cached_property
     def ei_layers(self) -> dict[str, EILayer]:
-        """The hidden E-I layers by name; none in a baseline."""
-        return {name: layer for name, layer in spiking_layers(self.model).items() if isinstance(layer, EILayer)}
+        """The hidden E-I layers by name; none in a baseline, or where a part of the circuit is ablated."""
+        found = spiking_layers(self.model).items()
+        return {name: layer for name, layer in found if has_synapses(layer) and isinstance(layer, EILayer)}
+
+    @property
+    def no_circuit(self) -> str:
+        """Why there are no `ei_layers`; empty if there are."""
+        if self.ei_layers:
+            return ""
+        if self.config.ablation is not None:
+            return (
+                f"A part of these circuits is ablated ({self.config.ablation}): their currents are not those of their "
+                "weights, so there is nothing to show here."
+            )
+        return "This network has no E-I circuits, so there is nothing to show here."
 
     @property
     def unseen(self) -> str:
