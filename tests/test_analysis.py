@@ -6,11 +6,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 import eisnn
 from eisnn import functional as EF
 from eisnn.analysis import CURRENTS, record
-from eisnn.analysis.figures import spread
+from eisnn.analysis.figures import progress, spread
 
 
 @pytest.fixture
@@ -84,6 +85,13 @@ def test_the_recorder_leaves_after_an_error(model):
         raise ZeroDivisionError
     model(torch.rand(1, 3, 8, 8, dtype=torch.float64))
     assert recorded["layers.0"] == {}
+
+
+def test_one_epoch_is_one_tick():
+    axes = Figure().subplots()
+    progress(axes, {"test": {1: 30.0}}, "accuracy (%)")
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=6))

@@ -23,7 +23,7 @@ def accuracy_curves(axes: Axes, curves: Mapping[str, Sequence[float]], chance: f
         axes.annotate(f"{curve[-1]:.1f} %", end, xytext=(6, -3), textcoords="offset points", color=color)
     axes.axhline(chance, color=GREY, linestyle=":", label="guessing")
     axes.set(xlabel="epoch", ylabel="accuracy on held-out images (%)", ylim=(0, top))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(frameon=False, loc="upper left")
     bare(axes)
 
@@ -34,7 +34,7 @@ def progress(axes: Axes, curves: Mapping[str, Mapping[int, float]], label: str) 
         marker = "o" if len(curve) < 15 else None
         axes.plot(list(curve), list(curve.values()), color=color, linestyle=line, marker=marker, markersize=3)
     axes.set(xlabel="epoch", ylabel=label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     bare(axes)
 
 
