@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import eisnn
 import eisnn.functional as EF
 from eisnn.analysis import record
-from eisnn.nn import ABLATIONS, PLUS, Ablation
+from eisnn.nn import ABLATIONS, PLUS, Ablation, EILayer
 from eisnn.nn.ablations import AblatedConv2d, AblatedLinear, AblatedReadout
 
 NAMES = pytest.mark.parametrize("name", ABLATIONS)
@@ -101,8 +101,19 @@ def test_what_reads_the_weights_alone_refuses_an_ablated_network(name):
     model = initialized(name)
     with pytest.raises(ValueError, match="an ablated circuit cannot be folded"):
         eisnn.fold(model)
-    with pytest.raises(ValueError, match="not those of its weights"), record(model):
-        model(images())
+    layer = next(m for m in model.modules() if isinstance(m, EILayer))
+    with pytest.raises(ValueError, match="not those of its weights"):
+        layer.synapses()
+
+
+@NAMES
+def test_the_recorder_shows_the_current_that_an_ablated_network_integrates(name):
+    model = initialized(name)
+    expected = model(images())
+    with record(model, what="I_E") as seen:
+        assert torch.equal(model(images()), expected)
+    first = next(m for m in model.modules() if isinstance(m, EILayer))
+    assert torch.equal(seen[next(iter(seen))]["I_E"], first.integrated(images()[None]).detach())
 
 
 def test_kaiming_weights():
