@@ -4,6 +4,7 @@ Weights and inputs are non-negative, so the I neurons are linear: `I_EE - I_sub 
 `I_div = M W_IE x`. Names as in `eisnn.functional.circuit`; method, section 5.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import torch
@@ -30,18 +31,18 @@ class StackedCurrents(NamedTuple):
     weight: Tensor
 
 
-class Kernel:
+class Kernel(ABC):
     """How the weights of a circuit (`sources`) make the kernel that computes its currents, and the way back."""
 
     tonic = False  # whether the last I neuron is active at 1 everywhere
 
+    @abstractmethod
     def make(self, *sources: Tensor) -> tuple[Tensor, Any]:
         """The kernel `[n_E + m, ...]`, and whatever `gradients` needs besides; neither has a gradient."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gradients(self, grad: Tensor, made: Any, *sources: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the sources for that of the kernel; `made` is what `make` returned besides it."""
-        raise NotImplementedError
 
     def needs_currents(self, x: Tensor, currents: Tensor, *sources: Tensor) -> bool:
         """Whether `backward` wants to see the currents."""
