@@ -202,6 +202,18 @@ def test_folded_and_loaded_networks_are_equal(options):
     torch.testing.assert_close(eisnn.fold(model)(x), model(x))
 
 
+@pytest.mark.parametrize("name", ["weight_ie", "weights.sigma"])
+def test_negative_weights_leave_a_layer_as_it_was_inside_too(name):
+    model, other = network(PLUS[3]), network(PLUS[3])
+    train(other, torch.optim.SGD(other.parameters(), lr=0.05))
+    layer, state = model.layers[1], other.layers[1].state_dict()
+    before = {k: v.clone() for k, v in layer.state_dict().items()}
+    state[name].view(-1)[0] = -1
+    with pytest.raises(RuntimeError, match=rf"{name} violates Dale's law: 1 negative or NaN entries"):
+        layer.load_state_dict(state)
+    assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
+
+
 def test_a_failed_initialisation_leaves_what_was_conserved():
     model = network(PLUS[3])
     before = {k: v.clone() for k, v in model.state_dict().items()}

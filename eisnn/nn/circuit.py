@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from eisnn import functional as EF
 from eisnn.functional.checks import check_int
-from eisnn.nn.dale import constrained_parameters, count_violations
+from eisnn.nn.dale import loading_violation
 from eisnn.nn.layer import (
     Size,
     check_sequence,
@@ -76,15 +76,11 @@ class EICircuit(nn.Module):
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, unexpected: Any, errors: Any
     ) -> None:
-        for name, _ in constrained_parameters(self):
-            value = state_dict.get(prefix + name)
-            if value is not None and (count := count_violations(value)):
-                errors.append(
-                    f"{prefix}{name} violates Dale's law: {count} negative or NaN entries; this layer was left as it "
-                    "was"
-                )
-                state_dict.update({prefix + key: kept for key, kept in self.state_dict().items()})
-                return
+        if (problem := loading_violation(self, state_dict, prefix)) is not None:
+            errors.append(problem)
+            # What is inside the layer is loaded after it, and keeps its own as well.
+            state_dict.update({prefix + key: kept for key, kept in self.state_dict().items()})
+            return
         errors_before = len(errors)
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
         present = all(prefix + name in state_dict for name in self._circuit_state())
