@@ -21,8 +21,9 @@ from eisnn.init import (
     measure_input,
     weight_scale,
 )
-from eisnn.nn import EICircuit
+from eisnn.nn import CircuitOptions, EICircuit
 
+EVEN = CircuitOptions(even_gradients=True)
 SIGMAS = 5  # how many standard errors a Monte Carlo estimate may be off
 
 
@@ -477,7 +478,7 @@ def worker(rank: int, folder: str) -> None:
     )
     world = distributed.group.WORLD
     part = slice(3 * rank, 3 * rank + 3)
-    model = small().double()
+    model = small(circuit_options=EVEN).double()
     x = image_batch(6).double()[part]
     seen = eisnn.ei_init_(model, x, generator=rng(rank), process_group=world)  # rank 0 draws
 
@@ -493,6 +494,7 @@ def worker(rank: int, folder: str) -> None:
 
     result = {
         "parameters": parameters_of(model),
+        "widths": [layer.neuron.constants.width for layer in model.layers],
         "statistics": {k: list(v) for k, v in seen.items()},
         "error": error,
         "unharmed": unharmed,
@@ -504,9 +506,11 @@ def worker(rank: int, folder: str) -> None:
 def test_two_processes_equal_one_and_fail_together(tmp_path):
     torch.multiprocessing.spawn(worker, (str(tmp_path),), nprocs=2)
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
-    model = small().double()
+    model = small(circuit_options=EVEN).double()
     seen = eisnn.ei_init_(model, image_batch(6).double(), generator=rng(0))
+    assert results[0]["widths"] == results[1]["widths"]
     for result in results:
+        assert result["widths"] == pytest.approx([layer.neuron.constants.width for layer in model.layers], rel=1e-9)
         assert set(result["statistics"]) == set(seen)
         for name, statistics in seen.items():
             assert result["statistics"][name] == pytest.approx(list(statistics), rel=1e-12)

@@ -109,6 +109,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"synaptic_scaling": 0.05, "circuit_options": CircuitOptions(balanced=True)},
     {"average": 0.9, "circuit_options": PLUS},
     {"average": 0.9, "circuit": "bn"},
+    {"circuit_options": replace(PLUS, even_gradients=True)},
     {"learn_tau": True, "circuit_options": replace(PLUS, tapwise=True)},
     {"augmentation": MIXED, "label_smoothing": 0.1},
     {"augmentation": MIXED, "loss": "tet", "time_steps": 3},

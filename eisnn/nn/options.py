@@ -20,6 +20,8 @@ class CircuitOptions:
         balanced: E-I Init scales the rows of `weight_ee` and `weight_ie` to the same sum, so that excitation and
             inhibition of each neuron balance exactly at the start (P1). Not with `conserved`, where they always do.
         unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer (P4).
+        even_gradients: E-I Init sets the width of each layer's surrogate so that the gradient of the integrated current
+            has the same norm in every layer (P9); of layers that end in `LIF`.
     """
 
     conserved: bool = False
@@ -28,6 +30,7 @@ class CircuitOptions:
     tapwise: bool = False
     balanced: bool = False
     unit_variance: bool = False
+    even_gradients: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.semisaturation < 1:

@@ -5,82 +5,23 @@ deviation of the excitatory one. Section 2 of the method; eqs. (16)-(21), (40)-(
     scale     1/lambda, mean of the exponential weights
 """
 
-from math import sqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from eisnn.functional import conserve
+from eisnn.init.gradients import even_gradients_
+from eisnn.init.statistics import (
+    InputStatistics,
+    bernoulli_statistics,
+    inhibitory_gain,
+    measure_input,
+    standard_deviation,
+    weight_scale,
+)
 from eisnn.nn import EICircuit, EILayer, EIReadout
 from eisnn.nn.layer import check_floating
-
-
-class InputStatistics(NamedTuple):
-    """Statistics of one layer's input: `E[x]`, `E[x^2]`, and `Var x` (unbiased over the merged T*B axis at each
-    position, averaged over positions)."""
-
-    mean: float
-    square: float
-    variance: float
-
-
-def bernoulli_statistics(p: float) -> InputStatistics:
-    """Of inputs that are 1 with probability `p`: the theoretical form, eqs. (19)-(21) and (40)-(41)."""
-    return InputStatistics(p, p, p * (1 - p))
-
-
-def weight_scale(statistics: InputStatistics, d: int) -> float:
-    """`1/lambda = sqrt(Var x / (d (E[x^2] + Var x)))`, eq. (53): makes `std(I_EE) = std(x)`."""
-    return sqrt(statistics.variance / (d * (statistics.square + statistics.variance)))
-
-
-def inhibitory_gain(statistics: InputStatistics, d: int) -> float:
-    """`g_I = sqrt(E[x^2] + Var x) / (sqrt(d) E[x])`, eq. (54): makes `E[I_div] = std(I_EE)`."""
-    return sqrt(statistics.square + statistics.variance) / (sqrt(d) * statistics.mean)
-
-
-def measure_input(x: Tensor, repeats: int, layer: str, group: Any = None) -> InputStatistics:
-    """Statistics of `x` `[T, B, ...]`, summed over the processes of `group` in float64.
-
-    Args:
-        x: input sequence of one layer; for a static one `[1, B, ...]`, shown `repeats` times.
-        layer: its name, for errors.
-    Raises: ValueError naming the layer if the input is not finite, negative, zero everywhere, or constant in time and
-        over images.
-    """
-    x = x.detach().double().flatten(0, 1)
-    bad = torch.stack([(~x.isfinite()).sum(), (x < 0).sum()]).double()
-    totals = torch.cat([x.sum(0).flatten(), bad, x.new_tensor([x.shape[0]])])
-    _sum(totals, group)
-    *_, not_finite, negative, images = totals[-3:].tolist()
-    if not_finite or negative:
-        what = f"{not_finite:.0f} values that are not finite" if not_finite else f"{negative:.0f} negative values"
-        raise ValueError(f"E-I Init: the input of {layer} has {what}; the circuit takes finite inputs >= 0")
-    mean_map = totals[:-3] / images
-    deviations = torch.stack([((x - mean_map.view(x.shape[1:])) ** 2).sum(), (x * x).sum()])
-    _sum(deviations, group)
-    squared_deviation, square = (deviations / mean_map.numel()).tolist()
-    n = images * repeats
-    mean = float(mean_map.mean())
-    variance = squared_deviation * repeats / (n - 1) if n > 1 else 0.0
-    if mean == 0:
-        raise ValueError(f"E-I Init: the input of {layer} is zero everywhere; give a batch that drives it")
-    if not variance > 1e-24 * mean * mean:
-        raise ValueError(
-            f"E-I Init: the input of {layer} does not vary over the {n:.0f} images and time steps of the first batch "
-            f"(every input is constant, mean {mean:.3g}); give a batch of different images"
-        )
-    return InputStatistics(mean, square / images, variance)
-
-
-def standard_deviation(i_e: Tensor, group: Any = None) -> float:
-    """Of all entries of `I_E`, over the processes of `group`; layer-sequential unit variance (P4) divides by it."""
-    wide = i_e.double()
-    sums = torch.stack([wide.new_tensor(wide.numel()), wide.sum(), wide.square().sum()])
-    _sum(sums, group)
-    n, total, squares = sums.tolist()
-    return sqrt(max(squares / n - (total / n) ** 2, 1e-24))
 
 
 def _check_dtype(x: Any, dtype: torch.dtype, layer: str) -> None:
@@ -91,11 +32,6 @@ def _check_dtype(x: Any, dtype: torch.dtype, layer: str) -> None:
             f"E-I Init: the input of {layer} is {x.dtype}, its weights are {dtype}; give the batch in the dtype of the "
             f"parameters: batch.to({dtype})"
         )
-
-
-def _sum(values: Tensor, group: Any) -> None:
-    if group is not None:
-        distributed.all_reduce(values, group=group)
 
 
 def exponential_weights(shape: torch.Size, scale: float, generator: torch.Generator | None) -> Tensor:
@@ -128,6 +64,40 @@ def fill_circuit_(
     elif isinstance(circuit, EIReadout) and circuit.options.conserved:
         circuit.balance_()
     circuit.initialized = True
+
+
+def _require_nothing_measured(circuits: dict[str, EICircuit]) -> None:
+    """Raise ValueError if an option of `circuits` takes data that the theoretical form has not."""
+    for name, circuit in circuits.items():
+        if isinstance(circuit, EILayer):
+            measured = [option for option in ("unit_variance", "even_gradients") if getattr(circuit.options, option)]
+            if measured:
+                raise ValueError(
+                    f"{name} has {', '.join(measured)}, measured from data, which a firing_probability does not give: "
+                    "give a first_batch instead"
+                )
+
+
+class _Snapshot:
+    """Parameters and settings of `circuits`, and all buffers of `model` (batch norms count and average what they see),
+    as they are now."""
+
+    def __init__(self, model: nn.Module, circuits: dict[str, EICircuit]) -> None:
+        self._circuits = [(m, {k: v.clone() for k, v in m.state_dict().items()}) for m in circuits.values()]
+        self._buffers = [
+            (m, dict(m._buffers), {key: b.clone() for key, b in m._buffers.items() if b is not None})
+            for m in model.modules()
+        ]
+
+    def restore(self) -> None:
+        """Put all of it back."""
+        for circuit, state in self._circuits:
+            circuit.load_state_dict(state)
+        for module, tensors, values in self._buffers:
+            for key, buffer in tensors.items():
+                setattr(module, key, buffer)  # the module may have put another tensor in its place
+                if buffer is not None:
+                    buffer.copy_(values[key])
 
 
 def ei_init_(
@@ -181,6 +151,8 @@ def ei_init_(
         )
     circuits = {name or type(m).__name__: m for name, m in model.named_modules() if isinstance(m, EICircuit)}
     todo = {name: m for name, m in circuits.items() if redraw or not m.initialized}
+    if firing_probability is not None:
+        _require_nothing_measured(todo)
     seen: dict[str, InputStatistics] = {}
 
     def fill(name: str, circuit: EICircuit, statistics: InputStatistics) -> None:
@@ -201,11 +173,7 @@ def ei_init_(
 
         return before_forward
 
-    before = {name: ({k: v.clone() for k, v in m.state_dict().items()}, m.initialized) for name, m in todo.items()}
-    buffers = [  # batch norms count and average what they see
-        (m, dict(m._buffers), {key: b.clone() for key, b in m._buffers.items() if b is not None})
-        for m in model.modules()
-    ]
+    before = _Snapshot(model, todo)
     handles = []
     try:
         if firing_probability is not None:
@@ -218,17 +186,15 @@ def ei_init_(
         unreached = [name for name in todo if name not in seen]
         if unreached:
             raise ValueError(f"E-I Init: the first batch never reached {', '.join(unreached)}")
+        while handles:
+            handles.pop().remove()
+        uneven = [m for m in todo.values() if isinstance(m, EILayer) and m.options.even_gradients]
+        if uneven and first_batch is not None:
+            buffers = _Snapshot(model, {})
+            even_gradients_(model, first_batch, uneven, process_group)
+            buffers.restore()
     except BaseException:
-        for name, circuit in todo.items():
-            state, circuit.initialized = before[name]
-            with torch.no_grad():
-                for key, parameter in circuit.named_parameters():
-                    parameter.copy_(state[key])
-        for module, tensors, values in buffers:
-            for key, buffer in tensors.items():
-                setattr(module, key, buffer)  # the module may have put another tensor in its place
-                if buffer is not None:
-                    buffer.copy_(values[key])
+        before.restore()
         raise
     finally:
         for handle in handles:

@@ -1,0 +1,148 @@
+"""Even gradients (P9): E-I Init sets each layer's surrogate width so that the gradient neither fades nor explodes."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from circuits import rng
+from networks import images
+from torch import nn
+
+import eisnn
+from eisnn.analysis import record, spiking_layers
+from eisnn.models import VGG
+from eisnn.nn import PLIF, PLUS, CircuitOptions, EILayer, make_layers
+from eisnn.train import TrainConfig
+
+EVEN = replace(PLUS, even_gradients=True)
+DEEP = (8, "P", *[8] * 39)
+
+
+def deep(options, **neuron):
+    return VGG(DEEP, make_layers("ei", eisnn.LIF(**neuron), options=options), 3, 10, 2).double()
+
+
+def initialised(model, **changes):
+    eisnn.ei_init_(model, images(12, 16), generator=rng(1), **changes)
+    return model
+
+
+def norms(model):
+    """Of `dL/dI_E`, from the first layer to the last, for the loss of a first step."""
+    with record(model, what="gradient") as seen:
+        nn.functional.cross_entropy(model(images(12, 16)), torch.arange(12) % 10).backward()
+    return torch.stack([seen[name]["gradient"].norm() for name in spiking_layers(model)])
+
+
+def widths(model):
+    return [m.neuron.constants.width for m in model.modules() if isinstance(m, EILayer)]
+
+
+def test_gradients_reach_the_first_of_forty_layers():
+    plain, even = norms(initialised(deep(PLUS))), norms(initialised(deep(EVEN)))
+    assert plain.max() / plain.min() > 10
+    # Another loss than the one that the widths were set by, and the first layers sum over what is above them.
+    assert even.max() / even.min() < 1.5
+
+
+@pytest.mark.parametrize("surrogate", ["sigmoid", "atan", "triangle", "rectangle"])
+def test_every_surrogate_with_a_width_gets_one(surrogate):
+    model = deep(EVEN, surrogate=surrogate)
+    found = norms(initialised(model))
+    default = eisnn.LIF(surrogate=surrogate).constants.width
+    assert widths(model)[-1] == default  # the layer at the top sets the norm
+    assert len(set(widths(model))) > 30
+    within = [abs(w / default) not in (8.0, 0.125) for w in widths(model)]
+    assert sum(within) > 35
+    assert found[20:].max() / found[20:].min() < 2
+
+
+def test_the_papers_circuit_may_have_them_too():
+    model = eisnn.create_model("vgg8", width=0.25, circuit_options=CircuitOptions(even_gradients=True))
+    eisnn.ei_init_(model, images(8, 32, dtype=torch.float32), generator=rng(1))
+    assert len(set(widths(model))) == 5
+
+
+def test_nothing_else_changes():
+    """Weights and what the network computes are those without the option; so are gradients, buffers and modes."""
+    plain, even = (
+        nn.Sequential(
+            eisnn.create_model("convnet3", width=0.25, circuit_options=o).double(), nn.BatchNorm1d(10).double()
+        )
+        for o in (PLUS, EVEN)
+    )
+    for model in (plain, even):
+        eisnn.ei_init_(model, images(), generator=rng(1))
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), even.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(plain.buffers(), even.buffers(), strict=True))
+    assert all(p.grad is None for p in even.parameters())
+    assert torch.equal(plain(images()), even(images()))
+    assert all(isinstance(layer.neuron, eisnn.LIF) for layer in even[0].layers)
+
+
+def test_frozen_weights_have_even_gradients_too():
+    model, frozen = deep(EVEN), deep(EVEN).requires_grad_(False)
+    with torch.no_grad():
+        initialised(frozen)
+    assert widths(frozen) == widths(initialised(model))
+
+
+def test_widths_are_saved_with_the_weights():
+    model = initialised(deep(EVEN))
+    state = model.state_dict()
+    other = deep(EVEN)
+    other.load_state_dict(state)
+    assert widths(other) == widths(model)
+    assert widths(copy.deepcopy(model)) == widths(model)
+    with pytest.raises(RuntimeError, match="surrogate_width"):
+        deep(PLUS).load_state_dict(state)
+    del state["layers.3.surrogate_width"]
+    with pytest.raises(RuntimeError, match=r'Missing key.*"layers.3.surrogate_width"'):
+        deep(EVEN).load_state_dict(state)
+    state["layers.3.surrogate_width"] = torch.tensor(-1.0)
+    with pytest.raises(RuntimeError, match=r"layers.3.surrogate_width: alpha is the width parameter .* got -1"):
+        deep(EVEN).load_state_dict(state)
+
+
+def test_initialised_layers_keep_their_widths():
+    model = initialised(deep(EVEN))
+    before = widths(model)
+    eisnn.ei_init_(model, images(12, 16, seed=5), generator=rng(2))
+    assert widths(model) == before
+    eisnn.ei_init_(model, images(12, 16, seed=5), generator=rng(2), redraw=True)
+    assert widths(model) != before
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = deep(EVEN)
+
+    def forward(self, x):
+        return self.model(x), x
+
+
+def test_a_model_that_returns_no_tensor_is_named_and_left_as_it_was():
+    model = Pair()
+    with pytest.raises(TypeError, match=r"must be a tensor; it is a tuple"):
+        eisnn.ei_init_(model, images(12, 16))
+    assert all(not layer.initialized and isinstance(layer.neuron, eisnn.LIF) for layer in model.model.layers)
+    assert set(widths(model)) == {4.0}
+    assert all(not p.any() for p in model.model.layers[0].weight_ee)
+
+
+@pytest.mark.parametrize("neuron", [None, PLIF(), nn.ReLU(), eisnn.LIF(surrogate="leaky_relu")])
+def test_neurons_without_a_width_are_named(neuron):
+    with pytest.raises((TypeError, ValueError), match="even_gradients sets the width of the surrogate of LIF neurons"):
+        eisnn.EIConv2d(3, 8, 3, neuron=neuron, options=EVEN)
+
+
+def test_options_that_are_measured_need_a_batch():
+    with pytest.raises(ValueError, match=r"layers.0 has unit_variance, even_gradients, .* give a first_batch"):
+        eisnn.ei_init_(deep(EVEN), firing_probability=0.2)
+
+
+def test_a_learned_time_constant_is_refused_in_a_run():
+    with pytest.raises(ValueError, match=r"even_gradients .* learn_tau"):
+        TrainConfig(circuit_options=EVEN, learn_tau=True)
