@@ -1,10 +1,11 @@
 """The command line: `eisnn COMMAND ...`. Options come from the types of the functions and of `TrainConfig`."""
 
-import ctypes
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+
+from eisnn.process import keep_memory, subnormals_flushed
 
 if TYPE_CHECKING:
     from eisnn.train import Result
@@ -32,7 +33,7 @@ EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_INTERRUPTED = 2, 3, 130
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 (wrong input), 3 (diverged), 130 (interrupted, saved)."""
     args = sys.argv[1:] if argv is None else argv
-    _keep_memory()
+    keep_memory()
     if not args or args[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0 if args else EXIT_USER_ERROR
@@ -45,16 +46,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"eisnn: unknown command {args[0]!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
         return EXIT_USER_ERROR
     return _guarded(args[0], args[1:])
-
-
-def _keep_memory() -> None:
-    """Let glibc keep the large buffers of a training step, which it would give back to the system and fetch again page
-    by page, in every step: 5 to 8 % of an E-I network's."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:  # other C libraries lack it
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        mallopt(m_mmap_threshold, 1 << 30)
-        mallopt(m_trim_threshold, (1 << 31) - 1)
 
 
 def _guarded(command: str, rest: list[str]) -> int:
@@ -73,7 +64,8 @@ def _run(command: str, rest: list[str]) -> int:
     from eisnn.train.config import problems
 
     try:
-        COMMANDS[command](rest)
+        with subnormals_flushed():
+            COMMANDS[command](rest)
     except Diverged as error:
         return _agreed(f"diverged: {error}", EXIT_DIVERGED)
     except Interrupted as error:

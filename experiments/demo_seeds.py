@@ -10,10 +10,12 @@ import tempfile
 from itertools import product
 from pathlib import Path
 
+from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
 from eisnn.train import fit, recipe
 
 
+@subnormals_flushed()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="how many: 0, 1, ...")

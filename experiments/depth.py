@@ -26,6 +26,7 @@ from eisnn.analysis import record, spiking_layers
 from eisnn.data import load
 from eisnn.models import VGG, SpikingNetwork
 from eisnn.nn import LIF, PLUS, make_layers
+from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
 from eisnn.train import fit, recipe
 
@@ -188,6 +189,7 @@ def draw(file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
+@subnormals_flushed()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="*", default=NETWORKS, choices=NETWORKS)

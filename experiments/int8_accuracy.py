@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from eisnn.deploy import quantize
 from eisnn.nn import fold
+from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
 from eisnn.train import fit, recipe
 from eisnn.train.evaluation import load_trained
@@ -38,6 +39,7 @@ def compare(name: str, seed: int, epochs: int | None) -> dict[str, float]:
     return {"float32": right[0], "int8": right[1], "same answers": 100 * float((exact == small).float().mean())}
 
 
+@subnormals_flushed()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", nargs="+", default=["demo", "demo-plus", "demo-bn"])

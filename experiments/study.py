@@ -17,6 +17,7 @@ from telling import Result, Row, draw, markdown, summarize
 
 from eisnn.models import SpikingNetwork
 from eisnn.nn import PAPER
+from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
 from eisnn.train import Diverged, Run, TrainConfig, Trained, fit, initial_model, load_trained, resume
 from eisnn.train.build import load_data
@@ -72,6 +73,7 @@ def described(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in config.model_dump(mode="json").items() if key not in WHERE}
 
 
+@subnormals_flushed()
 def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *, keep: bool = False) -> Result:
     """One run: from its result if it is there, continued if it has begun, else from the start.
 

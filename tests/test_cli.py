@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from train_runs import SIZE, assert_same_run, interrupt_at, tiny
 
 import eisnn
@@ -371,3 +372,16 @@ def test_ctrl_c_in_a_terminal(images: Path, tmp_path: Path) -> None:
     assert "Traceback" not in shown
     progress = load_checkpoint(made.last)[1]["progress"]
     assert progress["log_size"] == made.log_size()  # it saved at the very end
+
+
+def test_a_command_flushes_subnormal_numbers_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are slow, and dead networks are full of them; the process of a library's user is not ours to change."""
+    seen: list[float] = []
+
+    def tiny() -> float:
+        return float(torch.tensor(1e-20) * torch.tensor(1e-20))
+
+    monkeypatch.setitem(cli.COMMANDS, "list", lambda args: seen.append(tiny()))
+    assert cli.main(["list"]) == 0
+    assert seen == [0.0]
+    assert tiny() > 0
