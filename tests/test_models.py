@@ -16,7 +16,7 @@ from eisnn.nn import CIRCUITS, TAB, EILayer, make_layers
 T, B, CLASSES = 4, 3, 5
 TWINS = ("ei", "bn")
 SMALL = ("convnet3", "resnet18", "mlp")  # one of each class, for the circuits of other methods
-DEEP = ("resnet50", "resnet101", "stack20", "stack40", "stack80")  # have tests of their own
+DEEP = ("resnet50", "resnet82", "resnet101", "resnet1002", "stack20", "stack40", "stack80")  # have tests of their own
 SHALLOW = [name for name in eisnn.list_models() if name not in DEEP]
 EVERY = [(name, circuit) for circuit in CIRCUITS for name in (SHALLOW if circuit in TWINS else SMALL)]
 every_model = pytest.mark.parametrize(("name", "circuit"), EVERY)
@@ -217,7 +217,8 @@ def test_published_parameter_counts(name, count):
 
 
 @pytest.mark.parametrize(
-    ("name", "circuits"), [("resnet34", 36), ("resnet50", 53), ("resnet101", 104), ("stack20", 20), ("stack80", 80)]
+    ("name", "circuits"),
+    [("resnet34", 36), ("resnet50", 53), ("resnet101", 104), ("resnet82", 84), ("stack20", 20), ("stack80", 80)],
 )
 def test_deep_networks_have_the_layers_of_their_name(name, circuits):
     """Layers with weights, the shortcuts of three (four with bottlenecks) stage changes counted, the readout not."""

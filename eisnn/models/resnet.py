@@ -14,6 +14,9 @@ BLOCKS: dict[str, tuple[Sequence[int], bool]] = {
     "resnet34": ((3, 4, 6, 3), False),
     "resnet50": ((3, 4, 6, 3), True),
     "resnet101": ((3, 4, 23, 3), True),
+    # As deep as one likes, for the question how deep a circuit trains; narrow ones do (`width=1/16`).
+    "resnet82": ((10,) * 4, False),
+    "resnet1002": ((125,) * 4, False),
 }
 STAGE_CHANNELS = (64, 128, 256, 512)
 
