@@ -75,7 +75,8 @@ def described(config: TrainConfig) -> dict[str, Any]:
 
 @subnormals_flushed()
 def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *, keep: bool = False) -> Result:
-    """One run: from its result if it is there, continued if it has begun, else from the start.
+    """One run: from its result if it is there or in another study's folder, continued if it has begun, else from the
+    start.
 
     Args:
         name, config, seed: of the row, at its budget; `config` takes the seed.
@@ -90,6 +91,9 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
         _require_same(found["config"], config, file)
         if not keep or run.last.exists():
             return found
+    elif not keep and (found := _of_another_study(config, args)):
+        write_result(file, {**found, "row": name})
+        return found
     print(f"{name}, seed {seed}", flush=True)
     lost = None
     try:
@@ -137,9 +141,27 @@ def run_folder(name: str, seed: int, args: argparse.Namespace) -> Path:
     return args.runs / f"{slug(name)}-{seed}"
 
 
+def _of_another_study(config: TrainConfig, args: argparse.Namespace) -> Result | None:
+    """The result of the same run in a folder beside `args.output`: tables and figures share rows."""
+    for file in sorted(args.output.parent.glob(f"*/*-{config.seed}.json")):
+        if file.parent == args.output:
+            continue
+        result = json.loads(file.read_text())
+        try:
+            if not _differences(described(TrainConfig.model_validate(result["config"])), described(config)):
+                return result
+        except (KeyError, TypeError, ValueError):  # another kind of file
+            continue
+    return None
+
+
+def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    return [key for key in asked | found if found.get(key) != asked.get(key)]
+
+
 def _require_same(found: dict[str, Any], config: TrainConfig, where: Path) -> None:
     found, asked = described(TrainConfig.model_validate(found)), described(config)  # fields that are newer: the default
-    if other := [key for key in asked | found if found.get(key) != asked.get(key)]:
+    if other := _differences(found, asked):
         changes = ", ".join(f"{key} {found.get(key)!r} instead of {asked.get(key)!r}" for key in other)
         raise SystemExit(f"{where} is of another run: {changes}; name other folders (--output, --runs) or remove it")
 

@@ -104,6 +104,24 @@ def test_a_study_runs_every_row_once_and_tells_of_it(images, tmp_path, monkeypat
     study.study(rows, args)
 
 
+def test_a_run_of_another_study_is_not_repeated(images, tmp_path, monkeypatch):
+    row, words = Row("E-I", tiny(images)), ("--epochs", "1", "--data-path", str(images))
+    args = arguments(tmp_path, *words)
+    study.study([row], args)
+    other = study.parser("doc").parse_args([*words, "--output", str(tmp_path / "other"), "--runs", str(tmp_path)])
+    (tmp_path / "told" / "notes-0.json").write_text("[]")
+    trained = []
+    monkeypatch.setattr(study, "fit", lambda config, folder: (trained.append(config.lr), pytest.fail("run"))[0])
+    study.study([Row("the same by another name", tiny(images))], other)
+    assert trained == []
+    file = tmp_path / "other" / "the_same_by_another_name-0.json"
+    first = json.loads((tmp_path / "told" / "E-I-0.json").read_text())
+    assert json.loads(file.read_text()) == first | {"row": "the same by another name"}
+    with pytest.raises(pytest.fail.Exception):  # another rate is another run
+        study.study([Row("another", tiny(images, lr=0.01))], other)
+    assert trained == [0.01]
+
+
 def test_a_run_that_was_stopped_is_continued(images, tmp_path, monkeypatch):
     args = arguments(tmp_path, "--epochs", "2", "--data-path", str(images))
     row = Row("E-I", tiny(images))
