@@ -1,11 +1,14 @@
 """How deep a circuit goes: what reaches the last layer at the start, and what deep networks learn in few steps.
 
-At the start, by depth: firing rate, standard deviation of the integrated current I_E, the share of its variance that
-lies between images (1: all that a neuron says depends on the image; 0: it says the same of every image), and the size
-of the gradient that comes back to it. Then a short training on the bundled sample, for those who ask for it.
+At the start, by depth: firing rate; standard deviation of the integrated current I_E; the share of its variance that
+lies between images (1: all that a neuron says depends on the image; 0: it says the same of every image); how far the
+layer finds the same images alike as the first layer does (rank correlation of dissimilarities); and the size of the
+gradient that comes back to it. Then a short training on the bundled sample, for those who ask for it.
 
-    python experiments/depth.py                                   # the start, all networks and methods
-    python experiments/depth.py --train stack20 stack40 --epochs 4
+    python experiments/depth.py                                                    # the start, all networks and methods
+    python experiments/depth.py --train stack20 stack40 --epochs 4                 # 5,000 images of 16x16 pixels
+    python experiments/depth.py --train vgg16 --width 0.125 --image-size 32 --epochs 6
+    python experiments/depth.py --train resnet1002 --width 0.0625 --train-images 1000 --batch-size 32 --epochs 8
 """
 
 import argparse
@@ -22,25 +25,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import eisnn
-from eisnn.analysis import record, spiking_layers
+from eisnn.analysis import dissimilarity, record, representational_similarity, spiking_layers
 from eisnn.data import load
 from eisnn.models import VGG, SpikingNetwork
 from eisnn.nn import LIF, PLUS, make_layers
 from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
-from eisnn.train import fit, recipe
+from eisnn.train import Run, fit, recipe
 
 RESULTS = Path(__file__).parent / "results" / "depth"
 METHODS: dict[str, dict[str, Any]] = {
     "paper": {"circuit": "ei"},
     "plus": {"circuit": "ei", "options": PLUS},
-    "plus, tapwise": {"circuit": "ei", "options": replace(PLUS, tapwise=True)},
+    "plus, one width": {"circuit": "ei", "options": replace(PLUS, even_gradients=False)},
+    "plus, one width, whole field": {"circuit": "ei", "options": replace(PLUS, even_gradients=False, tapwise=False)},
     "batch norm": {"circuit": "bn"},
 }
-NETWORKS = ("vgg16", "resnet34", "resnet50", "resnet101", "stack20", "stack40", "stack80", "narrow1000")
+NETWORKS = (
+    *("vgg16", "resnet34", "resnet50", "resnet101", "resnet1002"),
+    *("stack20", "stack40", "stack80", "narrow1000"),
+)
 # A thousand layers of few neurons on small maps.
 NARROW: tuple[Any, ...] = (16, "P", 16, "P", *(16,) * 998)
-RECIPES = {"paper": "demo", "plus": "demo-plus", "plus, tapwise": "demo-plus", "batch norm": "demo-bn"}
 
 
 def build(network: str, method: str, width: float, images: Tensor, alpha: float | None) -> SpikingNetwork:
@@ -53,6 +59,7 @@ def build(network: str, method: str, width: float, images: Tensor, alpha: float 
         model: SpikingNetwork = VGG(NARROW, layers, 3, 10, 4)
     else:
         neuron = LIF(alpha=alpha)
+        width = 1 / 16 if network == "resnet1002" else width
         create = partial(eisnn.create_model, network, width=width, circuit=options["circuit"], neuron=neuron)
         model = create(circuit_options=options["options"]) if "options" in options else create()
     if options["circuit"] == "ei":
@@ -63,17 +70,21 @@ def build(network: str, method: str, width: float, images: Tensor, alpha: float 
 def propagation(model: SpikingNetwork, images: Tensor, labels: Tensor) -> list[dict[str, float]]:
     """What each layer shows, from the first to the last, for one batch in training mode."""
     names, rows = list(spiking_layers(model)), []
+    first = None
     with record(model, what=["I_E", "spikes", "gradient"]) as seen:
         F.cross_entropy(model.train()(images), labels).backward()
     for name in names:
         i_e = seen[name]["I_E"].double()
         variance = float(i_e.var(unbiased=False))
         between = float((i_e - i_e.mean(1, keepdim=True)).square().mean())
+        alike = dissimilarity(seen[name]["spikes"].mean(0))
+        first = alike if first is None else first
         rows.append(
             {
                 "rate": float(seen[name]["spikes"].float().mean()),
                 "std": variance**0.5,
                 "between_images": between / variance if variance else float("nan"),
+                "similarity": representational_similarity(first, alike),
                 "gradient": float(seen[name]["gradient"].double().norm()),
             }
         )
@@ -83,7 +94,8 @@ def propagation(model: SpikingNetwork, images: Tensor, labels: Tensor) -> list[d
 def start(args: argparse.Namespace) -> None:
     """Propagation at the start of each network by each method; a method that cannot start says why."""
     sample = load("cifar10-sample").train
-    images, labels = sample.pixels[: args.images].float() / 255, sample.labels[: args.images]
+    chosen = torch.randperm(len(sample), generator=torch.Generator().manual_seed(0))[: args.images]
+    images, labels = sample.pixels[chosen].float() / 255, sample.labels[chosen]
     for network in args.networks:
         for method in args.methods:
             result: dict[str, Any] = {"network": network, "method": method, "width": args.width, "images": args.images}
@@ -110,50 +122,64 @@ def summary(result: dict[str, Any]) -> str:
         "rate": "{rate:.3f}",
         "std": "{std:.2f}",
         "between images": "{between_images:.2f}",
+        "similarity": "{similarity:.2f}",
         "gradient": "{gradient:.1e}",
     }
     return "; ".join(f"{name} {' '.join(form.format(**row) for row in shown)}" for name, form in parts.items())
 
 
 def train(args: argparse.Namespace) -> None:
-    """Short trainings on the bundled sample; test accuracy (%) on its 1,000 test images."""
+    """Short trainings on the bundled sample, evaluated on its 1,000 test images after the last epoch."""
     for network in args.train:
         for method in args.methods:
             for seed in range(args.seeds):
-                file = RESULTS / f"train_{network}_{method}_{seed}.json".replace(", ", "-").replace(" ", "_")
+                twin = METHODS[method]["circuit"] == "bn"
+                base = recipe("demo-bn" if twin else "demo" if method == "paper" else "demo-plus")
+                config = base.changed(
+                    model=network, width=args.width, image_size=args.image_size, train_images=args.train_images,
+                    batch_size=args.batch_size, epochs=args.epochs, evaluate_epochs=args.epochs,
+                    warmup_epochs=min(1, args.epochs / 4), seed=seed, lr=args.lr,
+                    circuit_options=METHODS[method].get("options"),
+                )  # fmt: skip
+                name = f"train_{network}_{method}_lr_{config.lr}_{seed}".replace(", ", "-").replace(" ", "_")
+                file = RESULTS / f"{name}.json"
                 if file.exists():
                     continue
-                changes: dict[str, Any] = {"lr": args.lr} if args.lr else {}
-                if "options" in METHODS[method]:
-                    changes["circuit_options"] = METHODS[method]["options"]
-                config = recipe(RECIPES[method]).changed(
-                    model=network, width=args.width, epochs=args.epochs, warmup_epochs=1, seed=seed, **changes
-                )
+                print(name, flush=True)
                 result: dict[str, Any] = {"network": network, "method": method, "seed": seed}
-                try:
-                    with tempfile.TemporaryDirectory() as folder:
-                        result["accuracy"] = fit(config, Path(folder) / "run").accuracy
-                except (ValueError, FloatingPointError, RuntimeError) as error:
-                    result["problem"] = str(error)
+                with tempfile.TemporaryDirectory() as folder:
+                    run = Run(Path(folder) / "run")
+                    try:
+                        result["accuracy"] = fit(config, run.folder).accuracy
+                    except (ValueError, FloatingPointError, RuntimeError) as error:
+                        result["problem"] = str(error).split(". ")[0]
+                    epochs = run.metrics() if run.metrics_file.exists() else []
+                result["train_loss"] = [line["train_loss"] for line in epochs]
+                result["train_accuracy"] = [line["train_accuracy"] for line in epochs]
                 write_result(file, {**provenance(), **result, "config": config.model_dump(mode="json")})
 
 
 def table() -> str:
-    """Trainings as Markdown."""
-    rows: dict[tuple[str, str], list[float]] = {}
-    problems: dict[tuple[str, str], str] = {}
+    """Trainings as Markdown, each method at its best rate."""
+    rows: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
     for file in sorted(RESULTS.glob("train_*.json")):
         result = json.loads(file.read_text())
-        key = result["network"], result["method"]
-        if "accuracy" in result:
-            rows.setdefault(key, []).append(result["accuracy"])
-        else:
-            problems[key] = result["problem"]
-    lines = ["| network | method | test accuracy, % | n |", "|---|---|---|---|"]
-    for (network, method), values in rows.items():
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        lines.append(f"| {network} | {method} | {statistics.mean(values):.1f}{spread} | {len(values)} |")
-    lines += [f"| {network} | {method} | {problem} | 0 |" for (network, method), problem in problems.items()]
+        rows.setdefault((result["network"], result["method"], result["config"]["lr"]), []).append(result)
+    lines = [
+        "| network | method | rate | training loss, first and last epoch | test accuracy, % | n |",
+        "|" + "---|" * 6,
+    ]
+    for network in NETWORKS:
+        for method in METHODS:
+            for (found, by, lr), results in rows.items():
+                if (found, by) == (network, method):
+                    values = [result["accuracy"] for result in results if "accuracy" in result]
+                    told = f"{statistics.mean(values):.1f}" if values else results[0]["problem"]
+                    told += f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+                    losses = [result["train_loss"] for result in results if result["train_loss"]]
+                    ends = [statistics.mean(loss[k] for loss in losses) for k in (0, -1)] if losses else []
+                    loss = " → ".join(f"{end:.2f}" for end in ends)
+                    lines.append(f"| {network} | {method} | {lr} | {loss} | {told} | {len(results)} |")
     return "\n".join(lines)
 
 
@@ -166,8 +192,8 @@ def draw(file: Path) -> None:
     results = [json.loads(f.read_text()) for f in sorted(RESULTS.glob("start_*.json"))]
     networks = [n for n in NETWORKS if any(r["network"] == n for r in results)]
     measures = {"rate": "firing rate", "std": "std of $I_E$", "between_images": "share between images",
-                "gradient": "norm of $dL/dI_E$"}  # fmt: skip
-    figure = Figure(figsize=(13, 2.1 * len(networks)), layout="constrained")
+                "similarity": "similarity to layer 1", "gradient": "norm of $dL/dI_E$"}  # fmt: skip
+    figure = Figure(figsize=(16, 2.1 * len(networks)), layout="constrained")
     panels = figure.subplots(len(networks), len(measures), squeeze=False)
     for row, network in zip(panels, networks, strict=True):
         for axes, (measure, label) in zip(row, measures.items(), strict=True):
@@ -199,12 +225,16 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, help="width parameter of the surrogate, instead of 4")
     parser.add_argument("--train", nargs="*", default=[], metavar="NETWORK")
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--image-size", type=int, default=16, help="of a training")
+    parser.add_argument("--train-images", type=int, help="of a training, instead of all 5,000")
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--lr", type=float, help="other than the recipes'")
+    parser.add_argument("--table", action="store_true", help="of the trainings that are there")
     parser.add_argument("--figure", type=Path, help="draw the results that are there")
     args = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
-    if args.train:
+    if args.train or args.table:
         train(args)
         print(table())
     elif args.figure:

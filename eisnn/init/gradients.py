@@ -33,7 +33,7 @@ def even_gradients_(model: nn.Module, batch: Tensor, layers: Iterable[EILayer], 
     Args:
         model: all of whose circuits are initialised; `model(batch)` returns a tensor `[..., classes]`.
         batch: as E-I Init takes it.
-        layers: of `model`, ending in `LIF` neurons.
+        layers: of `model`, ending in `LIF` or `PLIF` neurons.
         group: of `torch.distributed`; norms are those of the joint batch.
     Raises: TypeError if the model returns something else; ValueError if the gradient is not finite.
     """
@@ -56,8 +56,8 @@ def even_gradients_(model: nn.Module, batch: Tensor, layers: Iterable[EILayer], 
     finally:
         for layer, probe in probes:
             layer.neuron = probe.neuron
-    for layer, probe in probes:
-        layer.set_surrogate_width_(probe.width)
+    for _, probe in probes:
+        probe.neuron.set_surrogate_width_(probe.width)
 
 
 class _Target:

@@ -1,6 +1,5 @@
 """The E-I circuit as layers: parameters and shapes; the mathematics is in `eisnn.functional`."""
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +21,7 @@ from eisnn.nn.layer import (
 from eisnn.nn.lif import LIF
 from eisnn.nn.options import PAPER, CircuitOptions
 from eisnn.nn.parametrization import ConservedWeights, PaperWeights, Raw
+from eisnn.nn.plif import PLIF
 
 
 class EICircuit(nn.Module):
@@ -135,7 +135,7 @@ class EILayer(EICircuit):
         self.bias = nn.Parameter(torch.zeros(n_e, **factory))
         self.weights = ConservedWeights(n_e, inputs, options, **factory) if options.conserved else PaperWeights()
         self.neuron = copy_neuron(neuron)
-        if options.even_gradients and not (isinstance(self.neuron, LIF) and self.neuron.constants.width):
+        if options.even_gradients and not (isinstance(self.neuron, LIF | PLIF) and self.neuron.constants.width):
             raise ValueError(
                 f"even_gradients sets the width of the surrogate of LIF neurons, which must be > 0; got neuron {neuron}"
             )
@@ -148,19 +148,15 @@ class EILayer(EICircuit):
         return super()._circuit_state() + [f"weights.{name}" for name in self.weights.state_dict()]
 
     @property
-    def _lif(self) -> LIF:
-        assert isinstance(self.neuron, LIF)
+    def _surrogate(self) -> LIF | PLIF:
+        """The neuron, with `options.even_gradients`: its width is saved and loaded with the weights."""
+        assert isinstance(self.neuron, LIF | PLIF)
         return self.neuron
-
-    def set_surrogate_width_(self, alpha: float) -> None:
-        """Give the surrogate of this layer's `LIF` the width parameter `alpha`; with `options.even_gradients`, whose
-        E-I Init calls this, it is saved and loaded with the weights."""
-        self._lif.constants = replace(self._lif.constants, alpha=alpha)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.options.even_gradients:
-            destination[prefix + "surrogate_width"] = torch.tensor(self._lif.constants.width, dtype=torch.float64)
+            destination[prefix + "surrogate_width"] = torch.tensor(self._surrogate.constants.width, dtype=torch.float64)
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, unexpected: Any, errors: Any
@@ -172,7 +168,7 @@ class EILayer(EICircuit):
                 unexpected.remove(key)
             if key in state_dict:
                 try:
-                    self.set_surrogate_width_(float(state_dict[key]))
+                    self._surrogate.set_surrogate_width_(float(state_dict[key]))
                 except ValueError as error:
                     errors.append(f"{key}: {error}")
             elif strict:

@@ -1,5 +1,6 @@
 """The neuron as a module."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -34,6 +35,10 @@ class LIF(nn.Module):
     ) -> None:
         super().__init__()
         self.constants = LIFConstants(tau, theta, reset, surrogate, alpha, detach_reset)
+
+    def set_surrogate_width_(self, alpha: float) -> None:
+        """Give the surrogate the width parameter `alpha`; ValueError out of range."""
+        self.constants = replace(self.constants, alpha=alpha)
 
     def initial_state(self, current: Tensor) -> Tensor:
         """Potential before the first step, 0, for currents `[T, B, ...]`: `[B, ...]`."""

@@ -21,7 +21,7 @@ class CircuitOptions:
             inhibition of each neuron balance exactly at the start (P1). Not with `conserved`, where they always do.
         unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer (P4).
         even_gradients: E-I Init sets the width of each layer's surrogate so that the gradient of the integrated current
-            has the same norm in every layer (P9); of layers that end in `LIF`.
+            has the same norm in every layer (P9); of layers that end in `LIF` or `PLIF`.
     """
 
     conserved: bool = False
@@ -42,4 +42,6 @@ class CircuitOptions:
 
 
 PAPER = CircuitOptions()
-PLUS = CircuitOptions(conserved=True, semisaturation=0.3, pooled=True, unit_variance=True)  # of the recipes -plus
+PLUS = CircuitOptions(  # of the recipes -plus
+    conserved=True, semisaturation=0.3, pooled=True, tapwise=True, unit_variance=True, even_gradients=True
+)

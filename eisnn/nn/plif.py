@@ -1,5 +1,6 @@
 """LIF neurons that learn their time constant."""
 
+from dataclasses import replace
 from math import inf, log
 from typing import Any
 
@@ -34,6 +35,15 @@ class PLIF(nn.Module):
     def tau(self) -> float:
         """The present time constant, in time steps."""
         return 1 / float(self.w.detach().sigmoid())
+
+    @property
+    def constants(self) -> LIFConstants:
+        """Of the `LIF` neurons that these are at present."""
+        return replace(self.undecayed, tau=self.tau)
+
+    def set_surrogate_width_(self, alpha: float) -> None:
+        """As that of `LIF`."""
+        self.undecayed = replace(self.undecayed, alpha=alpha)
 
     def forward(
         self, current: Tensor, time_steps: int | None = None, state: Tensor | None = None, return_state: bool = False

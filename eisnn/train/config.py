@@ -168,8 +168,6 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 f"learn_tau is for circuits of LIF neurons with tau > 1, got tau {self.tau} in circuit {self.circuit!r}"
             )
-        if self.learn_tau and self.circuit_options.even_gradients:
-            raise ValueError("even_gradients in circuit_options is for LIF neurons, not for those of learn_tau")
         if self.circuit in RATE_CIRCUITS and (self.tau, self.surrogate) != (2.0, "sigmoid"):
             raise ValueError(
                 f"the units of circuit {self.circuit!r} do not spike: tau and surrogate must stay 2.0 and 'sigmoid', "

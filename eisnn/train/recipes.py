@@ -3,8 +3,9 @@
     name                       = DATASET-MODEL, DATASET-MODEL-bn for the twin, DATASET-MODEL-plus for our departures
     E-I                          SGD 0.9, weight decay 5e-4, 300 epochs, warm-up from 1e-7, cosine to 0
     batch norm                   learning rate 0.1, weight decay 1e-4, otherwise the same
-    plus                         conserved totals, semisaturation, pooled division, unit variance; learning rate 0.05,
-                                 decay on feedforward weights only, otherwise as E-I
+    plus                         conserved totals, balanced tap by tap, semisaturation, pooled division, unit variance,
+                                 even gradients; orthogonalised updates at learning rate 0.02, decay on feedforward
+                                 weights only, otherwise as E-I
 
 The paper gives no size for cutout; here it is the usual zero square of 16 pixels on 32x32 images.
 """
@@ -71,8 +72,8 @@ def batch_norm_twin(recipe: TrainConfig) -> TrainConfig:
 
 
 def plus(recipe: TrainConfig) -> TrainConfig:
-    """The same run with our departures from the paper's circuit (method, section 7: P10, P2, P11, P4, P3)."""
-    changes = {"circuit_options": PLUS, "lr": 0.05, "decay": "feedforward"}
+    """The same run with our departures from the paper's circuit (method, section 7: P10, P2, P11, P4, P9, P3)."""
+    changes = {"circuit_options": PLUS, "optimizer": "orthogonal", "lr": 0.02, "decay": "feedforward"}
     return TrainConfig(**(recipe.model_dump() | changes))
 
 
