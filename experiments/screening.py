@@ -7,7 +7,7 @@ evaluated after the last epoch only. A variant learns from a teacher, such as th
 `eisnn train cifar10-vgg8-bn --width 0.25 --epochs 10 --warmup-epochs 1 --batch-size 64 --lr 0.05 --hold-out 0.8`.
 
     python experiments/screening.py --data-path CIFAR10                         # choose
-    python experiments/screening.py --data-path CIFAR10 --final 3 --epochs 4    # report, 3 seeds
+    python experiments/screening.py --data-path CIFAR10 --final 3 --epochs 1    # report, 3 seeds
     python experiments/screening.py --table                                     # both as Markdown
 """
 
@@ -18,67 +18,70 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from telling import STUDENT
+
 from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
 from eisnn.train import TrainConfig, fit, recipe
 
 CHOICE, REPORT = "held-out images", "test images"
 RESULTS = Path(__file__).parent / "results" / "screening"
-# What stands for each method, and the rates that it may choose from.
-METHODS = {
-    "paper": ("cifar10-vgg8", (0.002, 0.005)),
-    "plus": ("cifar10-vgg8-plus", (0.02, 0.05, 0.1)),
-    "batch norm": ("cifar10-vgg8-bn", (0.05, 0.1)),
+# What stands for each method: a recipe, the fields of it that are changed, and the rates that it may choose from.
+SGD: dict[str, Any] = {"optimizer": "sgd", "circuit_options": {"tapwise": False, "even_gradients": False}}
+METHODS: dict[str, tuple[str, dict[str, Any], tuple[float, ...]]] = {
+    "paper": ("cifar10-vgg8", {}, (0.002, 0.005)),
+    "plus": ("cifar10-vgg8-plus", {}, (0.02,)),  # the better of 0.02 and 0.05 for conserved totals, orthogonal
+    "conserved totals": ("cifar10-vgg8-plus", SGD, (0.02, 0.05)),  # what plus was before
+    "batch norm": ("cifar10-vgg8-bn", {}, (0.05, 0.1)),
+    "batch norm, orthogonal": ("cifar10-vgg8-bn", {"optimizer": "orthogonal"}, (0.02, 0.05)),
 }
+REPORTED = ("paper", "plus", "batch norm", "batch norm, orthogonal")
 TEACHER = "--teacher"  # stands for the run that is given there: a batch-norm twin that holds out the same images
-# A method, and the fields of its recipe that are changed; of a field that has fields of its own, those named.
+# A method, and the fields that are changed besides; of a field that has fields of its own, those named.
 CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "paper, orthogonal": ("paper", {"optimizer": "orthogonal", "lr": 0.005}),
+    "plus, SGD": ("plus", {"optimizer": "sgd", "lr": 0.05}),
     "plus, one current for each neuron": ("plus", {"circuit_options": {"pooled": False}}),
+    "plus, semisaturation 0.7": ("plus", {"circuit_options": {"semisaturation": 0.7}}),
     "plus without semisaturation": ("plus", {"circuit_options": {"semisaturation": 0.0}}),
     "plus without unit variance": ("plus", {"circuit_options": {"unit_variance": False}}),
-    "plus, label smoothing 0.1": ("plus", {"label_smoothing": 0.1}),
-    "plus, Adam 0.003": ("plus", {"optimizer": "adam", "lr": 0.003}),
-    "plus, adaptive clipping 0.1": ("plus", {"adaptive_clipping": 0.1}),
-    "plus, adaptive clipping 0.03": ("plus", {"adaptive_clipping": 0.03}),
-    "plus, tapwise": ("plus", {"circuit_options": {"tapwise": True}}),
-    "plus, tapwise, adaptive clipping 0.03": (
-        "plus",
-        {"circuit_options": {"tapwise": True}, "adaptive_clipping": 0.03},
-    ),
-    "plus, TET": ("plus", {"loss": "tet"}),
     "plus, average": ("plus", {"average": 0.99}),
     "plus, CutMix and Mixup": ("plus", {"augmentation": {"cutmix": 1.0, "mixup": 0.2}}),
     "plus, TrivialAugment": ("plus", {"augmentation": {"trivial": True}}),
-    "plus, orthogonal": ("plus", {"optimizer": "orthogonal"}),
-    "plus, orthogonal 0.01": ("plus", {"optimizer": "orthogonal", "lr": 0.01}),
-    "plus, orthogonal 0.02": ("plus", {"optimizer": "orthogonal", "lr": 0.02}),
-    "plus, tapwise, orthogonal 0.02": (
-        "plus",
+    "plus, teacher": ("plus", {"teacher": TEACHER}),
+    "conserved totals, label smoothing 0.1": ("conserved totals", {"label_smoothing": 0.1, "lr": 0.05}),
+    "conserved totals, Adam 0.003": ("conserved totals", {"optimizer": "adam", "lr": 0.003}),
+    "conserved totals, adaptive clipping 0.03": ("conserved totals", {"adaptive_clipping": 0.03, "lr": 0.05}),
+    "conserved totals, tapwise": ("conserved totals", {"circuit_options": {"tapwise": True}, "lr": 0.05}),
+    "conserved totals, tapwise, adaptive clipping 0.03": (
+        "conserved totals",
+        {"circuit_options": {"tapwise": True}, "adaptive_clipping": 0.03, "lr": 0.05},
+    ),
+    "conserved totals, TET": ("conserved totals", {"loss": "tet", "lr": 0.05}),
+    "conserved totals, orthogonal 0.02": ("conserved totals", {"optimizer": "orthogonal", "lr": 0.02}),
+    "conserved totals, orthogonal 0.05": ("conserved totals", {"optimizer": "orthogonal", "lr": 0.05}),
+    "conserved totals, tapwise, orthogonal 0.02": (
+        "conserved totals",
         {"circuit_options": {"tapwise": True}, "optimizer": "orthogonal", "lr": 0.02},
     ),
-    "plus, tapwise, orthogonal 0.02, clipping 0.03": (
-        "plus",
-        {"circuit_options": {"tapwise": True}, "optimizer": "orthogonal", "lr": 0.02, "adaptive_clipping": 0.03},
-    ),
-    "batch norm, orthogonal": ("batch norm", {"optimizer": "orthogonal", "lr": 0.05}),
-    "batch norm, orthogonal 0.02": ("batch norm", {"optimizer": "orthogonal", "lr": 0.02}),
-    "paper, orthogonal": ("paper", {"optimizer": "orthogonal", "lr": 0.005}),
-    "plus, teacher": ("plus", {"teacher": TEACHER}),
 }
+
+
+def changed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
+    """`config` with other values; of a field that has fields of its own, those named."""
+    fields = config.model_dump()
+    for field, value in changes.items():
+        fields[field] = fields[field] | value if isinstance(value, dict) else value
+    return TrainConfig(**fields)
 
 
 def variants() -> dict[str, TrainConfig]:
     """Configurations by name: every method at every rate, and the changes of one thing."""
+    methods = {method: changed(recipe(name), changes) for method, (name, changes, _) in METHODS.items()}
     found = {
-        f"{method}, {lr}": recipe(name).changed(lr=lr) for method, (name, rates) in METHODS.items() for lr in rates
+        f"{method}, {lr}": methods[method].changed(lr=lr) for method, (*_, rates) in METHODS.items() for lr in rates
     }
-    for title, (method, changes) in CHANGES.items():
-        base = recipe(METHODS[method][0])
-        fields = base.model_dump()
-        for field, value in changes.items():
-            fields[field] = fields[field] | value if isinstance(value, dict) else value
-        found[title] = TrainConfig(**fields)
-    return found
+    return found | {title: changed(methods[method], changes) for title, (method, changes) in CHANGES.items()}
 
 
 def run(name: str, config: TrainConfig, seed: int, stage: str, args: argparse.Namespace) -> None:
@@ -90,8 +93,8 @@ def run(name: str, config: TrainConfig, seed: int, stage: str, args: argparse.Na
     except FileExistsError:
         return
     config = config.changed(
-        width=args.width, epochs=args.epochs, warmup_epochs=1, batch_size=64, seed=seed, data_path=args.data_path,
-        evaluate_epochs=args.epochs,
+        width=args.width, epochs=args.epochs, warmup_epochs=args.epochs / 10, batch_size=64, seed=seed,
+        data_path=args.data_path, evaluate_epochs=args.epochs,
         hold_out=0.0 if args.final else args.hold_out, teacher=args.teacher if config.teacher else None,
     )  # fmt: skip
     try:
@@ -112,13 +115,35 @@ def results() -> list[dict[str, Any]]:
 
 
 def best_rates() -> dict[str, str]:
-    """For each method, the variant that did best on held-out images."""
+    """For each method of the report, the variant that did best on held-out images."""
     chosen = {r["variant"]: r["accuracy"] for r in results() if r["stage"] == CHOICE}
-    rates = {method: [f"{method}, {lr}" for lr in options] for method, (_, options) in METHODS.items()}
+    rates = {method: [f"{method}, {lr}" for lr in METHODS[method][2]] for method in REPORTED}
     missing = [name for names in rates.values() for name in names if name not in chosen]
     if missing:
         raise SystemExit(f"run the choice first; missing: {'; '.join(missing)}")
     return {method: max(names, key=chosen.__getitem__) for method, names in rates.items()}
+
+
+def recovered() -> str:
+    """Of the gap between the paper's method and each twin on the test images, the part that plus closes; by seed."""
+    best, found = best_rates(), {(r["variant"], r["seed"]): r["accuracy"] for r in results() if r["stage"] == REPORT}
+    lines = []
+    for twin in REPORTED[2:]:
+        seeds = [seed for seed in range(10) if all((best[m], seed) in found for m in ("paper", "plus", twin))]
+        of = {m: [found[best[m], seed] for seed in seeds] for m in ("paper", "plus", twin)}
+        parts = [(plus - paper) / (bn - paper) for paper, plus, bn in zip(*of.values(), strict=True)]
+        gaps = [plus - bn for plus, bn in zip(of["plus"], of[twin], strict=True)]
+        lines += [f"{what} {twin}: {interval(v)}" for what, v in (("part of the gap to", parts), ("plus -", gaps)) if v]
+    return "\n".join(lines)
+
+
+def interval(values: list[float]) -> str:
+    """Mean with the 95 % interval of Student's t."""
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return f"{mean:.2f} (n = 1)"
+    half = STUDENT[len(values) - 2] * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:.2f} ({mean - half:.2f} to {mean + half:.2f}, n = {len(values)})"
 
 
 def table() -> str:
@@ -158,6 +183,7 @@ def main() -> None:
             if (name in args.only) if args.only else (args.teacher or not config.teacher):
                 run(name, config, 0, CHOICE, args)
     print(table())
+    print(recovered())
 
 
 if __name__ == "__main__":
