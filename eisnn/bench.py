@@ -32,6 +32,7 @@ from eisnn.init import ei_init_
 from eisnn.models import create_model
 from eisnn.nn import PLUS, EILayer, enforce_dale, fold
 from eisnn.nn.baselines import BNLayer
+from eisnn.process import release_memory
 from eisnn.provenance import provenance, write_result
 
 NETWORKS = ("ei", "plus", "bn", "stock")
@@ -192,7 +193,7 @@ class Floor:
         return [y[:, :n_e], F.conv2d(y[:, n_e:], lateral[:, :, None, None])]
 
 
-def _peak_memory(arguments: dict[str, Any], threads: int) -> int:
+def peak_memory(arguments: dict[str, Any], threads: int) -> int:
     """Bytes that training steps need beyond the built network, in a process of its own."""
     torch.set_num_threads(threads)
     subject = Subject(**arguments)
@@ -211,11 +212,13 @@ def _peak_memory(arguments: dict[str, Any], threads: int) -> int:
 class ResidentMemory:
     """Growth of the resident memory of this process inside a `with` block, sampled every millisecond.
 
-    `getrusage` cannot say it: its peak includes what building the network and importing torch needed once.
+    `getrusage` cannot say it: its peak includes what building the network and importing torch needed once. What was
+    freed before is given back first: used again, it would not show.
     """
 
     def __enter__(self) -> "ResidentMemory":
         gc.collect()
+        release_memory()
         self._process = psutil.Process()
         self._before = self._peak = self._process.memory_info().rss
         self._done = threading.Event()
@@ -317,7 +320,7 @@ def bench(
         layout = min(FORMATS, key=lambda name: medians["step"][network, name])
         arguments = {"network": network, "memory_format": layout, **common}
         with spawn.Pool(1) as pool:
-            peak = pool.apply(_peak_memory, (arguments, torch.get_num_threads()))
+            peak = pool.apply(peak_memory, (arguments, torch.get_num_threads()))
         rows[network] = {
             "memory_format": layout,
             "step_seconds": medians["step"][network, layout],

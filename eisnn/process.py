@@ -17,6 +17,13 @@ def keep_memory() -> None:
         mallopt(m_trim_threshold, (1 << 31) - 1)
 
 
+def release_memory() -> None:
+    """Have glibc give back to the system what this process has freed."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 @contextmanager
 def subnormals_flushed() -> Iterator[None]:
     """Inside, numbers below 1.2e-38 count as 0 (on this thread, and on those that torch starts from it).

@@ -1,11 +1,12 @@
 """The benchmark runs and counts; its times are not tested."""
 
 import json
+import time
 
 import pytest
 import torch
 
-from eisnn.bench import Subject, bench
+from eisnn.bench import ResidentMemory, Subject, bench
 
 FORMS = ("", ", folded", ", folded, compiled", ", folded, int8")
 
@@ -50,3 +51,19 @@ def test_saved_bytes_counts_each_storage_once_and_no_parameters():
     subject.model.extra = weight
     subject.loss = lambda: (x * weight + x.view(10, 100).square().sum()).sum()  # keeps x twice, and the parameter
     assert subject.saved_bytes() == 4000
+
+
+def test_memory_that_was_freed_before_counts_again():
+    """As in a network whose initialization has just used as much as a step will."""
+    pins = []
+
+    def use():
+        buffers = [torch.ones(1 << 14) for _ in range(1024)]  # 64 KiB each, which do not go back to the system at once
+        pins.append(torch.ones(1 << 14))  # nor with what lies above them
+        return sum(float(buffer[0]) for buffer in buffers)
+
+    use()
+    with ResidentMemory() as memory:
+        use()
+        time.sleep(0.01)
+    assert memory.growth > 32 << 20
