@@ -11,7 +11,6 @@ from torch import nn
 
 import eisnn
 import eisnn.functional as EF
-from eisnn.analysis import record
 from eisnn.nn import CircuitOptions
 
 PLUS = [
@@ -153,23 +152,18 @@ def test_an_image_does_not_see_the_others(options):
 
 
 @pytest.mark.parametrize("conserved", [False, True])
-@pytest.mark.parametrize("zero_mean", [False, True])
-@pytest.mark.parametrize("unit_variance", [False, True])
-def test_mean_and_variance_at_the_start(conserved, zero_mean, unit_variance):
-    options = CircuitOptions(conserved=conserved, zero_mean=zero_mean, unit_variance=unit_variance)
-    model = eisnn.create_model("convnet3", circuit_options=options).double()
-    x = images(16)
+def test_unit_variance_at_the_start(conserved):
+    model = eisnn.create_model("convnet3", circuit_options=CircuitOptions(conserved=conserved, unit_variance=True))
+    x = images(16, dtype=torch.float32)
     eisnn.ei_init_(model, x, generator=rng(2))
-    with record(model, what="I_E") as seen:
-        model(x)
+    seen = {}
+    for name, layer in enumerate(model.layers):
+        layer.register_forward_pre_hook(
+            lambda m, args, name=name: seen.update({name: m.integrated(args[0]).detach().std()})
+        )
+    model(x)
     assert len(seen) == 3
-    for layer in seen.values():
-        i_e = layer["I_E"]
-        means = i_e.mean((0, 1, 3, 4), keepdim=True)
-        assert (means.abs().max() < 1e-10) == zero_mean
-        about = i_e - means if zero_mean else i_e
-        assert (abs(float(about.std(correction=0)) - 1) < 1e-10) == unit_variance
-    assert eisnn.dale_violations(model) == {}
+    assert all(abs(float(std) - 1) < 1e-3 for std in seen.values()), seen
 
 
 def test_semisaturation_bounds_the_gradient():

@@ -1,13 +1,12 @@
 """E-I Init: what fills the circuits before training, from one batch of data or from a firing probability."""
 
-from eisnn.init.from_data import ei_init_, exponential_weights, fill_circuit_, standardize_
+from eisnn.init.from_data import ei_init_, exponential_weights, fill_circuit_
 from eisnn.init.gradients import even_gradients_
 from eisnn.init.statistics import (
     InputStatistics,
     bernoulli_statistics,
     inhibitory_gain,
     measure_input,
-    neuron_means,
     standard_deviation,
     weight_scale,
 )
@@ -21,8 +20,6 @@ __all__ = [
     "fill_circuit_",
     "inhibitory_gain",
     "measure_input",
-    "neuron_means",
     "standard_deviation",
-    "standardize_",
     "weight_scale",
 ]

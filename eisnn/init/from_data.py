@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from eisnn.functional import conserve, per_neuron
+from eisnn.functional import conserve
 from eisnn.init.gradients import even_gradients_
 from eisnn.init.statistics import (
     InputStatistics,
     bernoulli_statistics,
     inhibitory_gain,
     measure_input,
-    neuron_means,
     standard_deviation,
     weight_scale,
 )
@@ -71,11 +70,7 @@ def _require_nothing_measured(circuits: dict[str, EICircuit]) -> None:
     """Raise ValueError if an option of `circuits` takes data that the theoretical form has not."""
     for name, circuit in circuits.items():
         if isinstance(circuit, EILayer):
-            measured = [
-                option
-                for option in ("zero_mean", "unit_variance", "even_gradients")
-                if getattr(circuit.options, option)
-            ]
+            measured = [option for option in ("unit_variance", "even_gradients") if getattr(circuit.options, option)]
             if measured:
                 raise ValueError(
                     f"{name} has {', '.join(measured)}, measured from data, which a firing_probability does not give: "
@@ -103,23 +98,6 @@ class _Snapshot:
                 setattr(module, key, buffer)  # the module may have put another tensor in its place
                 if buffer is not None:
                     buffer.copy_(values[key])
-
-
-def standardize_(circuit: EILayer, x: Tensor, group: Any = None) -> None:
-    """With `options.zero_mean` set each neuron's bias so that the mean of its `I_E` is 0 for the input `x`
-    `[T, B, ...]`; with `options.unit_variance` (P4) first scale what divides, so that the standard deviation of `I_E`
-    (about these means) is 1 in the layer."""
-    options = circuit.options
-    if not (options.zero_mean or options.unit_variance):
-        return
-    i_e = circuit.integrated(x)
-    means = neuron_means(i_e, group) if options.zero_mean else torch.zeros(circuit.n_e, dtype=torch.float64)
-    means = means.to(i_e.device)
-    if options.unit_variance:
-        spread = standard_deviation(i_e - per_neuron(means.to(i_e), i_e), group)
-        circuit.scale_division_(spread)
-        means /= spread
-    circuit.bias.sub_(means.to(circuit.bias))
 
 
 def ei_init_(
@@ -190,8 +168,8 @@ def ei_init_(
             time_steps = args[1] if len(args) > 1 else kwargs.get("time_steps")
             repeats = time_steps if time_steps is not None and x.shape[0] == 1 else 1
             fill(name, circuit, measure_input(x, repeats, name, process_group))
-            if isinstance(circuit, EILayer):
-                standardize_(circuit, x, process_group)
+            if isinstance(circuit, EILayer) and circuit.options.unit_variance:
+                circuit.scale_division_(standard_deviation(circuit.integrated(x), process_group))
 
         return before_forward
 

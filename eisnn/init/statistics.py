@@ -65,15 +65,6 @@ def measure_input(x: Tensor, repeats: int, layer: str, group: Any = None) -> Inp
     return InputStatistics(mean, square / images, variance)
 
 
-def neuron_means(i_e: Tensor, group: Any = None) -> Tensor:
-    """Mean of each neuron's `I_E` `[T, B, n_E, ...]` over steps, images and positions, over the processes of `group`;
-    `[n_E]`, float64."""
-    by_neuron = i_e.double().transpose(0, 2).flatten(1)
-    sums = torch.cat([by_neuron.sum(1), by_neuron.new_tensor([by_neuron.shape[1]])])
-    sum_over(sums, group)
-    return sums[:-1] / sums[-1]
-
-
 def standard_deviation(i_e: Tensor, group: Any = None) -> float:
     """Of all entries of `I_E`, over the processes of `group`; layer-sequential unit variance (P4) divides by it."""
     wide = i_e.double()

@@ -19,9 +19,7 @@ class CircuitOptions:
             `conserved`.
         balanced: E-I Init scales the rows of `weight_ee` and `weight_ie` to the same sum, so that excitation and
             inhibition of each neuron balance exactly at the start (P1). Not with `conserved`, where they always do.
-        zero_mean: E-I Init sets each neuron's bias so that the mean of its integrated current is 0.
-        unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer (P4);
-            with `zero_mean` that about the neurons' means.
+        unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer (P4).
         even_gradients: E-I Init sets the width of each layer's surrogate so that the gradient of the integrated current
             has the same norm in every layer (P9); of layers that end in `LIF` or `PLIF`.
     """
@@ -31,7 +29,6 @@ class CircuitOptions:
     pooled: bool = False
     tapwise: bool = False
     balanced: bool = False
-    zero_mean: bool = False
     unit_variance: bool = False
     even_gradients: bool = False
 
