@@ -121,6 +121,17 @@ def test_initialised_layers_keep_their_widths():
     assert widths(model) == before
     eisnn.ei_init_(model, images(12, 16, seed=5), generator=rng(2), redraw=True)
     assert widths(model) != before
+    eisnn.ei_init_(model, images(12, 16), generator=rng(1), redraw=True)
+    assert widths(model) == before  # they do not depend on what was there
+
+
+def test_layers_from_which_nothing_comes_back_keep_their_widths():
+    """The readout looks at silent neurons only: no gradient comes back to the last circuit, nor to those below."""
+    model = deep(EVEN)
+    model.readout = nn.Flatten(2)
+    model.readout.forward = lambda x, time_steps: torch.zeros_like(x) * x
+    initialised(model)
+    assert set(widths(model)) == {4.0}
 
 
 class Pair(nn.Module):

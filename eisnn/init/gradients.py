@@ -38,7 +38,7 @@ def even_gradients_(model: nn.Module, batch: Tensor, layers: Iterable[EILayer], 
     Raises: TypeError if the model returns something else; ValueError if the gradient is not finite.
     """
     target = _Target(group)
-    probes = [(layer, _Probe(layer.neuron, target)) for layer in layers]
+    probes = [(layer, _Probe(layer, target)) for layer in layers]
     if not probes:
         return
     try:
@@ -77,11 +77,12 @@ class _Target:
 class _Probe(nn.Module):
     """Stands in for the neuron of one layer, and chooses its width when the gradient of its spikes arrives."""
 
-    def __init__(self, neuron: Any, target: _Target) -> None:
+    def __init__(self, layer: EILayer, target: _Target) -> None:
         super().__init__()
-        self.neuron, self.target = neuron, target
+        neuron: Any = layer.neuron
+        self.neuron = neuron
+        self.target, self.width, self.chosen = target, layer.given_width, False
         self.constants: LIFConstants = neuron.constants
-        self.width, self.chosen = self.constants.width, False
         self.here = torch.zeros((), requires_grad=True)  # what the gradient is asked for, though all weights be frozen
 
     def forward(self, current: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ class _Probe(nn.Module):
         if not norm < inf:
             raise ValueError("even gradients: the gradient of the first batch is not finite")
         if self.target.norm is None:
-            self.target.norm = norm
+            self.target.norm = norm or None  # a layer from which nothing comes back sets no norm
         elif norm:
             self.width = self._solve(current, grad_spikes)
             gradient = self.through(current, grad_spikes, self.width)

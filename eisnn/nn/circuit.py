@@ -135,10 +135,14 @@ class EILayer(EICircuit):
         self.bias = nn.Parameter(torch.zeros(n_e, **factory))
         self.weights = ConservedWeights(n_e, inputs, options, **factory) if options.conserved else PaperWeights()
         self.neuron = copy_neuron(neuron)
-        if options.even_gradients and not (isinstance(self.neuron, LIF | PLIF) and self.neuron.constants.width):
-            raise ValueError(
-                f"even_gradients sets the width of the surrogate of LIF neurons, which must be > 0; got neuron {neuron}"
-            )
+        if options.even_gradients:
+            constants = self.neuron.constants if isinstance(self.neuron, LIF | PLIF) else None
+            if constants is None or not constants.width:
+                raise ValueError(
+                    f"even_gradients sets the width of the surrogate of LIF neurons, which must be > 0; got neuron "
+                    f"{neuron}"
+                )
+            self.given_width = constants.width  # from which E-I Init sets out
 
     @property
     def _raw(self) -> Raw:
