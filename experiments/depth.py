@@ -42,7 +42,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "batch norm": {"circuit": "bn"},
 }
 NETWORKS = (
-    *("vgg16", "resnet34", "resnet50", "resnet101", "resnet1002"),
+    *("vgg16", "resnet18", "resnet34", "resnet50", "resnet101", "resnet1002"),
     *("stack20", "stack40", "stack80", "narrow1000"),
 )
 # A thousand layers of few neurons on small maps.
