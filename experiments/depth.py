@@ -159,8 +159,36 @@ def train(args: argparse.Namespace) -> None:
                 write_result(file, {**provenance(), **result, "config": config.model_dump(mode="json")})
 
 
+def start_table() -> str:
+    """The start of each network by each method as Markdown."""
+    measured = "std(I_E), least to most | share between images, last layer | similarity to layer 1, last layer"
+    lines = [f"| network | method | {measured} | gradient, first over last layer |", "|" + "---|" * 6]
+    results = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("start_*.json"))]
+    for network in NETWORKS:
+        for method in METHODS:
+            for result in results:
+                if (result["network"], result["method"], result["alpha"]) == (network, method, None):
+                    lines.append(f"| {network} | {method} | {' | '.join(_told(result))} |")
+    return "\n".join(lines)
+
+
+def _told(result: dict[str, Any]) -> list[str]:
+    if "problem" in result:
+        return [result["problem"], "", "", ""]
+    layers = result["layers"]
+    stds = [layer["std"] for layer in layers]
+    first, last = layers[0], layers[-1]
+    ratio = first["gradient"] / last["gradient"] if last["gradient"] else float("nan")
+    return [
+        f"{min(stds):.2f} to {max(stds):.2f}",
+        f"{last['between_images']:.2f}",
+        f"{last['similarity']:.2f}",
+        f"{ratio:.2g}",
+    ]
+
+
 def table() -> str:
-    """Trainings as Markdown, each method at its best rate."""
+    """Trainings as Markdown."""
     rows: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
     for file in sorted(RESULTS.glob("train_*.json")):
         result = json.loads(file.read_text())
@@ -236,6 +264,7 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     if args.train or args.table:
         train(args)
+        print(start_table())
         print(table())
     elif args.figure:
         draw(args.figure)
