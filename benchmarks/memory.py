@@ -58,7 +58,7 @@ def main() -> None:
     args = parser.parse_args()
     if not args.table:
         networks = {
-            f"{model}, {batch}": {n: measure(n, model, batch, args.repeats) for n in ("ei", "plus", "bn")}
+            f"{model}, {batch}": {n: measure(n, model, batch, args.repeats) for n in ("ei", "plus", "bn", "stock")}
             for model in args.models
             for batch in args.batch_sizes
         }
