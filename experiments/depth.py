@@ -21,17 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from study import require_same
 from torch import Tensor
 from torch.nn import functional as F
 
 import eisnn
 from eisnn.analysis import dissimilarity, record, representational_similarity, spiking_layers
 from eisnn.data import load
-from eisnn.models import VGG, SpikingNetwork
+from eisnn.models import VGG, SpikingNetwork, list_models
 from eisnn.nn import LIF, PLUS, make_layers
 from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
-from eisnn.train import Run, fit, recipe
+from eisnn.train import Diverged, Run, fit, recipe
 
 RESULTS = Path(__file__).parent / "results" / "depth"
 METHODS: dict[str, dict[str, Any]] = {
@@ -106,7 +107,7 @@ def start(args: argparse.Namespace) -> None:
             except ValueError as error:
                 result["problem"] = str(error)
             write_result(
-                RESULTS / f"start_{network}_{method}{suffix}.json".replace(", ", "-").replace(" ", "_"),
+                args.output / f"start_{network}_{method}{suffix}.json".replace(", ", "-").replace(" ", "_"),
                 {**provenance(), **result},
             )
             print(f"{network}, {method}: {summary(result)}", flush=True)
@@ -142,8 +143,9 @@ def train(args: argparse.Namespace) -> None:
                     circuit_options=METHODS[method].get("options"),
                 )  # fmt: skip
                 name = f"train_{network}_{method}_lr_{config.lr}_{seed}".replace(", ", "-").replace(" ", "_")
-                file = RESULTS / f"{name}.json"
+                file = args.output / f"{name}.json"
                 if file.exists():
+                    require_same(json.loads(file.read_text())["config"], config, file)
                     continue
                 print(name, flush=True)
                 result: dict[str, Any] = {"network": network, "method": method, "seed": seed}
@@ -151,7 +153,9 @@ def train(args: argparse.Namespace) -> None:
                     run = Run(Path(folder) / "run")
                     try:
                         result["accuracy"] = fit(config, run.folder).accuracy
-                    except (ValueError, FloatingPointError, RuntimeError) as error:
+                    except (Diverged, ValueError) as error:
+                        if not (isinstance(error, Diverged) or str(error).startswith("E-I Init")):
+                            raise
                         result["problem"] = str(error).split(". ")[0]
                     epochs = run.metrics() if run.metrics_file.exists() else []
                 result["train_loss"] = [line["train_loss"] for line in epochs]
@@ -159,11 +163,11 @@ def train(args: argparse.Namespace) -> None:
                 write_result(file, {**provenance(), **result, "config": config.model_dump(mode="json")})
 
 
-def start_table() -> str:
+def start_table(folder: Path) -> str:
     """The start of each network by each method as Markdown."""
     measured = "std(I_E), least to most | share between images, last layer | similarity to layer 1, last layer"
     lines = [f"| network | method | {measured} | gradient, first over last layer |", "|" + "---|" * 6]
-    results = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("start_*.json"))]
+    results = [json.loads(file.read_text()) for file in sorted(folder.glob("start_*.json"))]
     for network in NETWORKS:
         for method in METHODS:
             for result in results:
@@ -187,10 +191,10 @@ def _told(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def table() -> str:
+def table(folder: Path) -> str:
     """Trainings as Markdown."""
     rows: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
-    for file in sorted(RESULTS.glob("train_*.json")):
+    for file in sorted(folder.glob("train_*.json")):
         result = json.loads(file.read_text())
         rows.setdefault((result["network"], result["method"], result["config"]["lr"]), []).append(result)
     lines = [
@@ -211,13 +215,13 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def draw(file: Path) -> None:
+def draw(file: Path, folder: Path) -> None:
     """What reaches each depth at the start: a row for each network, a column for each measure."""
     from matplotlib.figure import Figure
 
     from eisnn.analysis.figures import COLORS
 
-    results = [json.loads(f.read_text()) for f in sorted(RESULTS.glob("start_*.json"))]
+    results = [json.loads(f.read_text()) for f in sorted(folder.glob("start_*.json"))]
     networks = [n for n in NETWORKS if any(r["network"] == n for r in results)]
     measures = {"rate": "firing rate", "std": "std of $I_E$", "between_images": "share between images",
                 "similarity": "similarity to layer 1", "gradient": "norm of $dL/dI_E$"}  # fmt: skip
@@ -251,7 +255,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--alpha", type=float, help="width parameter of the surrogate, instead of 4")
-    parser.add_argument("--train", nargs="*", default=[], metavar="NETWORK")
+    parser.add_argument("--train", nargs="*", default=[], choices=list_models(), metavar="NETWORK")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--image-size", type=int, default=16, help="of a training")
     parser.add_argument("--train-images", type=int, help="of a training, instead of all 5,000")
@@ -259,15 +263,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--lr", type=float, help="other than the recipes'")
     parser.add_argument("--table", action="store_true", help="of the trainings that are there")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of results")
     parser.add_argument("--figure", type=Path, help="draw the results that are there")
     args = parser.parse_args()
-    RESULTS.mkdir(parents=True, exist_ok=True)
     if args.train or args.table:
         train(args)
-        print(start_table())
-        print(table())
+        print(start_table(args.output))
+        print(table(args.output))
     elif args.figure:
-        draw(args.figure)
+        draw(args.figure, args.output)
     else:
         start(args)
 

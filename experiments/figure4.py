@@ -26,7 +26,7 @@ def currents(model: SpikingNetwork, x: Tensor) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    args = parser(__doc__).parse_args()
+    args = parser(__doc__, rows=False).parse_args()
     before, after = trained(Row("E-I", recipe("cifar10-vgg8")), args)
     x = images(after)
     start, end = currents(before, x), currents(after.model, x)

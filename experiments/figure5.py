@@ -62,7 +62,7 @@ def ablation_table(norms: dict[str, Norms]) -> str:
 
 
 def main() -> None:
-    args = parser(__doc__).parse_args()
+    args = parser(__doc__, rows=False).parse_args()
     config = budgeted(recipe("cifar10-vgg8").changed(ablation="no-gradient-scaling"), args)
     norms, relative, fan_in = first_gradients(config)
     whole = budgeted(recipe("cifar10-vgg8"), args)

@@ -32,7 +32,7 @@ def outputs(model: SpikingNetwork, x: Tensor) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    args = parser(__doc__).parse_args()
+    args = parser(__doc__, rows=False).parse_args()
     _, after = trained(Row("batch norm", recipe("cifar10-vgg8-bn")), args)
     x = images(after)
     values = {name: {"after training": v} for name, v in outputs(after.model, x).items()}

@@ -60,7 +60,7 @@ def measures(maps: Tensor, x: Tensor) -> dict[str, float]:
 
 
 def main() -> None:
-    args = parser(__doc__).parse_args()
+    args = parser(__doc__, rows=False).parse_args()
     maps, numbers, configs = {}, {}, {}
     for name, recipe_name in ROWS.items():
         _, after = trained(Row(name, recipe(recipe_name)), args)

@@ -126,6 +126,8 @@ def best_rates() -> dict[str, str]:
 
 def recovered() -> str:
     """Of the gap between the paper's method and each twin on the test images, the part that plus closes; by seed."""
+    if not any(r["stage"] == REPORT for r in results()):
+        return "no report yet"
     best, found = best_rates(), {(r["variant"], r["seed"]): r["accuracy"] for r in results() if r["stage"] == REPORT}
     lines = []
     for twin in REPORTED[2:]:

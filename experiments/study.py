@@ -26,8 +26,9 @@ HERE = Path(__file__).parent
 WHERE = {"data_path", "download", "accelerator", "devices", "num_nodes", "data_on_device", "checkpoint_seconds"}
 
 
-def parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
-    """The options that all experiments have; `defaults` are a script's own."""
+def parser(doc: str | None, *, rows: bool = True, **defaults: Any) -> argparse.ArgumentParser:
+    """The options that all experiments have, and those that have `rows` to choose from; `defaults` are a script's
+    own."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     script = Path(sys.argv[0]).stem
     made.add_argument("--data-path", help="of the data set; None takes the sample in the package for CIFAR-10")
@@ -38,10 +39,11 @@ def parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
     made.add_argument("--width", type=float, help="of every layer")
     made.add_argument("--batch-size", type=int)
     made.add_argument("--lr", type=float, help="peak learning rate of the paper's circuit")
-    made.add_argument("--only", nargs="+", metavar="ROW", help="names of rows; all if left out")
+    if rows:
+        made.add_argument("--only", nargs="+", metavar="ROW", help="names of rows; all if left out")
+        made.add_argument("--table", action="store_true", help="run nothing; tell of the results that are there")
     made.add_argument("--output", type=Path, default=HERE / "results" / script, help="folder of results")
     made.add_argument("--runs", type=Path, default=HERE.parent / "runs" / script, help="folder of runs in motion")
-    made.add_argument("--table", action="store_true", help="run nothing; tell of the results that are there")
     made.set_defaults(**defaults)
     return made
 
@@ -88,7 +90,7 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
     run = Run(run_folder(name, seed, args))
     if file.exists():
         found = json.loads(file.read_text())
-        _require_same(found["config"], config, file)
+        require_same(found["config"], config, file)
         if not keep or run.last.exists():
             return found
     elif not keep and (found := _of_another_study(config, args)):
@@ -98,7 +100,7 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
     lost = None
     try:
         if run.config_file.exists():
-            _require_same(described(run.config()), config, run.folder)
+            require_same(described(run.config()), config, run.folder)
             resume(run.folder, data_path=config.data_path)
         else:
             fit(config, run.folder)
@@ -146,8 +148,8 @@ def _of_another_study(config: TrainConfig, args: argparse.Namespace) -> Result |
     for file in sorted(args.output.parent.glob(f"*/*-{config.seed}.json")):
         if file.parent == args.output:
             continue
-        result = json.loads(file.read_text())
         try:
+            result = json.loads(file.read_text())
             if not _differences(described(TrainConfig.model_validate(result["config"])), described(config)):
                 return result
         except (KeyError, TypeError, ValueError):  # another kind of file
@@ -159,7 +161,8 @@ def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     return [key for key in asked | found if found.get(key) != asked.get(key)]
 
 
-def _require_same(found: dict[str, Any], config: TrainConfig, where: Path) -> None:
+def require_same(found: dict[str, Any], config: TrainConfig, where: Path) -> None:
+    """SystemExit if the configuration `found` in the file `where` is that of another run."""
     found, asked = described(TrainConfig.model_validate(found)), described(config)  # fields that are newer: the default
     if other := _differences(found, asked):
         changes = ", ".join(f"{key} {found.get(key)!r} instead of {asked.get(key)!r}" for key in other)
@@ -175,7 +178,7 @@ def collect(rows: Sequence[Row], args: argparse.Namespace) -> dict[str, list[Res
             file = args.output / f"{slug(row.name)}-{seed}.json"
             if file.exists():
                 result = json.loads(file.read_text())
-                _require_same(result["config"], budgeted(row.config, args).changed(seed=seed), file)
+                require_same(result["config"], budgeted(row.config, args).changed(seed=seed), file)
                 found[row.name].append(result)
     return found
 

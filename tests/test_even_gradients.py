@@ -110,8 +110,10 @@ def test_widths_are_saved_with_the_weights():
     with pytest.raises(RuntimeError, match=r'Missing key.*"layers.3.surrogate_width"'):
         deep(EVEN).load_state_dict(state)
     state["layers.3.surrogate_width"] = torch.tensor(-1.0)
-    with pytest.raises(RuntimeError, match=r"layers.3.surrogate_width: alpha is the width parameter .* got -1"):
-        deep(EVEN).load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r"layers.3.surrogate_width must be one finite number > 0, got -1"):
+        other.load_state_dict(state)
+    assert widths(other) == widths(model)  # and so are the weights
+    assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
 
 
 def test_initialised_layers_keep_their_widths():
@@ -123,6 +125,21 @@ def test_initialised_layers_keep_their_widths():
     assert widths(model) != before
     eisnn.ei_init_(model, images(12, 16), generator=rng(1), redraw=True)
     assert widths(model) == before  # they do not depend on what was there
+    model.layers[7].initialized = False
+    eisnn.ei_init_(model, images(12, 16), generator=rng(3))
+    changed = [k for k, (old, new) in enumerate(zip(before, widths(model), strict=True)) if old != new]
+    assert changed == [7]
+    found = norms(model, own_loss)
+    assert float(found[7]) == pytest.approx(float(found[-1]), rel=0.02)  # the last layer's, though that was not set anew
+
+
+def test_a_width_that_is_given_is_where_it_sets_out():
+    model = deep(EVEN)
+    model.layers[-1].neuron = eisnn.LIF(alpha=5.0)
+    assert widths(initialised(model))[-1] == 5.0
+    model.layers[3].neuron = nn.Identity()
+    with pytest.raises(ValueError, match="got neuron Identity"):
+        eisnn.ei_init_(model, images(12, 16), redraw=True)
 
 
 def test_layers_from_which_nothing_comes_back_keep_their_widths():
@@ -134,18 +151,27 @@ def test_layers_from_which_nothing_comes_back_keep_their_widths():
     assert set(widths(model)) == {4.0}
 
 
-class Pair(nn.Module):
-    def __init__(self):
+class Returning(nn.Module):
+    def __init__(self, change):
         super().__init__()
-        self.model = deep(EVEN)
+        self.model, self.change = deep(EVEN), change
 
     def forward(self, x):
-        return self.model(x), x
+        return self.change(self.model(x))
 
 
-def test_a_model_that_returns_no_tensor_is_named_and_left_as_it_was():
-    model = Pair()
-    with pytest.raises(TypeError, match=r"must be a tensor; it is a tuple"):
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda y: (y, y), "logits .* it is a tuple: return them, or"),
+        (lambda y: y.sum(), "it is a single number"),
+        (lambda y: y.detach(), "it is a tensor through which no gradient comes back"),
+        (lambda y: y * 1e308 * 1e308, "the gradient of the first batch is not finite"),
+    ],
+)
+def test_a_model_that_returns_something_else_is_told_and_left_as_it_was(change, what):
+    model = Returning(change)
+    with pytest.raises((TypeError, ValueError), match=what):
         eisnn.ei_init_(model, images(12, 16))
     assert all(not layer.initialized and isinstance(layer.neuron, eisnn.LIF) for layer in model.model.layers)
     assert set(widths(model)) == {4.0}
@@ -154,8 +180,28 @@ def test_a_model_that_returns_no_tensor_is_named_and_left_as_it_was():
 
 @pytest.mark.parametrize("neuron", [None, nn.ReLU(), eisnn.LIF(surrogate="leaky_relu")])
 def test_neurons_without_a_width_are_named(neuron):
-    with pytest.raises((TypeError, ValueError), match="even_gradients sets the width of the surrogate of LIF neurons"):
+    with pytest.raises(ValueError, match="even_gradients sets the width of the surrogate of LIF neurons"):
         eisnn.EIConv2d(3, 8, 3, neuron=neuron, options=EVEN)
+
+
+def test_inference_mode_is_named():
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"outside of torch.inference_mode"):
+        eisnn.ei_init_(deep(EVEN), images(12, 16))
+
+
+def test_options_that_are_switches_are_checked():
+    with pytest.raises(TypeError, match="even_gradients must be True or False, got 'no'"):
+        CircuitOptions(even_gradients="no")
+
+
+@pytest.mark.parametrize("build", [
+    lambda options: eisnn.create_model("convnet3", circuit_options=options),
+    lambda options: eisnn.EILinear(4, 4, options=options),
+    lambda options: eisnn.EIReadout(4, 4, options=options),
+])  # fmt: skip
+def test_options_of_another_type_are_named(build):
+    with pytest.raises(TypeError, match=r"options must be eisnn.nn.CircuitOptions\(...\), got {'conserved': True}"):
+        build({"conserved": True})
 
 
 def test_options_that_are_measured_need_a_batch():

@@ -25,7 +25,7 @@ STEPS = 20  # at most, towards it
 def even_gradients_(model: nn.Module, batch: Tensor, layers: Iterable[EILayer], group: Any = None) -> None:
     """Set the surrogate widths of `layers` so that `dL/dI_E` has the same Euclidean norm in each, for this batch.
 
-    One forward and one backward pass of the model. The layer that the gradient reaches first keeps its width and sets
+    One forward and one backward pass of the model. The circuit that the gradient reaches first keeps its width and sets
     the norm; each layer below takes the width that gives it this norm, or the nearest within a factor of 8 of its own,
     before the gradient goes on. The loss is a sum of the outputs with alternating signs: how gradients grow hardly
     depends on the loss, and this one asks neither for labels nor for chance. Weights and their `.grad` stay untouched.
@@ -33,31 +33,42 @@ def even_gradients_(model: nn.Module, batch: Tensor, layers: Iterable[EILayer], 
     Args:
         model: all of whose circuits are initialised; `model(batch)` returns a tensor `[..., classes]`.
         batch: as E-I Init takes it.
-        layers: of `model`, ending in `LIF` or `PLIF` neurons.
+        layers: of `model`, ending in `LIF` or `PLIF` neurons; the model's other circuits keep their widths.
         group: of `torch.distributed`; norms are those of the joint batch.
-    Raises: TypeError if the model returns something else; ValueError if the gradient is not finite.
+    Raises: TypeError or ValueError if the model returns something else, or nothing that depends on its circuits, if the
+        gradient is not finite, or if a neuron has no width; RuntimeError in inference mode.
     """
-    target = _Target(group)
-    probes = [(layer, _Probe(layer, target)) for layer in layers]
-    if not probes:
+    free = {id(layer) for layer in layers}
+    if not free:
         return
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("even gradients need a backward pass: call ei_init_ outside of torch.inference_mode()")
+    target = _Target(group)
+    circuits = [m for m in model.modules() if isinstance(m, EILayer) and (id(m) in free or m.options.even_gradients)]
+    probes = [(layer, _Probe(layer, target, fixed=id(layer) not in free)) for layer in circuits]
     try:
         for layer, probe in probes:
             layer.neuron = probe
         with torch.enable_grad():
-            out = model(batch)
-            if not isinstance(out, Tensor):
-                raise TypeError(
-                    f"even gradients are measured from what model(first_batch) returns, which must be a tensor; it is "
-                    f"a {type(out).__name__}"
-                )
-            loss = out[..., ::2].sum() - out[..., 1::2].sum()
+            loss = _loss(model(batch))
             torch.autograd.grad(loss, [probe.here for _, probe in probes], allow_unused=True)
     finally:
         for layer, probe in probes:
             layer.neuron = probe.neuron
     for _, probe in probes:
         probe.neuron.set_surrogate_width_(probe.width)
+
+
+def _loss(out: Any) -> Tensor:
+    """Sum of the outputs `[..., classes]` with alternating signs."""
+    wanted = "even gradients are measured from what model(first_batch) returns: logits [..., classes]"
+    otherwise = "return them, or build the circuits with even_gradients=False"
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{wanted}; it is a {type(out).__name__}: {otherwise}")
+    if out.ndim == 0 or not out.requires_grad:
+        what = "a single number" if out.ndim == 0 else "a tensor through which no gradient comes back"
+        raise ValueError(f"{wanted}; it is {what}: {otherwise}")
+    return out[..., ::2].sum() - out[..., 1::2].sum()
 
 
 class _Target:
@@ -77,12 +88,12 @@ class _Target:
 class _Probe(nn.Module):
     """Stands in for the neuron of one layer, and chooses its width when the gradient of its spikes arrives."""
 
-    def __init__(self, layer: EILayer, target: _Target) -> None:
+    def __init__(self, layer: EILayer, target: _Target, fixed: bool) -> None:
         super().__init__()
-        neuron: Any = layer.neuron
-        self.neuron = neuron
-        self.target, self.width, self.chosen = target, layer.given_width, False
+        self.neuron = neuron = layer.surrogate
+        self.target, self.fixed, self.chosen = target, fixed, False
         self.constants: LIFConstants = neuron.constants
+        self.width = self.constants.width if fixed else neuron.given_width
         self.here = torch.zeros((), requires_grad=True)  # what the gradient is asked for, though all weights be frozen
 
     def forward(self, current: Tensor) -> Tensor:
@@ -106,7 +117,7 @@ class _Probe(nn.Module):
             raise ValueError("even gradients: the gradient of the first batch is not finite")
         if self.target.norm is None:
             self.target.norm = norm or None  # a layer from which nothing comes back sets no norm
-        elif norm:
+        elif norm and not self.fixed:
             self.width = self._solve(current, grad_spikes)
             gradient = self.through(current, grad_spikes, self.width)
         return gradient

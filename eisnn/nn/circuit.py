@@ -1,5 +1,6 @@
 """The E-I circuit as layers: parameters and shapes; the mathematics is in `eisnn.functional`."""
 
+from math import inf
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +20,7 @@ from eisnn.nn.layer import (
     run_neuron,
 )
 from eisnn.nn.lif import LIF
-from eisnn.nn.options import PAPER, CircuitOptions
+from eisnn.nn.options import PAPER, CircuitOptions, check_options
 from eisnn.nn.parametrization import ConservedWeights, PaperWeights, Raw
 from eisnn.nn.plif import PLIF
 
@@ -77,7 +78,7 @@ class EICircuit(nn.Module):
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, unexpected: Any, errors: Any
     ) -> None:
-        if (problem := loading_violation(self, state_dict, prefix)) is not None:
+        if (problem := self._problem(state_dict, prefix)) is not None:
             errors.append(problem)
             # What is inside the layer is loaded after it, and keeps its own as well.
             state_dict.update({prefix + key: kept for key, kept in self.state_dict().items()})
@@ -94,6 +95,10 @@ class EICircuit(nn.Module):
             self.initialized = bool(state_dict[key]) and (loaded or self.initialized)
         elif strict:
             missing.append(key)
+
+    def _problem(self, state_dict: Any, prefix: str) -> str | None:
+        """Why what `state_dict` holds for this layer must not be loaded; None if it may."""
+        return loading_violation(self, state_dict, prefix)
 
     def _circuit_state(self) -> list[str]:
         """Names of what E-I Init fills."""
@@ -129,20 +134,14 @@ class EILayer(EICircuit):
     ) -> None:
         super().__init__(n_e, inputs, connection, ei_ratio, device, dtype)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.options = options
+        self.options = check_options(options)
         self.gain_i = nn.Parameter(torch.zeros(self.n_i, **factory))
         self.gain_e = nn.Parameter(torch.ones(n_e, **factory))
         self.bias = nn.Parameter(torch.zeros(n_e, **factory))
         self.weights = ConservedWeights(n_e, inputs, options, **factory) if options.conserved else PaperWeights()
         self.neuron = copy_neuron(neuron)
         if options.even_gradients:
-            constants = self.neuron.constants if isinstance(self.neuron, LIF | PLIF) else None
-            if constants is None or not constants.width:
-                raise ValueError(
-                    f"even_gradients sets the width of the surrogate of LIF neurons, which must be > 0; got neuron "
-                    f"{neuron}"
-                )
-            self.given_width = constants.width  # from which E-I Init sets out
+            _ = self.surrogate  # ValueError if there is none
 
     @property
     def _raw(self) -> Raw:
@@ -152,31 +151,42 @@ class EILayer(EICircuit):
         return super()._circuit_state() + [f"weights.{name}" for name in self.weights.state_dict()]
 
     @property
-    def _surrogate(self) -> LIF | PLIF:
-        """The neuron, with `options.even_gradients`: its width is saved and loaded with the weights."""
-        assert isinstance(self.neuron, LIF | PLIF)
-        return self.neuron
+    def surrogate(self) -> LIF | PLIF:
+        """The neuron whose surrogate has a width, which `options.even_gradients` sets, saves and loads."""
+        neuron = self.neuron
+        if not isinstance(neuron, LIF | PLIF) or neuron.constants.surrogate == "leaky_relu":
+            raise ValueError(
+                f"even_gradients sets the width of the surrogate of LIF neurons; got neuron {neuron}, which has none: "
+                "give eisnn.LIF() with another surrogate than leaky_relu, or even_gradients=False"
+            )
+        return neuron
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.options.even_gradients:
-            destination[prefix + "surrogate_width"] = torch.tensor(self._surrogate.constants.width, dtype=torch.float64)
+            destination[prefix + "surrogate_width"] = torch.tensor(self.surrogate.constants.width, dtype=torch.float64)
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, unexpected: Any, errors: Any
     ) -> None:
+        key, before = prefix + "surrogate_width", len(errors)
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
-        key = prefix + "surrogate_width"
         if self.options.even_gradients:
             if key in unexpected:
                 unexpected.remove(key)
-            if key in state_dict:
-                try:
-                    self._surrogate.set_surrogate_width_(float(state_dict[key]))
-                except ValueError as error:
-                    errors.append(f"{key}: {error}")
-            elif strict:
-                missing.append(key)
+            if key not in state_dict:
+                missing += [key] if strict else []
+            elif len(errors) == before:
+                self.surrogate.set_surrogate_width_(float(state_dict[key]))
+
+    def _problem(self, state_dict: Any, prefix: str) -> str | None:
+        width = state_dict.get(prefix + "surrogate_width") if self.options.even_gradients else None
+        if width is not None and not (width.numel() == 1 and 0 < float(width) < inf):
+            return (
+                f"{prefix}surrogate_width must be one finite number > 0, got {width.tolist()}; this layer was left as "
+                "it was"
+            )
+        return super()._problem(state_dict, prefix)
 
     @torch.no_grad()
     def start_(self, scale: float, inhibitory_gain: float, mean: float) -> None:
@@ -308,7 +318,7 @@ class EIReadout(EICircuit):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(out_features, (in_features,), EF.Dense(), ei_ratio, device, dtype)
-        self.options = options
+        self.options = check_options(options)
 
     @torch.no_grad()
     def balance_(self) -> None:

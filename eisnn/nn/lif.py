@@ -35,9 +35,11 @@ class LIF(nn.Module):
     ) -> None:
         super().__init__()
         self.constants = LIFConstants(tau, theta, reset, surrogate, alpha, detach_reset)
+        self.given_width = self.constants.width
 
     def set_surrogate_width_(self, alpha: float) -> None:
-        """Give the surrogate the width parameter `alpha`; ValueError out of range."""
+        """Give the surrogate the width parameter `alpha`, as E-I Init does that makes gradients even; ValueError out of
+        range. `given_width` stays what the neuron came with, from which E-I Init sets out."""
         self.constants = replace(self.constants, alpha=alpha)
 
     def initial_state(self, current: Tensor) -> Tensor:
@@ -54,4 +56,4 @@ class LIF(nn.Module):
 
     def extra_repr(self) -> str:
         c = self.constants
-        return f"tau={c.tau}, theta={c.theta}, reset={c.reset}, surrogate={c.surrogate}"
+        return f"tau={c.tau}, theta={c.theta}, reset={c.reset}, surrogate={c.surrogate}, alpha={c.width:.4g}"

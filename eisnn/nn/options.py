@@ -1,6 +1,6 @@
 """Departures from the paper's circuit, by name (method, section 7)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class CircuitOptions:
         balanced: E-I Init scales the rows of `weight_ee` and `weight_ie` to the same sum, so that excitation and
             inhibition of each neuron balance exactly at the start (P1). Not with `conserved`, where they always do.
         unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer (P4).
-        even_gradients: E-I Init sets the width of each layer's surrogate so that the gradient of the integrated current
-            has the same norm in every layer (P9); of layers that end in `LIF` or `PLIF`.
+        even_gradients: E-I Init sets the width of each layer's surrogate, within a factor of 8, so that the gradient of
+            the integrated current has the same norm in every layer (P9); of layers that end in `LIF` or `PLIF`.
     """
 
     conserved: bool = False
@@ -33,6 +33,9 @@ class CircuitOptions:
     even_gradients: bool = False
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.type is bool and not isinstance(getattr(self, field.name), bool):
+                raise TypeError(f"{field.name} must be True or False, got {getattr(self, field.name)!r}")
         if not 0 <= self.semisaturation < 1:
             raise ValueError(f"semisaturation is a share of the divisive current, in [0, 1); got {self.semisaturation}")
         if (self.semisaturation or self.pooled or self.tapwise) and not self.conserved:
@@ -45,3 +48,10 @@ PAPER = CircuitOptions()
 PLUS = CircuitOptions(  # of the recipes -plus
     conserved=True, semisaturation=0.3, pooled=True, tapwise=True, unit_variance=True, even_gradients=True
 )
+
+
+def check_options(options: CircuitOptions) -> CircuitOptions:
+    """`options`; TypeError if they are something else."""
+    if not isinstance(options, CircuitOptions):
+        raise TypeError(f"options must be eisnn.nn.CircuitOptions(...), got {options!r}")
+    return options

@@ -30,6 +30,7 @@ class PLIF(nn.Module):
             raise ValueError(f"tau of PLIF is a learned time constant in time steps and must be > 1, got {tau!r}")
         self.w = nn.Parameter(torch.tensor(-log(tau - 1)))
         self.undecayed = LIFConstants(tau=inf, **constants)  # the decay is this module's
+        self.given_width = self.undecayed.width
 
     @property
     def tau(self) -> float:
