@@ -222,6 +222,7 @@ def draw(file: Path, folder: Path) -> None:
     from eisnn.analysis.figures import COLORS
 
     results = [json.loads(f.read_text()) for f in sorted(folder.glob("start_*.json"))]
+    results = [r for r in results if r["alpha"] is None and "layers" in r]
     networks = [n for n in NETWORKS if any(r["network"] == n for r in results)]
     measures = {"rate": "firing rate", "std": "std of $I_E$", "between_images": "share between images",
                 "similarity": "similarity to layer 1", "gradient": "norm of $dL/dI_E$"}  # fmt: skip
@@ -231,11 +232,7 @@ def draw(file: Path, folder: Path) -> None:
         for axes, (measure, label) in zip(row, measures.items(), strict=True):
             for method, color in zip(METHODS, COLORS, strict=False):
                 for result in results:
-                    if (result["network"], result["method"], result.get("alpha")) == (
-                        network,
-                        method,
-                        None,
-                    ) and "layers" in result:
+                    if (result["network"], result["method"]) == (network, method):
                         values = [layer[measure] for layer in result["layers"]]
                         axes.plot(range(1, len(values) + 1), values, color=color, label=method, linewidth=1.2)
             axes.set(title=f"{network}: {label}", xlabel="layer")
@@ -243,7 +240,9 @@ def draw(file: Path, folder: Path) -> None:
             if measure == "gradient":
                 axes.set_yscale("log")
             axes.spines[["top", "right"]].set_visible(False)
-    panels[0][0].legend(frameon=False, fontsize="x-small")
+    figure.legend(
+        *panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(METHODS), frameon=False
+    )
     figure.savefig(file, dpi=110)
 
 

@@ -1,6 +1,7 @@
 """Why conserved totals learn faster: where the gradients of an E-I network point, and whether its balance holds.
 
-Trains `demo` and `demo-plus` as the recipes say, and after each epoch measures on one batch, by layer: the part of
+Trains `demo` as the recipe says, and `demo-plus` by SGD as well, balanced over the whole field and with one surrogate
+width, so that the two differ in what is conserved; and after each epoch measures on one batch, by layer: the part of
 `|dL/dW|^2` that is common to all synapses of a neuron (for `W_EE` over its inputs, for `W_EI` over its I neurons: there
 the direction that breaks the balance), the imbalance of the neurons' total weights, firing rate and std(I_E).
 
@@ -8,6 +9,7 @@ the direction that breaks the balance), the imbalance of the neurons' total weig
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ from eisnn.analysis.figures import COLORS
 from eisnn.data import Batch
 from eisnn.functional import conserved_weights
 from eisnn.models import SpikingNetwork
-from eisnn.nn import EILayer
+from eisnn.nn import PLUS, EILayer
 from eisnn.provenance import provenance, write_result
 from eisnn.train import recipe
 from eisnn.train.build import build_model, initialize, load_data, train_loader
@@ -84,6 +86,9 @@ def _grad(parameter: nn.Parameter) -> Tensor:
 def follow(name: str, epochs: int, seed: int) -> list[list[dict[str, float]]]:
     """Train recipe `name`; the rows of all layers at the start and after each epoch."""
     config = recipe(name).changed(epochs=epochs, seed=seed, warmup_epochs=min(recipe(name).warmup_epochs, epochs))
+    if name == "demo-plus":
+        conserved = replace(PLUS, tapwise=False, even_gradients=False)
+        config = config.changed(optimizer="sgd", lr=0.05, circuit_options=conserved)
     dataset = load_data(config)
     loader = train_loader(config, dataset)
     model = build_model(config, dataset)

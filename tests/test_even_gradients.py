@@ -130,7 +130,9 @@ def test_initialised_layers_keep_their_widths():
     changed = [k for k, (old, new) in enumerate(zip(before, widths(model), strict=True)) if old != new]
     assert changed == [7]
     found = norms(model, own_loss)
-    assert float(found[7]) == pytest.approx(float(found[-1]), rel=0.02)  # the last layer's, though that was not set anew
+    assert float(found[7]) == pytest.approx(
+        float(found[-1]), rel=0.02
+    )  # the last layer's, though that was not set anew
 
 
 def test_a_width_that_is_given_is_where_it_sets_out():
