@@ -382,6 +382,18 @@ class Counter(nn.Module):
         return x
 
 
+def test_weights_that_no_checkpoint_may_hold_are_left_as_they_were_too():
+    """A failed redraw says what failed, though the weights that it puts back violate Dale's law."""
+    layer = eisnn.EILinear(6, 8).double()
+    eisnn.ei_init_(layer, spikes((2, 4, 6), 0.5), generator=rng(0))
+    with torch.no_grad():
+        layer.weight_ee[0, 0] = -1
+    before = parameters_of(layer)
+    with pytest.raises(ValueError, match="zero everywhere"):
+        eisnn.ei_init_(layer, torch.zeros(2, 4, 6, dtype=torch.float64), redraw=True)
+    assert same(before, parameters_of(layer))
+
+
 def test_buffers_too_are_left_as_they_were():
     model = nn.Sequential(nn.BatchNorm1d(4), Counter(), Filter(torch.zeros_like), eisnn.EILinear(6, 8)).train()
     before, tensors = {k: v.clone() for k, v in model.state_dict().items()}, dict(model.named_buffers())

@@ -1,13 +1,11 @@
 """E-I Init: what fills the circuits before training, from one batch of data or from a firing probability."""
 
-from eisnn.init.from_data import ei_init_, exponential_weights, fill_circuit_
-from eisnn.init.gradients import even_gradients_
+from eisnn.init.from_data import ei_init_, fill_circuit_
 from eisnn.init.statistics import (
     InputStatistics,
     bernoulli_statistics,
     inhibitory_gain,
     measure_input,
-    standard_deviation,
     weight_scale,
 )
 
@@ -15,11 +13,8 @@ __all__ = [
     "InputStatistics",
     "bernoulli_statistics",
     "ei_init_",
-    "even_gradients_",
-    "exponential_weights",
     "fill_circuit_",
     "inhibitory_gain",
     "measure_input",
-    "standard_deviation",
     "weight_scale",
 ]

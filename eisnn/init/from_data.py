@@ -5,6 +5,7 @@ deviation of the excitatory one. Section 2 of the method; eqs. (16)-(21), (40)-(
     scale     1/lambda, mean of the exponential weights
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -79,25 +80,29 @@ def _require_nothing_measured(circuits: dict[str, EICircuit]) -> None:
 
 
 class _Snapshot:
-    """Parameters and settings of `circuits`, and all buffers of `model` (batch norms count and average what they see),
-    as they are now."""
+    """What E-I Init may change: parameters of `circuits` and whether they are initialised, and all buffers of `model`
+    (batch norms count and average what they see), as they are now. Widths of surrogates are set last, when nothing can
+    fail any more."""
 
-    def __init__(self, model: nn.Module, circuits: dict[str, EICircuit]) -> None:
-        self._circuits = [(m, {k: v.clone() for k, v in m.state_dict().items()}) for m in circuits.values()]
+    def __init__(self, model: nn.Module, circuits: Iterable[EICircuit]) -> None:
+        self._circuits = [(m, m.initialized, [p.detach().clone() for p in m.parameters()]) for m in circuits]
         self._buffers = [
             (m, dict(m._buffers), {key: b.clone() for key, b in m._buffers.items() if b is not None})
             for m in model.modules()
         ]
 
+    @torch.no_grad()
     def restore(self) -> None:
         """Put all of it back."""
-        for circuit, state in self._circuits:
-            circuit.load_state_dict(state)
-        for module, tensors, values in self._buffers:
+        for circuit, initialized, values in self._circuits:
+            circuit.initialized = initialized
+            for parameter, value in zip(circuit.parameters(), values, strict=True):
+                parameter.copy_(value)
+        for module, tensors, copies in self._buffers:
             for key, buffer in tensors.items():
                 setattr(module, key, buffer)  # the module may have put another tensor in its place
                 if buffer is not None:
-                    buffer.copy_(values[key])
+                    buffer.copy_(copies[key])
 
 
 def ei_init_(
@@ -173,7 +178,10 @@ def ei_init_(
 
         return before_forward
 
-    before = _Snapshot(model, todo)
+    uneven = [m for m in todo.values() if isinstance(m, EILayer) and m.options.even_gradients]
+    for circuit in uneven:
+        circuit.surrogate  # noqa: B018 - ValueError, before anything is changed, if its neuron has none
+    before = _Snapshot(model, todo.values())
     handles = []
     try:
         if firing_probability is not None:
@@ -188,9 +196,8 @@ def ei_init_(
             raise ValueError(f"E-I Init: the first batch never reached {', '.join(unreached)}")
         while handles:
             handles.pop().remove()
-        uneven = [m for m in todo.values() if isinstance(m, EILayer) and m.options.even_gradients]
         if uneven and first_batch is not None:
-            buffers = _Snapshot(model, {})
+            buffers = _Snapshot(model, ())
             even_gradients_(model, first_batch, uneven, process_group)
             buffers.restore()
     except BaseException:
