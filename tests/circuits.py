@@ -21,7 +21,7 @@ def gaussian(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=rng(seed), dtype=torch.float64)
 
 
-def agree(ours: Tensor, theirs: Tensor, tolerance: float, scale: float = 0.0) -> None:
+def assert_agree(ours: Tensor, theirs: Tensor, tolerance: float, scale: float = 0.0) -> None:
     """Assert that the largest difference is within `tolerance` of the largest entry of `theirs` (or of `scale`)."""
     assert ours.shape == theirs.shape, f"{list(ours.shape)} != {list(theirs.shape)}"
     assert torch.isfinite(theirs).all()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from circuits import agree, rng, spikes
+from circuits import assert_agree, rng, spikes
 from torch import Tensor, nn
 
 import eisnn
@@ -66,10 +66,10 @@ def test_with_nothing_ablated_it_is_the_paper_s_circuit(kinds):
     for module in (ours, theirs):
         eisnn.ei_init_(module, x, generator=rng(3))
     theirs.load_state_dict(ours.state_dict())
-    agree(ours(x), theirs(x), 1e-13)
+    assert_agree(ours(x), theirs(x), 1e-13)
     expected = gradients(theirs, x)
     for name, grad in gradients(ours, x).items():
-        agree(grad, expected[name], 1e-12, scale=1e-3)
+        assert_agree(grad, expected[name], 1e-12, scale=1e-3)
 
 
 @NAMES
@@ -139,7 +139,7 @@ def test_without_the_sign_constraint_nothing_is_clamped_and_the_i_neurons_rectif
     free = layer(x, kaiming=True, signed=False)
     i_ie = x @ free.weight_ie.T
     assert bool((i_ie < 0).any())
-    agree(free.currents_as_written(x).i_sub, i_ie.clamp(min=0) @ free.weight_ei.T, 1e-13)
+    assert_agree(free.currents_as_written(x).i_sub, i_ie.clamp(min=0) @ free.weight_ei.T, 1e-13)
     state = free.state_dict()
     free.load_state_dict(state)
     with pytest.raises(RuntimeError, match="violates Dale's law"):
@@ -153,7 +153,7 @@ def test_a_fixed_epsilon_is_added_to_the_divisor(epsilon):
     ours = layer(x, epsilon=epsilon)
     i_ee, i_sub, i_div = EF.ei_currents(x, ours.weight_ee, ours.weight_ie, ours.weight_ei, ours.gain_i, EF.Dense())
     assert bool((i_div == 0).any())
-    agree(ours(x), (i_ee - i_sub) / (i_div + epsilon), 1e-13)
+    assert_agree(ours(x), (i_ee - i_sub) / (i_div + epsilon), 1e-13)
 
 
 def test_the_gradient_at_silent_sites_grows_as_one_over_epsilon():
@@ -173,11 +173,11 @@ def test_without_straight_through_replaced_sites_add_to_the_smallest_current():
     upstream = torch.tensor([[[1.0, 2.0, 3.0, 4.0]]], dtype=torch.float64)
     ours = layer(spikes((3, 5, 30)), straight_through=False)
     divisor = ours._divisor(i_div)
-    agree(divisor, torch.tensor([[[0.5, 0.2, 0.2, 0.2]]], dtype=torch.float64), 1e-15)
+    assert_agree(divisor, torch.tensor([[[0.5, 0.2, 0.2, 0.2]]], dtype=torch.float64), 1e-15)
     (grad,) = torch.autograd.grad(divisor, i_div, upstream)
-    agree(grad, torch.tensor([[[1.0, 0.0, 9.0, 0.0]]], dtype=torch.float64), 1e-15)
+    assert_agree(grad, torch.tensor([[[1.0, 0.0, 9.0, 0.0]]], dtype=torch.float64), 1e-15)
     (grad,) = torch.autograd.grad(layer(spikes((3, 5, 30)))._divisor(i_div), i_div, upstream)
-    agree(grad, upstream, 1e-15)
+    assert_agree(grad, upstream, 1e-15)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_gradient_scaling_multiplies_the_gradient_of_weight_ei_alone(name, times
     fan_ins = {n: m.fan_in for n, m in theirs.named_modules() if isinstance(m, eisnn.nn.EICircuit)}
     for (parameter, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         circuit, _, kind = parameter.rpartition(".")
-        agree(p.grad, q.grad * (times_d(fan_ins[circuit]) if kind == "weight_ei" else 1), 1e-9, scale=1e-6)
+        assert_agree(p.grad, q.grad * (times_d(fan_ins[circuit]) if kind == "weight_ei" else 1), 1e-9, scale=1e-6)
 
 
 def test_with_one_kind_of_inhibition_the_other_is_the_constant_it_is_on_average():
@@ -204,9 +204,9 @@ def test_with_one_kind_of_inhibition_the_other_is_the_constant_it_is_on_average(
     subtractive, divisive, both = layer(x, inhibition="subtractive"), layer(x, inhibition="divisive"), whole(x)
     i_ee, i_sub, i_div = EF.currents_of(x, both.synapses(), EF.Dense())
     mean_div, mean_sub = float(i_div.detach().mean()), float(i_sub.detach().mean())
-    agree(subtractive(x), (i_ee - i_sub) * subtractive.gain_e, 1e-13)
+    assert_agree(subtractive(x), (i_ee - i_sub) * subtractive.gain_e, 1e-13)
     assert float(subtractive.gain_e.detach().mean()) == pytest.approx(1 / mean_div, rel=0.2)  # one draw of 120 weights
-    agree(divisive(x), i_ee / i_div + divisive.bias, 1e-13)
+    assert_agree(divisive(x), i_ee / i_div + divisive.bias, 1e-13)
     assert float(divisive.bias.detach().mean()) == pytest.approx(-mean_sub / mean_div, rel=1e-2)
 
 
@@ -215,10 +215,10 @@ def test_floor_counts_whole_spikes_and_passes_the_gradient(theta):
     x = 4 * torch.rand(2, 5, 30, generator=rng(0), dtype=torch.float64)
     ours = layer(x, theta_i=theta)
     counts = ours._inhibitory(x)
-    agree(counts, theta * (x @ ours.weight_ie.T / theta).floor(), 1e-13)
+    assert_agree(counts, theta * (x @ ours.weight_ie.T / theta).floor(), 1e-13)
     assert float(counts.detach().max()) >= theta
     through = torch.autograd.grad(counts.sum(), ours.weight_ie)[0]
-    agree(through, x.sum((0, 1)).expand_as(through), 1e-13)
+    assert_agree(through, x.sum((0, 1)).expand_as(through), 1e-13)
 
 
 def test_wrong_names_and_combinations():

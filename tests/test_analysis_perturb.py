@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from circuits import agree
+from circuits import assert_agree
 from hypothesis import given
 from hypothesis import strategies as st
 from networks import SEMISATURATED, images, small
@@ -47,7 +47,7 @@ def test_no_change_changes_nothing(options):
     model = small(options)
     expected, state = model(X), model.state_dict()
     with perturb(model, Perturbation()):
-        agree(model(X), expected, 1e-12)
+        assert_agree(model(X), expected, 1e-12)
         assert not any(isinstance(m, eisnn.EIConv2d) for m in model.modules())
     assert torch.equal(model(X), expected)
     assert list(model.state_dict()) == list(state)
@@ -62,9 +62,9 @@ def test_scaling_and_injection_are_what_the_equations_say(options, subtractive, 
     scaled = s._replace(subtractive=subtractive * s.subtractive, divisive=divisive * s.divisive)
     change = Perturbation(subtractive=subtractive, divisive=divisive, inject_e=inject_e, inject_i=inject_i)
     expected = current(layer, scaled, X[None], inject_i, inject_e)
-    agree(first_current(model, change), expected, 1e-10)
+    assert_agree(first_current(model, change), expected, 1e-10)
     layer.neuron = None  # so that the folded circuit shows its current
-    agree(perturbed_layer(layer, change)(X[None]), expected, 1e-10)
+    assert_agree(perturbed_layer(layer, change)(X[None]), expected, 1e-10)
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -79,8 +79,8 @@ def test_a_lesion_mask_folds_like_the_circuit(options):
     assert silenced.sum() == 2
     mask = (~silenced).double()
     kernel = s.weight_ee - torch.einsum("ij,j...->i...", s.subtractive * mask, s.weight_ie)
-    agree(changed.kernel[:16], kernel, 1e-12)
-    agree(changed.weight[:, :4], s.divisive * mask, 1e-12)
+    assert_agree(changed.kernel[:16], kernel, 1e-12)
+    assert_agree(changed.weight[:, :4], s.divisive * mask, 1e-12)
 
 
 def test_neurons_are_chosen_by_seed_and_layer_and_nest():
@@ -143,7 +143,7 @@ def test_perturbations_nest():
     with perturb(model, half), perturb(model, third):
         both = model(X)
     with perturb(model, Perturbation(subtractive=0.3, inject_e=0.2, inject_i=0.3)):
-        agree(both, model(X), 1e-12)
+        assert_agree(both, model(X), 1e-12)
     assert isinstance(model.layers[0], eisnn.EIConv2d)
 
 
@@ -175,7 +175,7 @@ def test_without_divisive_inhibition_nothing_is_invented():
             assert plus(X).isfinite().all()
     s = plus.layers[0].synapses()
     expected = current(plus.layers[0], s._replace(divisive=torch.zeros_like(s.divisive)), X[None])
-    agree(first_current(plus, Perturbation(divisive=0.0)), expected, 1e-12)
+    assert_agree(first_current(plus, Perturbation(divisive=0.0)), expected, 1e-12)
 
 
 def test_division_held_at_its_mean_no_longer_depends_on_the_activity():
@@ -193,7 +193,7 @@ def test_division_held_at_its_mean_no_longer_depends_on_the_activity():
     values, layer = recorded["layers.0"], model.layers[0]
     assert torch.equal(values["I_div"], level["layers.0"].view(-1, 1, 1).expand_as(values["I_div"]))
     n = (values["I_EE"] - values["I_sub"]) / level["layers.0"].view(-1, 1, 1)
-    agree(values["I_E"], n * layer.gain_e.view(-1, 1, 1) + layer.bias.view(-1, 1, 1), 1e-12)
+    assert_agree(values["I_E"], n * layer.gain_e.view(-1, 1, 1) + layer.bias.view(-1, 1, 1), 1e-12)
 
 
 @pytest.mark.parametrize("options", OPTIONS)

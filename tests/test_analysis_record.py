@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from circuits import agree, rng
+from circuits import assert_agree, rng
 from networks import SEMISATURATED, images, small
 from torch import nn
 
@@ -46,7 +46,7 @@ def test_the_gradient_of_the_current_is_that_of_the_unfused_network():
         top = model.layers[2](pooled)
         top = nn.functional.avg_pool2d(top.flatten(0, 1), 2).unflatten(0, (3, 6)).mean((-2, -1))
         found.append(torch.autograd.grad(loss(model.readout(top, 3).mean(0)), i_e)[0])
-    agree(recorded["layers.1"]["gradient"], torch.cat(found, 1), 1e-9)
+    assert_agree(recorded["layers.1"]["gradient"], torch.cat(found, 1), 1e-9)
     assert recorded["layers.1"]["gradient"].abs().max() > 0
 
 
@@ -105,7 +105,7 @@ def test_a_folded_network_shows_what_it_still_has():
         folded_model(x)
     assert list(folded["layers.1"]) == ["I_div", "I_E"]
     for quantity in ("I_div", "I_E"):
-        agree(folded["layers.1"][quantity], whole["layers.1"][quantity], 1e-9)
+        assert_agree(folded["layers.1"][quantity], whole["layers.1"][quantity], 1e-9)
 
 
 def test_sampling_bounds_what_is_kept_and_repeats_itself():
@@ -122,7 +122,7 @@ def test_sampling_bounds_what_is_kept_and_repeats_itself():
             assert chosen.unique().numel() == 10
             for quantity, value in values.items():
                 assert value.shape[1:] == (5, 10)
-                agree(value, whole[name][quantity].flatten(2)[:, :5, chosen], 1e-9)
+                assert_agree(value, whole[name][quantity].flatten(2)[:, :5, chosen], 1e-9)
     with record(model, what="I_E", neurons=10) as again, record(model, what="I_E", neurons=10) as same:
         model(x)
     assert torch.equal(again.neurons["layers.0"], same.neurons["layers.0"])
@@ -158,7 +158,7 @@ def test_a_stream_is_recorded_with_its_state():
     for name, values in whole.items():
         for quantity, value in values.items():
             joined = torch.cat(parts[name][quantity].split(2, 1))
-            agree(joined, value, 1e-9)
+            assert_agree(joined, value, 1e-9)
 
 
 def test_neurons_of_other_kinds():

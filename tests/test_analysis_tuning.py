@@ -5,7 +5,7 @@ from math import pi
 
 import pytest
 import torch
-from circuits import agree, rng
+from circuits import assert_agree, rng
 from networks import SEMISATURATED, images, small
 
 import eisnn
@@ -100,9 +100,9 @@ def test_responses_are_means_over_time_at_the_chosen_place():
     with EA.record(model, "layers.1", "spikes") as recorded:
         model(X)
     rate = recorded["layers.1"]["spikes"].mean(0)
-    agree(EA.responses(model, X, "layers.1", position="all", batch_size=4), rate, 1e-12)
-    agree(EA.responses(model, X, "layers.1"), rate[:, :, 2, 2], 1e-12)
-    agree(EA.responses(model, X, "layers.1", position="mean"), rate.mean((2, 3)), 1e-12)
+    assert_agree(EA.responses(model, X, "layers.1", position="all", batch_size=4), rate, 1e-12)
+    assert_agree(EA.responses(model, X, "layers.1"), rate[:, :, 2, 2], 1e-12)
+    assert_agree(EA.responses(model, X, "layers.1", position="mean"), rate.mean((2, 3)), 1e-12)
     assert model.training
     with pytest.raises(ValueError, match="position must be"):
         EA.responses(model, X, "layers.1", position="corner")
@@ -145,7 +145,7 @@ def test_without_semisaturation_first_layer_responses_do_not_depend_on_intensity
     model = small()
     for layer in ("layers.0", "layers.1"):
         found, full = (EA.responses(model, x, layer, "I_E", "all") for x in (scale_intensity(X, level), X))
-        agree(found, full, 1e-9)
+        assert_agree(found, full, 1e-9)
         assert full.std() > 0.1
 
 
@@ -174,7 +174,7 @@ def test_a_first_layer_has_no_surround_beyond_its_receptive_field():
     model = small()
     tuned = EA.size_tuning(model, "layers.0", [0.5, 1, 3, 4, 8, 16], size=16, what="I_E")
     assert tuned.shape == (8, 6)
-    agree(tuned[:, 3:], tuned[:, 2:3].expand(-1, 3), 1e-9)
+    assert_agree(tuned[:, 3:], tuned[:, 2:3].expand(-1, 3), 1e-9)
     assert not torch.allclose(tuned[:, 0], tuned[:, 2])
     deep = EA.size_tuning(model, "layers.1", [0.5, 1, 3, 4, 8, 16], size=16, what="I_E")
     assert not torch.allclose(deep[:, 2], deep[:, -1])
@@ -186,7 +186,7 @@ def test_the_divisive_pool_of_a_first_layer_measures_light_and_not_contrast():
     waves = [grating(8, 0.6, 0.2, phase=2 * pi * k / 8) for k in range(8)]
     grey = torch.full((1, 3, 8, 8), 0.5, dtype=torch.float64)
     pool = EA.responses(model, torch.stack(waves).double(), "layers.0", "I_div", "all").mean(0)
-    agree(pool, EA.responses(model, grey, "layers.0", "I_div", "all")[0], 1e-6)
+    assert_agree(pool, EA.responses(model, grey, "layers.0", "I_div", "all")[0], 1e-6)
 
 
 def test_cross_orientation_suppression_is_what_the_currents_say():
@@ -238,8 +238,8 @@ def test_gain_control_is_lost_when_the_division_is_held():
     """The paper's first layer ignores intensity; with a constant divisor its currents are proportional to it."""
     model, levels = small(), [0.2, 0.4, 0.6, 0.8, 1.0]
     found = EA.gain_control(model, X, levels, "layers.0", what="I_E")
-    agree(found.intact, found.intact[:1].expand(5), 1e-9)
-    agree(found.held, found.held[-1] * torch.tensor(levels, dtype=torch.float64), 1e-9)
+    assert_agree(found.intact, found.intact[:1].expand(5), 1e-9)
+    assert_agree(found.held, found.held[-1] * torch.tensor(levels, dtype=torch.float64), 1e-9)
     assert found.intact_fit.r_max == 0
     assert isinstance(model.layers[0], eisnn.EIConv2d)
     rates = EA.gain_control(model, X, levels, "layers.0")

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from circuits import PARAMETERS, WEIGHTS, Case, agree, cases, circuit, gradients, rng, spikes
+from circuits import PARAMETERS, WEIGHTS, Case, assert_agree, cases, circuit, gradients, rng, spikes
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -66,7 +66,7 @@ def test_the_inhibitory_neuron_has_derivative_one_at_zero():
         (currents.i_div, (p["weight_ei"] * p["gain_i"]) @ p["weight_ie"].flatten(1)),
     ]:
         (grad,) = torch.autograd.grad(current.sum(), x, retain_graph=True)
-        agree(grad[0, 0, :, 2, 1], weight.sum(0), 1e-14)
+        assert_agree(grad[0, 0, :, 2, 1], weight.sum(0), 1e-14)
 
 
 @settings(max_examples=150)
@@ -77,11 +77,11 @@ def test_folded_equals_as_written_in_value_and_every_gradient(case):
         leaves = case.leaves()
         outs.append(form(**leaves, connection=case.connection))
         grads.append(gradients(outs[-1], leaves))
-    agree(outs[1], outs[0], 1e-12)
+    assert_agree(outs[1], outs[0], 1e-12)
     # gradients that cancel to 0 are as exact as the others
     largest = max(float(g.abs().max()) for g in grads[0].values())
     for name in ("x", *PARAMETERS):
-        agree(grads[1][name], grads[0][name], 1e-12, scale=0.01 * largest)
+        assert_agree(grads[1][name], grads[0][name], 1e-12, scale=0.01 * largest)
 
 
 def i_div_of(case: Case) -> Tensor:
@@ -95,9 +95,9 @@ def test_folded_readout_equals_as_written(case):
         leaves = {k: v for k, v in case.leaves().items() if k in ("x", *WEIGHTS)}
         outs.append(form(**leaves, connection=case.connection))
         grads.append(gradients(outs[-1], leaves))
-    agree(outs[1], outs[0], 1e-12, scale=1)
+    assert_agree(outs[1], outs[0], 1e-12, scale=1)
     for name in ("x", *WEIGHTS):
-        agree(grads[1][name], grads[0][name], 1e-12, scale=1)
+        assert_agree(grads[1][name], grads[0][name], 1e-12, scale=1)
 
 
 @pytest.mark.parametrize("kind", ["circuit", "readout"])
@@ -120,8 +120,8 @@ def test_in_float32_the_folded_form_is_the_more_accurate(kind):
         weights = [p["weight_ee"].flatten(1), p["weight_ie"].flatten(1), p["weight_ei"]]
         naive, folded = (form(x, *weights, connection=connection) for form in READOUTS)
         truth = EF.ei_readout(x.double(), *[w.double() for w in weights], connection=connection)
-    agree(folded, truth, 2e-6)
-    agree(naive, truth, 3e-5)
+    assert_agree(folded, truth, 2e-6)
+    assert_agree(naive, truth, 3e-5)
     errors = [(form.double() - truth).square().mean() for form in (folded, naive)]
     assert errors[0] < 0.25 * errors[1]
 
@@ -129,7 +129,7 @@ def test_in_float32_the_folded_form_is_the_more_accurate(kind):
 def test_fold_is_computed_in_float32_also_in_low_precision():
     p = circuit(64, 16, (32, 3, 3))
     exact = EF.fold(*[p[k] for k in WEIGHTS])
-    agree(exact, p["weight_ee"] - (p["weight_ei"] @ p["weight_ie"].flatten(1)).view(64, 32, 3, 3), 1e-14)
+    assert_agree(exact, p["weight_ee"] - (p["weight_ei"] @ p["weight_ie"].flatten(1)).view(64, 32, 3, 3), 1e-14)
     single = [p[k].float() for k in WEIGHTS]
     outside = EF.fold(*single)
     with torch.autocast("cpu", torch.bfloat16):
@@ -228,7 +228,7 @@ def test_gradients_derived_by_hand(form, by_hand, make, dead):
     expected = by_hand(case, upstream)
     assert make is random_dense or (i_div_of(case) == 0).any()
     for name, grad in zip(leaves, ours, strict=True):
-        agree(grad, expected[name], 1e-12)
+        assert_agree(grad, expected[name], 1e-12)
 
 
 def without_the_factor(form, p: dict[str, Tensor]):
@@ -275,7 +275,7 @@ def test_the_gradient_of_weight_ei_is_scaled_by_one_over_d_exactly_once(form, mo
     scaled = grads()
     monkeypatch.setattr("eisnn.functional.circuit._ScaleGradient.backward", lambda ctx, grad: (grad, None))
     plain = grads()
-    agree(18 * scaled["weight_ei"], plain["weight_ei"], 1e-14)  # d = 3 * 3 * 2
+    assert_agree(18 * scaled["weight_ei"], plain["weight_ei"], 1e-14)  # d = 3 * 3 * 2
     for name in names:
         assert name == "weight_ei" or torch.equal(scaled[name], plain[name])
 
@@ -339,7 +339,7 @@ def test_invariances(form, case, c):
         (case.x, {"weight_ei": p["weight_ei"] * c, "weight_ie": p["weight_ie"] / c}),
         (case.x, {"gain_i": p["gain_i"] * c, "gain_e": p["gain_e"] * c}),
     ]:
-        agree(form(x, **{**p, **changed}, connection=case.connection), out, 1e-11)
+        assert_agree(form(x, **{**p, **changed}, connection=case.connection), out, 1e-11)
 
 
 # ---------------------------------------------------------------------------------------------- samples and zeros
@@ -353,7 +353,7 @@ def test_a_sample_never_depends_on_the_others(form, case):
     assume(case.x.shape[1] > 1)
     out = form(case.x, **case.parameters, connection=case.connection)
     alone = form(case.x[:1, :1], **case.parameters, connection=case.connection)
-    agree(alone, out[:1, :1], 1e-12, scale=float(out[:1, :1].abs().max()))
+    assert_agree(alone, out[:1, :1], 1e-12, scale=float(out[:1, :1].abs().max()))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
@@ -377,7 +377,7 @@ def test_a_connection_takes_the_geometry_of_conv2d():
     x = torch.rand(2, 4, 3, 9, 8, generator=rng(1))
     connection = EF.Conv((2, 1), (1, 0), (1, 3))
     expected = F.conv2d(x[1], weight, stride=(2, 1), padding=(1, 0), dilation=(1, 3))
-    agree(connection.feedforward(x, weight)[1], expected, 1e-6)
+    assert_agree(connection.feedforward(x, weight)[1], expected, 1e-6)
     assert EF.fan_in(weight) == 18
     assert EF.fan_in(torch.zeros(5, 7)) == 7
     assert eisnn.EIConv2d(3, 6, (3, 2), (2, 1), (1, 0), (1, 3)).connection == connection
@@ -397,10 +397,10 @@ def test_the_memory_format_of_each_weight_does_not_matter(shape):
         currents, weight = EF.stacked_currents(y, ee, ie, ei_leaf, gain, EF.Conv())
         loss = (currents * torch.linspace(0, 1, currents.numel(), dtype=x.dtype).view(currents.shape)).sum()
         results.append([currents, *torch.autograd.grad(loss + weight.sum(), [ee, ie, ei_leaf])])
-        agree(EF.fold(ee, ie, ei), EF.fold(*tensors, ei), 1e-14)
+        assert_agree(EF.fold(ee, ie, ei), EF.fold(*tensors, ei), 1e-14)
     for result in results[1:]:
         for ours, first in zip(result, results[0], strict=True):
-            agree(ours, first, 1e-12)
+            assert_agree(ours, first, 1e-12)
 
 
 @pytest.mark.parametrize("dense", [True, False])

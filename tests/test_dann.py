@@ -4,7 +4,7 @@ from math import exp, pi, sqrt
 
 import pytest
 import torch
-from circuits import agree, gradients, rng
+from circuits import assert_agree, gradients, rng
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,12 +67,12 @@ def test_output_and_corrected_gradients(make):
     assert layer.fan_in == d
     leaves = {"x": x, **dict(layer.named_parameters())}
     ours, plain = layer(x), as_written(layer, x)
-    agree(ours, plain, 1e-12)
+    assert_agree(ours, plain, 1e-12)
     corrected, gradient = gradients(ours, leaves), gradients(plain, leaves)
     factors = {"weight_ie": 1 / sqrt(n_e), "weight_ei": 1 / d, "alpha": 1 / (d * sqrt(n_e))}
     assert set(leaves) == {"x", "weight_ee", "weight_ie", "weight_ei", "alpha", "gain_e", "bias"}
     for name in leaves:
-        agree(corrected[name], factors.get(name, 1) * gradient[name], 1e-10)
+        assert_agree(corrected[name], factors.get(name, 1) * gradient[name], 1e-10)
         assert gradient[name].any()
 
 
@@ -85,7 +85,7 @@ def test_the_scale_of_the_weights_cancels():
     with torch.no_grad():
         layer.weight_ee.mul_(7)
         layer.weight_ie.mul_(7)
-    agree(layer(x), before, 1e-6)
+    assert_agree(layer(x), before, 1e-6)
 
 
 @pytest.mark.parametrize("make", LAYERS)
@@ -93,7 +93,7 @@ def test_a_silent_input_gives_the_bias_and_finite_gradients(make):
     layer = trained(make)
     x = torch.zeros_like(input_of(layer)).requires_grad_()
     z = layer(x)
-    agree(z, EF.per_neuron(layer.bias, z).expand_as(z), 0)
+    assert_agree(z, EF.per_neuron(layer.bias, z).expand_as(z), 0)
     z.sum().backward()
     assert all(p.grad.isfinite().all() for p in (x, *layer.parameters()))
 
@@ -140,8 +140,8 @@ def test_the_layer_starts_as_layer_normalization():
     with torch.no_grad():
         layer.weight_ie.copy_(layer.weight_ee)  # I units that hear what E units hear: centred exactly
     z = layer(x)
-    agree(z.mean(-1), torch.zeros_like(z[..., 0]), 1e-5, scale=1)
-    agree(z / z.std(-1, correction=0, keepdim=True), normalized, 1e-4)
+    assert_agree(z.mean(-1), torch.zeros_like(z[..., 0]), 1e-5, scale=1)
+    assert_agree(z / z.std(-1, correction=0, keepdim=True), normalized, 1e-4)
 
 
 def test_the_single_i_unit_of_the_readout_centres_its_logits():
@@ -149,7 +149,7 @@ def test_the_single_i_unit_of_the_readout_centres_its_logits():
     layer = DANNReadout(30, 10).double()
     logits = layer(rectified(1, 5, 30))
     assert layer.n_i == 1
-    agree(logits.sum(-1), torch.zeros(1, 5), 1e-6, scale=1)
+    assert_agree(logits.sum(-1), torch.zeros(1, 5), 1e-6, scale=1)
     assert logits.std() > 0.3
 
 
@@ -235,7 +235,7 @@ def test_the_networks_of_the_comparison(name):
     assert logits.shape == (4, 10)
     assert all(out.shape[0] == 1 for out in seen)  # no step is computed twice
     assert all(out.std() > 0.05 for out in seen)  # activity reaches the last layer
-    agree(model(images.expand(4, *images.shape)), logits, 1e-5)
+    assert_agree(model(images.expand(4, *images.shape)), logits, 1e-5)
 
 
 def test_the_ratio_and_the_unit_can_be_chosen():
@@ -270,7 +270,7 @@ def test_folding_keeps_the_output():
     model = eisnn.create_model("convnet3", circuit="dann", width=1 / 4)
     folded, x = eisnn.fold(model), torch.rand(3, 3, 32, 32)
     with torch.no_grad():
-        agree(folded(x), model(x), 1e-6)
+        assert_agree(folded(x), model(x), 1e-6)
     assert list(folded.parameters()) == []
     assert sum(isinstance(m, FoldedDANN) for m in folded.modules()) == 4
     with pytest.raises(RuntimeError, match="an E-I network must be >= 0 and finite"):

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 import torch
-from circuits import agree, rng, spikes
+from circuits import assert_agree, rng, spikes
 from golden import load
 from hypothesis import given
 from hypothesis import strategies as st
@@ -196,7 +196,7 @@ def test_a_model_of_static_images_is_initialised_as_by_repeated_frames():
     for name in seen:
         assert list(seen[name]) == pytest.approx(list(repeated[name]), rel=1e-5)
     for p, q in zip(one.parameters(), many.parameters(), strict=True):
-        agree(q, p, 1e-5)
+        assert_agree(q, p, 1e-5)
 
 
 @pytest.mark.parametrize("name", ["vgg8", "resnet18", "mlp"])
@@ -216,7 +216,9 @@ def test_every_layer_sees_the_initialised_layers_below(name):
         statistics = InputStatistics(*by_hand(inputs[key]))
         assert list(seen[key]) == pytest.approx(list(statistics), rel=1e-6), key
         if hasattr(module, "gain_i"):
-            agree(module.gain_i, torch.full_like(module.gain_i, inhibitory_gain(statistics, module.fan_in)), 1e-6)
+            assert_agree(
+                module.gain_i, torch.full_like(module.gain_i, inhibitory_gain(statistics, module.fan_in)), 1e-6
+            )
         w = module.weight_ee.detach().double().flatten()
         mean, scale = float(w.mean()), weight_scale(statistics, module.fan_in)
         assert abs(mean - scale) < SIGMAS * scale / math.sqrt(len(w)), key
@@ -241,7 +243,7 @@ def test_the_same_generator_gives_the_same_weights_in_any_dtype():
     assert same(single, {name: p.float() for name, p in double.items()})
     eisnn.ei_init_(models[0], image_batch(), generator=rng(4), redraw=True)
     eisnn.ei_init_(models[1], image_batch().double(), generator=rng(4), redraw=True)
-    agree(models[0].layers[0].weight_ee, models[1].layers[0].weight_ee, 1e-6)
+    assert_agree(models[0].layers[0].weight_ee, models[1].layers[0].weight_ee, 1e-6)
 
 
 def test_the_global_generator_serves_without_one():
@@ -296,7 +298,7 @@ def test_the_theoretical_form_fills_a_model():
         module = model.get_submodule(name)
         assert module.initialized
         if hasattr(module, "gain_i"):
-            agree(module.gain_i, torch.full_like(module.gain_i, math.sqrt(1.7 / (module.fan_in * 0.3))), 1e-6)
+            assert_agree(module.gain_i, torch.full_like(module.gain_i, math.sqrt(1.7 / (module.fan_in * 0.3))), 1e-6)
     assert len(seen) == 6
 
 
@@ -527,6 +529,6 @@ def test_two_processes_equal_one_and_fail_together(tmp_path):
         for name, statistics in seen.items():
             assert result["statistics"][name] == pytest.approx(list(statistics), rel=1e-12)
         for name, p in model.named_parameters():
-            agree(result["parameters"][name], p, 1e-12)
+            assert_agree(result["parameters"][name], p, 1e-12)
         assert "the input of 2 has 3 values that are not finite" in result["error"]
         assert result["unharmed"]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from circuits import PARAMETERS, WEIGHTS, agree, circuit, gradients, rng, spikes
+from circuits import PARAMETERS, WEIGHTS, assert_agree, circuit, gradients, rng, spikes
 from torch import Tensor, nn
 
 import eisnn
@@ -78,9 +78,9 @@ def test_conv_with_lif_through_time_equals_the_reference(geometry, reset, dead):
     ours, reference = results
     assert 0.05 < reference[0].mean() < 0.95
     assert torch.equal(ours[0], reference[0])
-    agree(ours[1], reference[1], 1e-12)
+    assert_agree(ours[1], reference[1], 1e-12)
     for name, grad in reference[2].items():
-        agree(ours[2][name], grad, 1e-12)
+        assert_agree(ours[2][name], grad, 1e-12)
 
 
 @pytest.mark.parametrize("neuron", [None, eisnn.LIF()])
@@ -94,9 +94,9 @@ def test_a_static_input_equals_the_repeated_sequence(make, neuron):
         out = layer(leaf.repeat(4, *(1,) * (x.ndim - 1)) if repeat else leaf, 4)
         results.append((out, gradients(out, {"x": leaf, **dict(layer.named_parameters())})))
     assert results[0][0].shape[0] == 4
-    agree(results[0][0], results[1][0], 1e-13)
+    assert_agree(results[0][0], results[1][0], 1e-13)
     for name, grad in results[1][1].items():
-        agree(results[0][1][name], grad, 1e-12)
+        assert_agree(results[0][1][name], grad, 1e-12)
 
 
 @pytest.mark.parametrize("make", [conv, linear])
@@ -107,7 +107,7 @@ def test_state_carried_over_equals_one_long_call(make):
     first, v = layer(x[:2], return_state=True)
     second, end = layer(x[2:], 4, state=v, return_state=True)
     assert torch.equal(torch.cat([first, second]), whole)
-    agree(end, last, 1e-13)
+    assert_agree(end, last, 1e-13)
     assert not torch.equal(layer(x[2:]), second)  # the state matters
     assert torch.equal(layer(x), whole)  # and lives in no module
 
@@ -121,14 +121,14 @@ def test_an_image_never_depends_on_the_others_in_its_batch(make):
     x[:, 2] = 0
     changed = layer(x)
     for b in (0, 3):
-        agree(changed[:, b], out[:, b], 1e-13)
-        agree(layer(x[:, b : b + 1])[:, 0], out[:, b], 1e-13)
+        assert_agree(changed[:, b], out[:, b], 1e-13)
+        assert_agree(layer(x[:, b : b + 1])[:, 0], out[:, b], 1e-13)
     assert torch.equal(changed[:, 2], layer.bias.view(-1, *(1,) * (out.ndim - 3)).expand(out[:, 2].shape))
 
 
 def test_a_readout_only_subtracts():
     layer, x = readout(), spikes((4, 3, 12))
-    agree(layer(x), EF.ei_readout(x, *[getattr(layer, k) for k in WEIGHTS], EF.Dense()), 1e-13)
+    assert_agree(layer(x), EF.ei_readout(x, *[getattr(layer, k) for k in WEIGHTS], EF.Dense()), 1e-13)
     assert [name for name, _ in layer.named_parameters()] == list(WEIGHTS)
     out, state = layer(x[:1], 4, return_state=True)
     assert out.shape == (1, 3, 8)
@@ -168,7 +168,7 @@ def test_the_gradient_scale_of_weight_ei_survives_copies(make, tmp_path, monkeyp
         assert torch.equal(other(x), layer(x))
         assert torch.equal(gradient_of_weight_ei(other, x), scaled)
     monkeypatch.setattr("eisnn.functional.circuit._ScaleGradient.backward", lambda ctx, grad: (grad, None))
-    agree(gradient_of_weight_ei(layer, x), layer.fan_in * scaled, 1e-13)
+    assert_agree(gradient_of_weight_ei(layer, x), layer.fan_in * scaled, 1e-13)
 
 
 # ---------------------------------------------------------------------------------------------- precision
@@ -253,9 +253,9 @@ def test_memory_format_does_not_matter(dtype):
     layer = conv(eisnn.LIF(), dtype=dtype, dead=0.3)
     x = images().to(dtype)
     last = x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
-    agree(layer(last), layer(x), 0 if dtype == torch.float64 else 1e-6)
+    assert_agree(layer(last), layer(x), 0 if dtype == torch.float64 else 1e-6)
     layer.neuron = None
-    agree(layer.to(memory_format=torch.channels_last)(last), layer(x), 1e-12 if dtype == torch.float64 else 1e-5)
+    assert_agree(layer.to(memory_format=torch.channels_last)(last), layer(x), 1e-12 if dtype == torch.float64 else 1e-5)
 
 
 # ---------------------------------------------------------------------------------------------- neurons
@@ -526,7 +526,7 @@ def test_batch_norm_normalises_over_time_and_batch(make):
     layer = make(None).train()
     out = layer(input_of(layer))
     axes = [a for a in range(out.ndim) if a != 2]
-    agree(out.mean(axes), torch.zeros(8, dtype=torch.float64), 1e-12, scale=1)
-    agree(out.var(axes, correction=0), torch.ones(8, dtype=torch.float64), 1e-2)
+    assert_agree(out.mean(axes), torch.zeros(8, dtype=torch.float64), 1e-12, scale=1)
+    assert_agree(out.var(axes, correction=0), torch.ones(8, dtype=torch.float64), 1e-2)
     x = input_of(layer)[:1]
-    agree(layer(x, 4), layer(x.repeat(4, *(1,) * (x.ndim - 1))), 1e-12)
+    assert_agree(layer(x, 4), layer(x.repeat(4, *(1,) * (x.ndim - 1))), 1e-12)

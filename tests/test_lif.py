@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from circuits import agree, rng
+from circuits import assert_agree, rng
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -97,7 +97,7 @@ def test_equals_the_scan_as_written(constants, t, b, seed, static, state, use):
         loss = (use != "state") * (s * g[1:]).sum() + (use != "spikes") * (last * g[0]).sum()
         results.append((s, last, *torch.autograd.grad(loss, [current, *([v] if state else [])])))
     for ours, reference in zip(*results, strict=True):
-        agree(ours, reference, 1e-13)
+        assert_agree(ours, reference, 1e-13)
     assert torch.equal(results[0][0], results[1][0])
 
 
@@ -108,10 +108,10 @@ def test_the_pieces_of_the_batch_do_not_show(piece, monkeypatch):
     v = currents(1, 7, seed=1)[0].requires_grad_()
     results = [scan(current, LIFConstants(detach_reset=False), v) for scan in (EF.lif, EF.lif_reference)]
     for ours, reference in zip(*results, strict=True):
-        agree(ours, reference, 1e-14)
+        assert_agree(ours, reference, 1e-14)
     grads = [torch.autograd.grad((s * currents(4, 7, seed=2)).sum() + last.sum(), [current, v]) for s, last in results]
     for ours, reference in zip(*grads, strict=True):
-        agree(ours, reference, 1e-13)
+        assert_agree(ours, reference, 1e-13)
 
 
 @given(constants=CONSTANTS, seed=st.integers(0, 10**6))
@@ -123,10 +123,10 @@ def test_two_calls_with_the_state_passed_on_equal_one(constants, seed):
     second, v6 = EF.lif(current[2:], constants, v2)
     parts = torch.cat([first, second])
     assert torch.equal(parts, whole)
-    agree(v6, v, 1e-14)
+    assert_agree(v6, v, 1e-14)
     losses = [(s * upstream).sum() + last.sum() for s, last in [(whole, v), (parts, v6)]]
     one, two = (torch.autograd.grad(loss, current)[0] for loss in losses)
-    agree(two, one, 1e-13)
+    assert_agree(two, one, 1e-13)
 
 
 @given(constants=CONSTANTS, seed=st.integers(0, 10**6), t=st.integers(1, 6))
@@ -138,7 +138,7 @@ def test_a_static_current_equals_the_repeated_one(constants, seed, t):
     assert torch.equal(static, repeated)
     assert torch.equal(v, w)
     one, two = (torch.autograd.grad((s * upstream).sum(), current)[0] for s in (static, repeated))
-    agree(one, two, 1e-13)
+    assert_agree(one, two, 1e-13)
 
 
 def test_no_input_is_changed():
@@ -182,10 +182,10 @@ def test_spikingjelly(reset, surrogate, detach, dtype):
     assert 0.2 < expected.mean() < 0.8
     assert torch.equal(ours, expected)
     tolerance = 1e-13 if dtype == torch.float64 else 2e-6
-    agree(v, theirs.v, tolerance)
+    assert_agree(v, theirs.v, tolerance)
     ours.backward(upstream)
     expected.backward(upstream)
-    agree(ours_in.grad, theirs_in.grad, tolerance)
+    assert_agree(ours_in.grad, theirs_in.grad, tolerance)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from circuits import agree, rng
+from circuits import assert_agree, rng
 from torch import Tensor, nn
 
 import eisnn
@@ -58,11 +58,11 @@ def test_forward_of_images_and_sequences(name, circuit):
         logits, per_step = model(x), model(x, per_step=True)
         assert logits.shape == (B, CLASSES)
         assert per_step.shape == (T, B, CLASSES)
-        agree(per_step.mean(0), logits, 1e-13)
+        assert_agree(per_step.mean(0), logits, 1e-13)
         assert logits.isfinite().all()
         assert (logits.std(0) > 0).any()  # images differ
         # a static image is not repeated, but it counts as if it were
-        agree(model(x.expand(T, *x.shape)), logits, 1e-10)
+        assert_agree(model(x.expand(T, *x.shape)), logits, 1e-10)
         events = images(T, B)
         assert model(events).shape == (B, CLASSES)
         if circuit in STATELESS:
@@ -70,7 +70,7 @@ def test_forward_of_images_and_sequences(name, circuit):
                 model(events, return_state=True)
             return
         out, state = model(events, return_state=True, per_step=True)
-        agree(out, model(events, per_step=True), 1e-13)
+        assert_agree(out, model(events, per_step=True), 1e-13)
         assert isinstance(state, list)
 
 
@@ -95,7 +95,7 @@ def first_image(state):
 
 def all_agree(ours, expected) -> None:
     for a, b in zip(ours, expected, strict=True):
-        all_agree(a, b) if isinstance(a, tuple) else agree(a, b, 1e-10)
+        all_agree(a, b) if isinstance(a, tuple) else assert_agree(a, b, 1e-10)
 
 
 @pytest.mark.parametrize("circuit", TIMED)
@@ -116,10 +116,10 @@ def test_streams_in_two_calls_equal_one_call_of_twice_the_length(name, circuit):
         whole, end = long(x, per_step=True, return_state=True)
         first, state = model(x[:T], per_step=True, return_state=True)
         second, last = model(x[T:], per_step=True, state=state, return_state=True)
-        agree(torch.cat([first, second]), whole, 1e-10)
+        assert_agree(torch.cat([first, second]), whole, 1e-10)
         assert not torch.equal(model(x[T:], per_step=True), second)
         all_agree(last, end)
-        agree(model(x[T:], state=state), second.mean(0), 1e-13)
+        assert_agree(model(x[T:], state=state), second.mean(0), 1e-13)
         n = len(state)
         with pytest.raises(ValueError, match=f"state holds {n - 1} entries, fewer than the model has layers"):
             model(x[T:], state=state[:-1])
@@ -142,8 +142,8 @@ def test_an_image_never_depends_on_the_others_in_its_batch(name, circuit):
         x[1] *= 1e-3
         x[2] = 0
         changed = model(x)
-        agree(changed[[0, 3]], logits[[0, 3]], 1e-10)
-        agree(model(x[3:]), logits[3:], 1e-10)
+        assert_agree(changed[[0, 3]], logits[[0, 3]], 1e-10)
+        assert_agree(model(x[3:]), logits[3:], 1e-10)
         assert changed.isfinite().all()
 
 

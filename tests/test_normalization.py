@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from circuits import agree, rng
+from circuits import assert_agree, rng
 from torch import Tensor, nn
 
 import eisnn
@@ -59,14 +59,14 @@ def test_tdbn_shares_statistics_over_time_and_scales_to_the_threshold(spatial):
     x, norm = currents(spatial=spatial), TDBN(C, threshold=0.7, alpha=0.5).double()
     y = norm(x)
     mean, var = moments(y, slice(None))
-    agree(mean, torch.zeros(C), 1e-12, scale=1)
-    agree(var.sqrt(), torch.full((C,), 0.35), 1e-5)
+    assert_agree(mean, torch.zeros(C), 1e-12, scale=1)
+    assert_agree(var.sqrt(), torch.full((C,), 0.35), 1e-5)
     norm = make(TDBN, threshold=0.7, alpha=0.5)
     expected = [
         0.7 * 0.5 * by_channel(norm.weight, x) * standard(x, t, slice(None)) + by_channel(norm.bias, x)
         for t in range(T)
     ]
-    agree(norm(x), torch.stack(expected), 1e-12)
+    assert_agree(norm(x), torch.stack(expected), 1e-12)
 
 
 def test_tdbn_at_threshold_one_is_batch_norm_of_the_merged_axis():
@@ -75,7 +75,7 @@ def test_tdbn_at_threshold_one_is_batch_norm_of_the_merged_axis():
         bn.weight.copy_(norm.weight)
         bn.bias.copy_(norm.bias)
     for _ in range(2):
-        agree(norm(x), bn(x.flatten(0, 1)).unflatten(0, x.shape[:2]), 1e-12)
+        assert_agree(norm(x), bn(x.flatten(0, 1)).unflatten(0, x.shape[:2]), 1e-12)
         norm.eval(), bn.eval()
 
 
@@ -83,13 +83,13 @@ def test_tdbn_at_threshold_one_is_batch_norm_of_the_merged_axis():
 def test_bntt_keeps_every_step_to_itself_and_has_no_shift(spatial):
     x, norm = currents(spatial=spatial), make(BNTT)
     expected = [by_channel(norm.steps[t].weight, x) * standard(x, t, slice(t, t + 1)) for t in range(T)]
-    agree(norm(x), torch.stack(expected), 1e-12)
+    assert_agree(norm(x), torch.stack(expected), 1e-12)
     assert {name.rsplit(".", 1)[-1] for name, _ in norm.named_parameters()} == {"weight"}
     changed = x.clone()
     changed[2] *= 3
     assert torch.equal(norm(changed)[[0, 1, 3]], norm(x)[[0, 1, 3]])
     means = torch.stack([step.running_mean for step in make_and_run(BNTT, x).steps])
-    agree(means, 0.1 * torch.stack([moments(x, slice(t, t + 1))[0] for t in range(T)]), 1e-12)
+    assert_agree(means, 0.1 * torch.stack([moments(x, slice(t, t + 1))[0] for t in range(T)]), 1e-12)
 
 
 @pytest.mark.parametrize("spatial", [True, False])
@@ -98,7 +98,7 @@ def test_tebn_weighs_the_steps_of_one_batch_norm(spatial):
     y = norm(x)
     for t in range(T):
         shared = by_channel(norm.norm.weight, x) * standard(x, t, slice(None)) + by_channel(norm.norm.bias, x)
-        agree(y[t], norm.p[t] * shared, 1e-12)
+        assert_agree(y[t], norm.p[t] * shared, 1e-12)
     assert sum(p.numel() for p in norm.parameters()) == 2 * C + T
 
 
@@ -108,7 +108,7 @@ def test_tab_accumulates_the_statistics_of_the_past(spatial):
     y = norm(x)
     for t in range(T):
         own = by_channel(norm.weight[t], x) * standard(x, t, slice(0, t + 1)) + by_channel(norm.bias[t], x)
-        agree(y[t], norm.p[t] ** 2 * own, 1e-12)
+        assert_agree(y[t], norm.p[t] ** 2 * own, 1e-12)
     changed = x.clone()
     changed[2:] *= 3  # the future changes nothing
     assert torch.equal(norm(changed)[:2], y[:2])
@@ -132,11 +132,13 @@ def test_tab_has_the_running_statistics_and_gradients_of_torch():
             bn.bias.copy_(norm.bias[t])
     ours = norm(leaves[0])
     theirs = torch.stack([norm.p[t] ** 2 * bn(leaves[1][: t + 1].flatten(0, 1))[-B:] for t, bn in enumerate(torchs)])
-    agree(ours, theirs, 1e-12)
+    assert_agree(ours, theirs, 1e-12)
     upstream = torch.randn(ours.shape, generator=rng(3), dtype=torch.float64)
-    agree(*(torch.autograd.grad(y, leaf, upstream)[0] for y, leaf in zip((ours, theirs), leaves, strict=True)), 1e-10)
-    agree(norm.running_mean, torch.stack([bn.running_mean for bn in torchs]), 1e-12)
-    agree(norm.running_var, torch.stack([bn.running_var for bn in torchs]), 1e-12)
+    assert_agree(
+        *(torch.autograd.grad(y, leaf, upstream)[0] for y, leaf in zip((ours, theirs), leaves, strict=True)), 1e-10
+    )
+    assert_agree(norm.running_mean, torch.stack([bn.running_mean for bn in torchs]), 1e-12)
+    assert_agree(norm.running_var, torch.stack([bn.running_var for bn in torchs]), 1e-12)
 
 
 def test_neunorm_inhibits_by_the_recent_activity_of_all_channels():
@@ -146,9 +148,9 @@ def test_neunorm_inhibits_by_the_recent_activity_of_all_channels():
     for o in spikes:
         a = 0.6 * a + (1 - 0.6) / C**2 * o.sum(1, keepdim=True)
         expected.append(o - by_channel(norm.u, spikes) * a)
-    agree(norm(spikes), torch.stack(expected), 1e-12)
+    assert_agree(norm(spikes), torch.stack(expected), 1e-12)
     a = norm(torch.ones(1, B, C, 4, 3).double(), 200, return_state=True)[1]
-    agree(a, torch.full_like(a, 1 / C), 1e-12)  # k + v F = 1: at most 1/F
+    assert_agree(a, torch.full_like(a, 1 / C), 1e-12)  # k + v F = 1: at most 1/F
 
 
 # ---------------------------------------------------------------------------------------------- time and state
@@ -161,12 +163,12 @@ def test_a_static_input_equals_its_repetition(kind, training):
     norm = make_and_run(kind, currents()).train(training)
     once, repeated = (copy.deepcopy(norm) for _ in range(2))
     y = once(x, T).expand(T, *x.shape[1:])
-    agree(y, repeated(x.expand(T, *x.shape[1:])), 1e-12)
+    assert_agree(y, repeated(x.expand(T, *x.shape[1:])), 1e-12)
     if kind in (BNTT, TEBN):  # parameters of each step
         assert not torch.allclose(y[0], y[1])
     for (name, ours), theirs in zip(once.named_buffers(), repeated.buffers(), strict=True):
         # TDBN and TEBN see a static input once, so that n/(n - 1) of the running variance has the smaller n.
-        agree(ours, theirs, 0.02 if kind in (TDBN, TEBN) and name.endswith("var") else 1e-12)
+        assert_agree(ours, theirs, 0.02 if kind in (TDBN, TEBN) and name.endswith("var") else 1e-12)
 
 
 @pytest.mark.parametrize("kind", [TDBN, BNTT, TEBN, TAB, NeuNorm])
@@ -190,7 +192,7 @@ def test_the_time_index_of_a_layer_continues_beside_the_membrane(name):
     second, last = layer(x[3:], state=state, return_state=True)
     assert torch.equal(torch.cat([first, second]), whole)
     assert last[0] == end[0] == T
-    agree(last[1], end[1], 1e-6)
+    assert_agree(last[1], end[1], 1e-6)
     with pytest.raises(ValueError, match=rf"{name.upper()} has parameters for 4 time steps and cannot go beyond"):
         layer(x[3:], state=last)
     with pytest.raises(ValueError, match=rf"state of its {name.upper()}, state of its neurons\), got Tensor"):
@@ -260,7 +262,7 @@ def test_folding_merges_what_is_one_affine_map(circuit, merged):
             x = torch.rand(1, 2, layer.projection.in_channels, 8, 8, dtype=torch.float64)
             layer.neuron = folded.get_submodule(name).neuron = None  # compare currents: no spike flips by rounding
             with torch.no_grad():
-                agree(folded.get_submodule(name)(x, 3), layer(x, 3), 1e-10)
+                assert_agree(folded.get_submodule(name)(x, 3), layer(x, 3), 1e-10)
 
 
 def test_a_bias_of_the_projection_is_merged_too():
@@ -269,7 +271,7 @@ def test_a_bias_of_the_projection_is_merged_too():
     with torch.no_grad():
         layer.norm.standardize.running_mean.uniform_()
     x = torch.rand(2, 3, 2, 5, 5, dtype=torch.float64)
-    agree(eisnn.fold(layer)(x), layer(x), 1e-12)
+    assert_agree(eisnn.fold(layer)(x), layer(x), 1e-12)
 
 
 def test_norm_layers_check_like_their_kin():
@@ -282,6 +284,6 @@ def test_norm_layers_check_like_their_kin():
     torch.manual_seed(0)
     ours = layers.conv(3, 4, 3, padding=1)
     torch.manual_seed(0)
-    agree(ours(x), BNConv2d(3, 4, 3, padding=1)(x), 0)
+    assert_agree(ours(x), BNConv2d(3, 4, 3, padding=1)(x), 0)
     with pytest.raises(ValueError, match="NormalizedLayer has 3 inputs, got 2"):
         ours(x[:, :, :2])

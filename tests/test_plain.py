@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from circuits import agree, gradients, rng, spikes
+from circuits import assert_agree, gradients, rng, spikes
 from torch import Tensor, nn
 from train_runs import records, tiny, write_images
 
@@ -117,7 +117,7 @@ def test_back_ei_is_its_equation():
         expected.append(o)
     out, (v_last, o_last) = neuron(current, return_state=True)
     assert torch.equal(out, torch.stack(expected))
-    agree(v_last, v, 1e-12)
+    assert_agree(v_last, v, 1e-12)
     assert torch.equal(o_last, o)
     assert set(out.unique().tolist()) == {-1.0, 0.0, 1.0}
 
@@ -132,7 +132,7 @@ def test_back_ei_without_feedback_and_gate_is_lif():
     expected, last = EF.lif_reference(current, neuron.constants)
     out, (v, _) = neuron(current, return_state=True)
     assert torch.equal(out, expected)
-    agree(v, last, 1e-12)
+    assert_agree(v, last, 1e-12)
 
 
 def test_back_ei_gradients_reach_gate_and_feedback_through_time():
@@ -165,9 +165,9 @@ def test_potentials_are_those_of_the_neurons(reset):
     s, last = EF.lif_reference(current, constants)
     h = potentials(current, constants)
     assert torch.equal(h >= 0.7, s == 1)
-    agree(h[-1] - 0.7 * s[-1] if reset == "soft" else h[-1] * (1 - s[-1]), last, 1e-12)
+    assert_agree(h[-1] - 0.7 * s[-1] if reset == "soft" else h[-1] * (1 - s[-1]), last, 1e-12)
     static = torch.rand(1, 2, 4, generator=rng(1), dtype=torch.float64)
-    agree(potentials(static, constants, 6), potentials(static.expand(6, 2, 4), constants), 0)
+    assert_agree(potentials(static, constants, 6), potentials(static.expand(6, 2, 4), constants), 0)
 
 
 def test_the_loss_is_the_squared_distance_of_mean_potentials_from_the_threshold():
@@ -180,7 +180,7 @@ def test_the_loss_is_the_squared_distance_of_mean_potentials_from_the_threshold(
         )
     loss = InformationMaximization(model)
     model(torch.rand(4, 3, 32, 32))
-    agree(loss.take(), torch.stack(expected).sum(), 1e-6)
+    assert_agree(loss.take(), torch.stack(expected).sum(), 1e-6)
     model.eval()(torch.rand(4, 3, 32, 32))
     model.train()(spikes((3, 4, 3, 32, 32), dtype=torch.float32))
     assert len(loss._terms) == 3  # of the training pass alone

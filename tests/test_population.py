@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from circuits import agree, rng, spikes
+from circuits import assert_agree, rng, spikes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -98,9 +98,9 @@ def test_equals_the_reference_in_value_and_every_gradient(constants, t, b, space
     v = torch.randn(b, 5, *space, generator=rng(seed + 3), dtype=torch.float64) if state else None
     ours, reference = (run(op, tensors, constants, v, t, use) for op in (FUSED, REFERENCE))
     assert torch.equal(ours[0], reference[0])
-    agree(ours[1], reference[1], 1e-12)
+    assert_agree(ours[1], reference[1], 1e-12)
     for name, grad in reference[2].items():
-        agree(ours[2][name], grad, 1e-12)
+        assert_agree(ours[2][name], grad, 1e-12)
 
 
 @pytest.mark.parametrize("piece", [1, 70, 1 << 16])
@@ -111,7 +111,7 @@ def test_the_pieces_of_the_batch_do_not_show(piece, monkeypatch):
     reference = run(REFERENCE, tensors, LIFConstants(), v, 3)
     assert torch.equal(ours[0], reference[0])
     for name, grad in reference[2].items():
-        agree(ours[2][name], grad, 1e-12)
+        assert_agree(ours[2][name], grad, 1e-12)
 
 
 @given(constants=CONSTANTS, seed=st.integers(0, 10**6))
@@ -123,7 +123,7 @@ def test_a_static_input_equals_the_repeated_one(constants, seed):
     assert torch.equal(one[1], many[1])
     for name in NAMES:
         expected = many[2][name].sum(0, keepdim=True) if name in ("balanced", "i_div") else many[2][name]
-        agree(one[2][name], expected, 1e-12)
+        assert_agree(one[2][name], expected, 1e-12)
 
 
 @given(constants=CONSTANTS, seed=st.integers(0, 10**6))
@@ -136,10 +136,10 @@ def test_two_calls_with_the_state_passed_on_equal_one(constants, seed):
     second, end = FUSED(balanced[2:], i_div[2:], gain_e, bias, constants, v)
     parts = torch.cat([first, second])
     assert torch.equal(parts, whole)
-    agree(end, last, 1e-13)
+    assert_agree(end, last, 1e-13)
     upstream = torch.randn(whole.shape, generator=rng(1), dtype=torch.float64)
     for ours, expected in zip(*(torch.autograd.grad(s, leaves, upstream) for s in (parts, whole)), strict=True):
-        agree(ours, expected, 1e-12)
+        assert_agree(ours, expected, 1e-12)
 
 
 @pytest.mark.parametrize("op", [FUSED, REFERENCE])
@@ -172,10 +172,10 @@ def test_low_precision_currents_are_divided_and_integrated_in_float32(dtype):
     s32, last32, grads32 = run(FUSED, wide, LIFConstants(), None, 4)
     assert (s.dtype, last.dtype) == (dtype, torch.float32)
     assert torch.equal(s.float(), s32)
-    agree(last, last32, 1e-6)
+    assert_agree(last, last32, 1e-6)
     for name in NAMES:
         assert grads[name].dtype == dtype
-        agree(grads[name], grads32[name], 2 * torch.finfo(dtype).eps + 1e-6)
+        assert_agree(grads[name], grads32[name], 2 * torch.finfo(dtype).eps + 1e-6)
 
 
 def test_any_memory_format():
@@ -187,7 +187,7 @@ def test_any_memory_format():
     one, two = (run(FUSED, x, LIFConstants(), None, 3) for x in (tensors, last))
     assert torch.equal(one[0], two[0])
     for name in NAMES:
-        agree(two[2][name], one[2][name], 1e-13)
+        assert_agree(two[2][name], one[2][name], 1e-13)
 
 
 def test_a_kept_graph_gives_the_same_gradients_again():
@@ -230,7 +230,7 @@ def test_many_neurons_and_positions(channels_last):
     ours, reference = results
     assert (ours[0] != reference[0]).double().mean() < 1e-5  # sums in another order may flip a spike at the threshold
     for a, b in zip(ours[1:], reference[1:], strict=True):
-        agree(a, b, 1e-11)
+        assert_agree(a, b, 1e-11)
 
 
 @pytest.mark.parametrize(

@@ -179,8 +179,8 @@ def ei_init_(
         return before_forward
 
     uneven = [m for m in todo.values() if isinstance(m, EILayer) and m.options.even_gradients]
-    for circuit in uneven:
-        circuit.surrogate  # noqa: B018 - ValueError, before anything is changed, if its neuron has none
+    for layer in uneven:
+        layer.surrogate  # noqa: B018 - ValueError, before anything is changed, if its neuron has none
     before = _Snapshot(model, todo.values())
     handles = []
     try:
