@@ -62,7 +62,42 @@ def spikingjelly_neuron() -> nn.Module:
     )
 
 
-class Subject:
+class Timed:
+    """A step that can be timed; on a GPU it may be recorded as a CUDA graph first, as training does."""
+
+    device: str
+    _graph: torch.cuda.CUDAGraph | None = None
+
+    def launch(self) -> None:
+        """The step; on a GPU it is queued when this returns."""
+        raise AttributeError(f"{type(self).__name__} defines no launch()")
+
+    def step(self) -> None:
+        """The step, to its end."""
+        if self._graph is None:
+            self.launch()
+        else:
+            self._graph.replay()
+        self._wait()
+
+    def record(self) -> None:
+        """From here on the step is a replayed CUDA graph."""
+        stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self.launch()
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.graph(graph, stream=stream):
+            self.launch()
+        self._graph = graph
+
+    def _wait(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+class Subject(Timed):
     """One network in one memory format, ready to be timed."""
 
     def __init__(
@@ -82,12 +117,12 @@ class Subject:
         neuron = neurons[network]() if network in neurons else None
         circuit = "ei" if network in ("ei", "plus") else "bn"
         options = PLUS if network == "plus" else None
-        self.model = create_model(model, time_steps=time_steps, circuit=circuit, neuron=neuron, circuit_options=options)
-        if circuit == "ei":
-            ei_init_(self.model, images, generator=torch.Generator().manual_seed(0))
         layout = FORMATS[memory_format]
+        self.model = create_model(model, time_steps=time_steps, circuit=circuit, neuron=neuron, circuit_options=options)
         self.model = self.model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
         self.images = images.to(device).contiguous(memory_format=layout)
+        if circuit == "ei":
+            ei_init_(self.model, self.images, generator=torch.Generator().manual_seed(0))
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
         enforce_dale(self.optimizer, self.model)
         self.device, self.precision = device, precision
@@ -108,12 +143,11 @@ class Subject:
             self.loss()
         self._wait()
 
-    def step(self) -> None:
+    def launch(self) -> None:
         """One training step: forward, backward, SGD, Dale's law."""
         self.loss().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self._wait()
 
     def saved_bytes(self) -> int:
         """Bytes that autograd keeps from the forward pass for the backward pass, parameters not counted."""
@@ -131,12 +165,8 @@ class Subject:
         del loss
         return sum(kept.values())
 
-    def _wait(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
 
-
-class Floor:
+class Floor(Timed):
     """The convolutions of a network alone, forward and backward, by stock operators; of a circuit the one with the
     stacked kernel and the lateral 1x1."""
 
@@ -145,7 +175,7 @@ class Floor:
         self.calls: list[tuple[Tensor, Tensor, Tensor | None, Any]] = []
 
         def hook(layer: nn.Module, args: Any) -> None:
-            x = args[0].detach()
+            x = args[0].detach().to(torch.bfloat16 if subject.precision == "bf16" else torch.float32)
             x = x.flatten(0, 1).clone().requires_grad_(len(self.calls) > 0)  # the images need no gradient
             if isinstance(layer, EILayer):
                 kernel, lateral = layer.stacked()
@@ -156,7 +186,8 @@ class Floor:
                 kernel, lateral = p.weight, None
                 connection = EF.Conv(p.stride, p.padding, p.dilation)  # type: ignore[arg-type]
             if kernel.ndim == 4:
-                leaves = [None if w is None else w.detach().clone().requires_grad_() for w in (kernel, lateral)]
+                weights = [None if w is None else w.detach().to(x.dtype, copy=True) for w in (kernel, lateral)]
+                leaves = [None if w is None else w.requires_grad_() for w in weights]
                 self.calls.append((x, leaves[0], leaves[1], connection))  # type: ignore[arg-type]
 
         layers = [m for m in subject.model.modules() if isinstance(m, EILayer | BNLayer)]
@@ -165,7 +196,7 @@ class Floor:
         for handle in handles:
             handle.remove()
 
-    def step(self) -> None:
+    def launch(self) -> None:
         """All forward passes, then all backward passes."""
         outputs = [self._outputs(*call) for call in self.calls]
         for y in outputs:
@@ -174,15 +205,12 @@ class Floor:
             x.grad = kernel.grad = None
             if lateral is not None:
                 lateral.grad = None
-        if self.device == "cuda":
-            torch.cuda.synchronize()
 
     def forward(self) -> None:
         with torch.no_grad():
             for call in self.calls:
                 self._outputs(*call)
-        if self.device == "cuda":
-            torch.cuda.synchronize()
+        self._wait()
 
     @staticmethod
     def _outputs(x: Tensor, kernel: Tensor, lateral: Tensor | None, geometry: Any) -> list[Tensor]:
@@ -194,7 +222,8 @@ class Floor:
 
 
 def peak_memory(arguments: dict[str, Any], threads: int) -> int:
-    """Bytes that training steps need beyond the built network, in a process of its own."""
+    """Bytes that training steps need beyond the built network. On a CPU to be called in a process of its own; a GPU's
+    memory is counted, and not seen from outside."""
     torch.set_num_threads(threads)
     subject = Subject(**arguments)
     if subject.device == "cuda":
@@ -251,6 +280,7 @@ def bench(
     inference: bool = False,
     compile: bool = False,
     int8: bool = False,
+    cuda_graph: bool = True,
     output: Path | None = None,
 ) -> dict[str, Any]:
     """Compare an E-I network with its batch-norm twin: step time, forward time, peak memory, bytes kept for backward.
@@ -266,6 +296,7 @@ def bench(
         inference: Also time the two networks with folded weights and merged batch norms (`eisnn.fold`).
         compile: Also time the folded networks after `torch.compile` (with `inference`); it builds for some seconds.
         int8: Also time the folded networks with int8 weights, on a CPU (with `inference`; `eisnn.deploy.quantize`).
+        cuda_graph: On a GPU time training steps that are recorded once and replayed, as training does.
         output: Also write the numbers to this JSON file.
     Returns: the numbers that are printed and written; times in seconds (medians), memory in bytes.
     """
@@ -299,6 +330,10 @@ def bench(
             for network in ("ei", "bn")
             for layout in FORMATS
         }
+    if device == "cuda" and cuda_graph:
+        for (network, _), subject in subjects.items():
+            if network != PEER:  # whose kernels cannot all be recorded
+                subject.record()
     samples: dict[str, dict[tuple[str, str], list[float]]] = {
         kind: {key: [] for key in subjects} for kind in ("step", "step_cpu", "forward")
     }
@@ -319,8 +354,12 @@ def bench(
     for network in networks:
         layout = min(FORMATS, key=lambda name: medians["step"][network, name])
         arguments = {"network": network, "memory_format": layout, **common}
-        with spawn.Pool(1) as pool:
-            peak = pool.apply(peak_memory, (arguments, torch.get_num_threads()))
+        measured = arguments, torch.get_num_threads()
+        if device == "cuda":
+            peak = peak_memory(*measured)
+        else:
+            with spawn.Pool(1) as pool:
+                peak = pool.apply(peak_memory, measured)
         rows[network] = {
             "memory_format": layout,
             "step_seconds": medians["step"][network, layout],
@@ -340,6 +379,11 @@ def bench(
         **provenance(),
         **common,
         "repeats": repeats,
+        "cuda_graph": device == "cuda" and cuda_graph,
+        "tf32": {
+            "convolutions": torch.backends.cudnn.allow_tf32,
+            "products": torch.backends.cuda.matmul.allow_tf32,
+        },
         "networks": rows,
         "ei_over_bn": {name: ei[name] / bn[name] for name in numbers},
     }

@@ -23,7 +23,16 @@ from eisnn.train import Diverged, Run, TrainConfig, Trained, fit, initial_model,
 from eisnn.train.build import load_data
 
 HERE = Path(__file__).parent
-WHERE = {"data_path", "download", "accelerator", "devices", "num_nodes", "data_on_device", "checkpoint_seconds"}
+WHERE = {
+    "data_path",
+    "download",
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "data_on_device",
+    "checkpoint_seconds",
+    "cuda_graph",
+}
 
 
 def parser(doc: str | None, *, rows: bool = True, **defaults: Any) -> argparse.ArgumentParser:
@@ -39,6 +48,8 @@ def parser(doc: str | None, *, rows: bool = True, **defaults: Any) -> argparse.A
     made.add_argument("--width", type=float, help="of every layer")
     made.add_argument("--batch-size", type=int)
     made.add_argument("--lr", type=float, help="peak learning rate of the paper's circuit")
+    made.add_argument("--precision", help="None: the recipe's, 32")
+    made.add_argument("--evaluate-epochs", type=int, help="from one evaluation to the next; None: after every epoch")
     if rows:
         made.add_argument("--only", nargs="+", metavar="ROW", help="names of rows; all if left out")
         made.add_argument("--table", action="store_true", help="run nothing; tell of the results that are there")
@@ -61,6 +72,8 @@ def budgeted(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
         test_images=args.test_images,
         width=args.width,
         batch_size=args.batch_size,
+        precision=args.precision,
+        evaluate_epochs=args.evaluate_epochs,
         lr=args.lr if config.circuit == "ei" and config.circuit_options == PAPER else None,
     )
 
@@ -111,14 +124,15 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
             raise
         lost = str(error)
     epochs, data = run.metrics(), load_data(config)
+    evaluated = [line for line in epochs if "test_accuracy" in line]
     result = {
         **provenance(),
         "row": name,
         "seed": seed,
-        "accuracy": [line["test_accuracy"] for line in epochs],
+        "accuracy": [line["test_accuracy"] for line in evaluated],
         "train_accuracy": [line["train_accuracy"] for line in epochs],
         "train_loss": [line["train_loss"] for line in epochs],
-        "firing_rate": [line["test_firing_rate"] for line in epochs],
+        "firing_rate": [line["test_firing_rate"] for line in evaluated],
         "seconds_an_epoch": statistics.median([line["seconds"] for line in epochs]) if epochs else None,
         "test_images": len(data.test),
         "classes": len(data.classes),

@@ -53,13 +53,14 @@ def chance_level(result: Result) -> float:
 def outcome(result: Result) -> str:
     """Whether the run learned, and if not, in which epoch it was lost."""
     curve, level = result["accuracy"], chance_level(result)
+    every = result.get("config", {}).get("evaluate_epochs", 1)  # epochs for each value of the curve
     learned = max((epoch for epoch, accuracy in enumerate(curve, 1) if accuracy > level), default=0)
     if result["lost"]:
         silent = result["lost"].startswith("E-I Init")
-        return "silent from the start" if silent else f"not finite in epoch {len(curve) + 1}"
+        return "silent from the start" if silent else f"not finite in epoch {len(curve) * every + 1}"
     if learned == 0:
         return "never learned"
-    return "learned" if learned == len(curve) else f"collapsed in epoch {learned + 1}"
+    return "learned" if learned == len(curve) else f"collapsed in epoch {learned * every + 1}"
 
 
 def final(result: Result) -> float:

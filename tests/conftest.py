@@ -11,7 +11,9 @@ from hypothesis import is_hypothesis_test, settings
 from eisnn.functional import kernels
 from eisnn.functional.kernels import native
 
-if not torch.cuda.is_available():
+if torch.cuda.is_available():
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # deterministic algorithms ask for it, see below
+else:
     os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported
 
 settings.register_profile("eisnn", deadline=None, derandomize=True, print_blob=True)

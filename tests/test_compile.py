@@ -73,7 +73,7 @@ def test_registration(shape, with_state, channels_last):
     gain, bias, weight = torch.rand(5), torch.rand(5), torch.rand(5, 2)
     leaves = [x.requires_grad_() for x in (currents, weight, gain, bias)]
     neuron = LIFConstants().code
-    torch.library.opcheck(torch.ops.eisnn.population, (*leaves, v, shape[0], neuron), test_utils=CHECKS)
+    torch.library.opcheck(torch.ops.eisnn.population, (*leaves, v, shape[0], neuron, False), test_utils=CHECKS)
     torch.library.opcheck(
         torch.ops.eisnn.lif, (torch.rand(shape).requires_grad_(), None, shape[0], neuron), test_utils=CHECKS
     )

@@ -4,13 +4,14 @@ import itertools
 
 import pytest
 import torch
-from circuits import rng
+from circuits import assert_agree, rng
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 import eisnn
 import eisnn.functional as EF
+from eisnn.functional import kernels
 from eisnn.nn import CircuitOptions
 
 PLUS = [
@@ -241,3 +242,33 @@ def test_options_that_need_another_are_refused():
             CircuitOptions(conserved=True, semisaturation=share)
     with pytest.raises(TypeError, match="does not take options"):
         eisnn.create_model("vgg8", circuit="bn", circuit_options=PLUS[0])
+
+
+@pytest.mark.skipif(not kernels.HAS_TRITON or torch.cuda.is_available(), reason="for Triton's interpreter")
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("tapwise", [False, True])
+@pytest.mark.parametrize("inputs", [(7,), (5, 3, 2), (9, 1, 1)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_kernel_by_triton_is_the_same(pooled, tapwise, inputs, channels_last, monkeypatch):
+    """Also of neurons that have lost nearly all of their weights."""
+    g = rng(0)
+    ee, ie, ei = (
+        torch.rand(*shape, generator=g, dtype=torch.float64) for shape in ((6, *inputs), (3, *inputs), (6, 3))
+    )
+    ee[1] = 0
+    ee[2] *= 1e-5
+    ie[0] *= 1e-5
+    if channels_last and len(inputs) == 3:
+        ee, ie = (w.contiguous(memory_format=torch.channels_last) for w in (ee, ie))
+    total, row_norm = (torch.tensor(x, dtype=torch.float64) for x in (4.0, 1.5))
+    sources = ee, ie, ei, torch.rand(3, generator=g, dtype=torch.float64), total, row_norm
+    made = EF.ConservedKernel(pooled, tonic=True, tapwise=tapwise and len(inputs) == 3)
+    results = []
+    for served in ("torch", "triton"):
+        monkeypatch.setattr(kernels, "of_weights", lambda _, served=served: served)
+        kernel, kept = made.make(*sources)
+        upstream = torch.randn(kernel.shape, generator=rng(1), dtype=torch.float64)
+        results.append([kernel, *(x for x in made.gradients(upstream, kept, *sources) if x is not None)])
+    for theirs, ours in zip(*results, strict=True):
+        assert ours.shape == theirs.shape
+        assert_agree(ours, theirs, 1e-12)

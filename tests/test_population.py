@@ -233,6 +233,47 @@ def test_many_neurons_and_positions(channels_last):
         assert_agree(a, b, 1e-11)
 
 
+@given(
+    constants=CONSTANTS,
+    t=st.sampled_from([1, 3, 4, 6]),
+    n=st.sampled_from([(5, 2), (70, 2), (6, 3)]),
+    space=st.sampled_from([(), (3, 6)]),
+    static=st.booleans(),
+    state=st.booleans(),
+    more=st.booleans(),
+    channels_last=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_a_tonic_i_neuron_needs_no_stabilisation(constants, t, n, space, static, state, more, channels_last, seed):
+    """Two I neurons, a pooled and a tonic one, have a path of their own on a GPU; currents beyond them are ignored."""
+    g = rng(seed)
+    n_e, n_i = n
+    steps, batch, extra = 1 if static else t, 3, -sum(n) % 8 if more else 0
+    stack = torch.randn(steps, batch, n_e + n_i + extra, *space, generator=g, dtype=torch.float64)
+    stack[:, :, n_e : n_e + n_i - 1] = stack[:, :, n_e : n_e + n_i - 1].relu()
+    stack[:, :, n_e + n_i - 1] = 1
+    weight = torch.rand(n_e, n_i, generator=g, dtype=torch.float64) + 0.1
+    gain, bias = torch.rand(n_e, generator=g, dtype=torch.float64), torch.randn(n_e, generator=g, dtype=torch.float64)
+    v = torch.randn(batch, n_e, *space, generator=g, dtype=torch.float64) if state else None
+    if channels_last and space:
+        stack = stack.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, stack.shape[:2])
+    results = []
+    for op in (EF.population, EF.population_reference):
+        leaves = [x.detach().clone().requires_grad_() for x in (stack, weight, gain, bias, *([v] if state else []))]
+        currents, options = leaves[0], {"tonic": True} if op is EF.population else {}
+        if op is EF.population_reference:
+            currents = currents[:, :, : n_e + n_i]
+        s, last = op(currents, *leaves[1:4], constants, leaves[4] if state else None, t, **options)
+        upstream = torch.randn(s.shape, generator=rng(1), dtype=torch.float64)
+        results.append([s, last, *torch.autograd.grad((s * upstream).sum() + last.sum(), leaves)])
+    ours, reference = results
+    assert torch.equal(ours[0], reference[0])
+    for grads in (ours[2], reference[2]):
+        grads[:, :, n_e + n_i - 1] = 0  # what is always 1 needs no gradient
+    for a, b in zip(ours[1:], reference[1:], strict=True):
+        assert_agree(a, b, 1e-11)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

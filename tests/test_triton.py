@@ -13,32 +13,43 @@ import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from eisnn.functional.kernels import conserved, pooling
 from eisnn.functional.kernels import triton as kernels
 
-MAPS = {"balanced", "i_div", "spikes", "grad_spikes", "grad_balanced", "grad_i_div"}
-WIDE = {"smallest", "zero", "gain", "bias", "v", "v_last", "grad_v_last", "grad_v", "grad_gain", "grad_bias"}
-WIDE |= {"h_scratch"}
+MAPS = {"balanced", "i_div", "spikes", "grad_spikes", "grad_balanced", "x", "out", "grad", "grad_x"}
+WIDE = {"smallest", "weight", "gain", "bias", "v", "v_last", "grad_v_last", "grad_v", "sums", "h_scratch"}
+WIDE |= {"product", "total", "row_norm", "folded", "norms", "shared", "grad_f", "grad_weight"}
 
-def compile(kernel, dtype, capability, **constants):
+def compile(kernel, dtype, capability, warps=kernels.WARPS, **constants):
     constants = {k: v for k, v in constants.items() if k in kernel.arg_names}
     kind = {name: "*" + dtype for name in MAPS} | {name: "*fp32" for name in WIDE}
+    kind["grad_dividing"] = "*fp32" if constants.get("DIVISION") == 2 else "*" + dtype
     kind |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(
         kernel,
         {name: kind.get(name, "i32") for name in kernel.arg_names},
         constexprs={(kernel.arg_names.index(name),): value for name, value in constants.items()},
     )
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
     assert ".local" not in compiled.asm["ptx"], "spills registers"
 
-variants = itertools.product((80, 90), ("fp32", "bf16"), (0, 1), (False, True), (0, 5))
-for capability, dtype, inside, flag, surrogate in variants:
+divisions = kernels.ALONE, kernels.MAP, kernels.TONIC
+variants = itertools.product((80, 90), ("fp32", "bf16"), (0, 1), (False, True), divisions)
+for capability, dtype, inside, flag, division in variants:
     constants = dict(
-        DECAY=0.5, THETA=1.0, ALPHA=4.0, STATIC=flag, STATE=flag, SPIKES=True, LAST=flag, HARD=flag, DETACH=not flag,
-        SURROGATE=surrogate, INSIDE=inside, DIVIDE=surrogate == 0, C=tl.float32, ROWS=16, COLUMNS=64,
+        STEPS=10 if flag and inside else 4, DECAY=0.5, THETA=1.0, ALPHA=4.0, STATIC=flag, STATE=flag, SPIKES=True,
+        LAST=flag, HARD=flag, DETACH=not flag, SURROGATE=division, INSIDE=inside, DIVISION=division, C=tl.float32,
+        ROWS=kernels.ROWS, COLUMNS=kernels.COLUMNS, KEEP=not (flag and inside),
     )
     compile(kernels.forward_kernel, dtype, capability, **constants)
     compile(kernels.backward_kernel, dtype, capability, **constants)
+for capability, dtype in itertools.product((80, 90), ("fp32", "bf16")):
+    compile(kernels.smallest_kernel, dtype, capability, NOISE=1e-6, C=tl.float32, B=kernels.BLOCK)
+    for kernel in (pooling.forward_kernel, pooling.backward_kernel):
+        compile(kernel, dtype, capability, C=tl.float32, POSITIONS=pooling.POSITIONS, CHANNELS=pooling.CHANNELS)
+rows = conserved.share_kernel, conserved.fold_kernel, conserved.through_fold_kernel, conserved.through_share_kernel
+for capability, kernel in itertools.product((80, 90), rows):
+    compile(kernel, "fp32", capability, 8, LEAST=0.01, SMALLEST=1e-12, TOTAL=True, C=tl.float32, TAPS=16, CHANNELS=512)
 print("compiled")
 """
 

@@ -34,6 +34,7 @@ from eisnn.functional.folded import (
     stacked_currents,
 )
 from eisnn.functional.lif import LIFConstants, lif, lif_reference, lif_step
+from eisnn.functional.pooling import average_pool
 from eisnn.functional.population import population, population_reference
 from eisnn.functional.stabilize import smallest_positive, stabilize
 from eisnn.functional.surrogate import SURROGATES, heaviside, surrogate_derivative
@@ -51,6 +52,7 @@ __all__ = [
     "StackedCurrents",
     "StackedKernel",
     "Synapses",
+    "average_pool",
     "center_gradient",
     "conserve",
     "conserved_synapses",

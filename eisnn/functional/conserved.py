@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from eisnn.functional.circuit import Synapses
-from eisnn.functional.folded import Kernel, from_rows, laid_out_like, weight_rows
+from eisnn.functional.folded import Kernel, channels_last, from_rows, laid_out_like, weight_rows
 from eisnn.functional.kernels.matmul import matmul
-
-LEAST_TOTAL = 0.01  # of the total: what raw weights sum to counts as no less, so that gradients stay bounded
-SMALLEST = 1e-12  # what a norm counts as at least, so that nothing is divided by zero
+from eisnn.functional.rows import LEAST_TOTAL, SMALLEST, TorchRows, rows_of
 
 
 def conserve(weight: Tensor, total: Any = 1.0, *, tapwise: bool = False) -> Tensor:
@@ -27,28 +25,9 @@ def conserve(weight: Tensor, total: Any = 1.0, *, tapwise: bool = False) -> Tens
     nothing. Biologically this is synaptic scaling. Weights that sum to less than `LEAST_TOTAL` of their total are
     scaled by 1 / LEAST_TOTAL and keep less.
     """
-    share = _share(weight, total, tapwise)
-    return weight * (share / _sums(weight, share, tapwise))
-
-
-def _share(weight: Tensor, total: Any, tapwise: bool) -> Any:
-    """What each sum of `_sums` is to be."""
-    return total / prod(weight.shape[2:]) if tapwise else total
-
-
-def _sums(weight: Tensor, share: Any, tapwise: bool) -> Tensor:
-    """Of each neuron's weights, `[n, 1, ...]`; `tapwise` over channels alone, `[n, 1, kh, kw]`. At least
-    `LEAST_TOTAL` of `share`."""
+    share = total / prod(weight.shape[2:]) if tapwise else total
     axes = (1,) if tapwise else tuple(range(1, weight.ndim))
-    return weight.sum(axes, keepdim=True).clamp_min(LEAST_TOTAL * share)
-
-
-def _through_sums(grad: Tensor, weight: Tensor, share: Tensor, sums: Tensor) -> Tensor:
-    """From the gradient of `weight * (share / sums)` to that of `weight`; in place."""
-    axes = [axis for axis in range(1, weight.ndim) if sums.shape[axis] == 1]
-    along = (grad * weight).sum(axes, keepdim=True) / sums
-    grad -= along * (sums > LEAST_TOTAL * share)
-    return grad.mul_(share / sums)
+    return weight * (share / weight.sum(axes, keepdim=True).clamp_min(LEAST_TOTAL * share))
 
 
 def fix_norm(weight: Tensor, norm: Tensor | float) -> Tensor:
@@ -90,7 +69,7 @@ class _Made(NamedTuple):
     kernel: Tensor
     sums: tuple[Tensor, Tensor, Tensor]
     inner: tuple[Tensor, Tensor]
-    norm: Tensor
+    norms: Tensor
 
 
 @dataclass(frozen=True)
@@ -111,48 +90,45 @@ class ConservedKernel(Kernel):
     tonic: bool = False
     tapwise: bool = False
 
+    def _rows(self, weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> tuple[TorchRows, TorchRows, TorchRows]:
+        """The row operations on each of the weights, the first two laid out alike."""
+        taps, inside = prod(weight_ee.shape[2:]) if self.tapwise else 1, channels_last(weight_ee)
+        return rows_of(weight_ee, taps, inside), rows_of(weight_ie, taps, inside), rows_of(weight_ei, 1, True)
+
     @torch.no_grad()
     def make(self, *sources: Tensor) -> tuple[Tensor, _Made]:
         weight_ee, weight_ie, weight_ei, gain_i, total, row_norm = sources
-        share = _share(weight_ee, total, self.tapwise)
-        weight_ie = laid_out_like(weight_ie, weight_ee)
-        a, b = (_sums(w, share, self.tapwise) for w in (weight_ee, weight_ie))
-        c = _sums(weight_ei, torch.ones_like(total), False)
-        rows_i, ei = weight_rows(weight_ie * (share / b)), weight_ei / c
-        folded = matmul(ei, rows_i).neg_()
-        from_rows(folded, weight_ee).addcmul_(weight_ee, share / a)
-        norm = torch.linalg.vector_norm(folded, dim=1, keepdim=True).clamp_min(SMALLEST)
+        of_ee, of_ie, of_ei = self._rows(weight_ee, weight_ie, weight_ei)
+        rows_i, b = of_ie.share(laid_out_like(weight_ie, weight_ee), total)
+        ei, c = of_ei.share(weight_ei, None)
         n_e, m = len(ei), 1 if self.pooled else len(rows_i)
-        kernel = folded.new_empty(n_e + m + self.tonic, folded.shape[1])
-        torch.mul(folded, row_norm / norm, out=kernel[:n_e])
+        kernel = rows_i.new_empty(n_e + m + self.tonic, rows_i.shape[1])
+        a, norms = of_ee.fold(weight_ee, matmul(ei, rows_i), total, row_norm, kernel[:n_e])
         kernel[n_e : n_e + m] = (ei.mean(0) * gain_i) @ rows_i if self.pooled else rows_i
         if self.tonic:
             kernel[-1].zero_()
-        return from_rows(kernel, weight_ee), _Made(kernel, (a, b, c), (rows_i, ei), norm)
+        return from_rows(kernel, weight_ee), _Made(kernel, (a, b, c), (rows_i, ei), norms)
 
     def gradients(self, grad: Tensor, made: _Made, *sources: Tensor) -> tuple[Tensor | None, ...]:
         weight_ee, weight_ie, weight_ei, gain_i, total, row_norm = sources
-        share = _share(weight_ee, total, self.tapwise)
-        kernel, (a, b, c), (rows_i, ei), norm = made
+        of_ee, of_ie, of_ei = self._rows(weight_ee, weight_ie, weight_ei)
+        kernel, (a, b, c), (rows_i, ei), norms = made
         grad = weight_rows(laid_out_like(grad, weight_ee))
         n_e, n_i = ei.shape
-        # Through the norm: no part along the row itself.
-        unit = kernel[:n_e] / row_norm
-        grad_f = torch.addcmul(grad[:n_e], unit, torch.linalg.vecdot(grad[:n_e], unit)[:, None], value=-1)
-        grad_f *= row_norm / norm
-        grad_ei, grad_i = matmul(grad_f, rows_i.T).neg_(), matmul(ei.T, grad_f).neg_()
-        grad_gain = torch.zeros_like(gain_i)
+        grad_f = of_ee.through_fold(grad[:n_e], kernel[:n_e], norms, row_norm)
+        grad_ei, grad_i = matmul(grad_f, rows_i.T).neg_(), matmul(ei.T, grad_f)
         if self.pooled:
             mean, through = ei.mean(0), rows_i @ grad[n_e]
             grad_gain = mean * through
             grad_ei += gain_i * through / n_e
-            grad_i += (mean * gain_i)[:, None] * grad[n_e]
+            grad_i.addr_(mean * gain_i, grad[n_e], beta=-1)
         else:
-            grad_i += grad[n_e : n_e + n_i]
+            grad_gain = torch.zeros_like(gain_i)
+            grad_i.neg_().add_(grad[n_e : n_e + n_i])
         return (
-            _through_sums(from_rows(grad_f, weight_ee), weight_ee, share, a),
-            _through_sums(from_rows(grad_i, weight_ee), weight_ie, share, b),
-            _through_sums(grad_ei, weight_ei, torch.ones_like(total), c),
+            from_rows(of_ee.through_share(grad_f, weight_ee, a, total), weight_ee),
+            from_rows(of_ie.through_share(grad_i, laid_out_like(weight_ie, weight_ee), b, total), weight_ee),
+            of_ei.through_share(grad_ei, weight_ei, c, None),
             grad_gain,
             None,
             None,

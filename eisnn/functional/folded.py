@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from eisnn.functional.circuit import integrate, scale_gradient
 from eisnn.functional.connection import Connection, by_position, fan_in, lateral
-from eisnn.functional.kernels.matmul import matmul
+from eisnn.functional.kernels.matmul import matmul, products_for
 
 
 class FoldedCurrents(NamedTuple):
@@ -59,12 +59,21 @@ class Kernel(ABC):
     ) -> tuple[Tensor | None, ...]:
         """Gradients of `x` (if `input_too`) and of the sources for that of the currents; by the kernel, made again."""
         kernel, made = self.make(*sources)
-        grad_x, grad_kernel = connection.feedforward_backward(grad, x, kernel.to(x.dtype), input_too)
-        return grad_x, *self.gradients(grad_kernel.to(kernel.dtype), made, *sources)
+        grad_x, grad_kernel = connection.feedforward_backward(grad, x, aligned(kernel.to(x.dtype)), input_too)
+        return grad_x, *self.gradients(grad_kernel[: len(kernel)].to(kernel.dtype), made, *sources)
+
+
+def aligned(kernel: Tensor) -> Tensor:
+    """On CUDA with rows of zeros below, up to a multiple of 8: the matrix units want their channels so."""
+    if not kernel.is_cuda or len(kernel) % 8 == 0:
+        return kernel
+    rows = torch.zeros_like(kernel[:1]).expand(-len(kernel) % 8, *kernel.shape[1:])
+    return torch.cat([kernel, laid_out_like(rows, kernel)])
 
 
 def project(x: Tensor, kernel: Kernel, sources: tuple[Tensor, ...], connection: Connection) -> Tensor:
-    """All currents of a circuit `[T, B, n_E + m, ...]` from `x` `[T, B, ...]`, by one convolution.
+    """All currents of a circuit `[T, B, n_E + m, ...]` from `x` `[T, B, ...]`, by one convolution; on CUDA there may
+    be zeros below them (`aligned`).
 
     The kernel is not kept for the backward pass, but made again. Under autocast it is made in full precision.
     """
@@ -76,11 +85,11 @@ def project(x: Tensor, kernel: Kernel, sources: tuple[Tensor, ...], connection: 
 class _Projection(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Kernel, connection: Connection, *sources: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), products_for(x):
             made, _ = kernel.make(*sources)
-            currents = connection.feedforward(x, made.to(x.dtype))
+            currents = connection.feedforward(x, aligned(made.to(x.dtype)))
         if kernel.tonic:
-            currents.select(2, -1).fill_(1)
+            currents.select(2, len(made) - 1).fill_(1)
         ctx.kernel, ctx.connection = kernel, connection
         ctx.save_for_backward(x, currents if kernel.needs_currents(x, currents, *sources) else None, *sources)
         return currents
@@ -89,7 +98,7 @@ class _Projection(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, currents, *sources = ctx.saved_tensors
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), products_for(x):
             grad_x, *found = ctx.kernel.backward(
                 grads[0], x, currents, ctx.connection, ctx.needs_input_grad[0], *sources
             )
@@ -123,7 +132,8 @@ class StackedKernel(Kernel):
         return from_rows(grad_ee, weight_ee), from_rows(grad_ie, weight_ee), grad_ei
 
     def needs_currents(self, x: Tensor, currents: Tensor, *sources: Tensor) -> bool:
-        return 2 * currents[:, :, 0].numel() < 3 * fan_in(sources[0]) and x.dtype.itemsize >= 4
+        few, exact = 2 * currents[:, :, 0].numel() < 3 * fan_in(sources[0]), x.dtype.itemsize >= 4
+        return few and exact and currents.shape[2] == len(sources[0]) + len(sources[1])
 
     def backward(
         self,
@@ -161,8 +171,7 @@ def stacked_currents(
 def split_currents(currents: Tensor, weight: Tensor) -> FoldedCurrents:
     """The balanced current, and eq. (13): `I_div = M I_IE`."""
     n_e, n_i = weight.shape
-    balanced, i_ie = currents.split([n_e, n_i], dim=2)
-    return FoldedCurrents(balanced, lateral(i_ie, weight))
+    return FoldedCurrents(currents[:, :, :n_e], lateral(currents[:, :, n_e : n_e + n_i], weight))
 
 
 def folded_currents(
@@ -202,22 +211,22 @@ def fold(weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> Tensor:
 
 def weight_rows(weight: Tensor) -> Tensor:
     """Weights of each neuron in one row, in the order in which they lie in memory."""
-    return weight.movedim(1, -1).flatten(1) if _channels_last(weight) else weight.flatten(1)
+    return weight.movedim(1, -1).flatten(1) if channels_last(weight) else weight.flatten(1)
 
 
 def from_rows(rows: Tensor, like: Tensor) -> Tensor:
     """The inverse of `weight_rows`: rows of any number of neurons, shaped otherwise like `like`."""
-    if _channels_last(like):
+    if channels_last(like):
         return rows.view(-1, *like.movedim(1, -1).shape[1:]).movedim(-1, 1)
     return rows.view(-1, *like.shape[1:])
 
 
 def laid_out_like(weight: Tensor, other: Tensor) -> Tensor:
     """`weight` in the memory format of `other`; copied only if need be."""
-    return weight.contiguous(memory_format=torch.channels_last if _channels_last(other) else torch.contiguous_format)
+    return weight.contiguous(memory_format=torch.channels_last if channels_last(other) else torch.contiguous_format)
 
 
-def _channels_last(weight: Tensor) -> bool:
+def channels_last(weight: Tensor) -> bool:
     return weight.ndim == 4 and weight.stride(1) == 1 and weight.shape[1] > 1
 
 

@@ -21,7 +21,7 @@ from eisnn.functional.connection import by_position, lateral, per_neuron
 from eisnn.functional.folded import split_currents
 from eisnn.functional.kernels import native
 from eisnn.functional.lif import LIFConstants, lif_reference, pieces, scan_, scan_backward_
-from eisnn.functional.stabilize import replace_zeros, smallest_positive, zero_level
+from eisnn.functional.stabilize import noise_of, replace_zeros, smallest_positive
 
 
 def population_reference(
@@ -45,6 +45,8 @@ def population(
     constants: LIFConstants,
     v: Tensor | None = None,
     time_steps: int | None = None,
+    *,
+    tonic: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Spikes of an E population from its stacked currents, over all time steps.
 
@@ -52,18 +54,22 @@ def population(
 
     Args:
         currents: `I_EE - I_sub` and `I_IE` stacked, `[T, B, n_E + n_I, ...]`, see `stacked_currents`; or
-            `[1, B, n_E + n_I, ...]` with `time_steps=T` for a static input.
+            `[1, B, n_E + n_I, ...]` with `time_steps=T` for a static input. Up to the next multiple of 8 there
+            may be more below them, which change nothing.
         weight: `M = W_EI diag(g_I)` `[n_E, n_I]`, >= 0.
         gain_e, bias: `[n_E]`.
         constants: of the LIF neuron.
         v: potential before the first step, `[B, n_E, ...]`; None is 0.
         time_steps: T, where `currents` holds a single step.
+        tonic: the current of the last I neuron is 1 everywhere, and its weights are positive (semisaturation): then
+            `I_div` is positive and nothing is stabilised. That current may get no gradient.
     Returns: spikes `[T, B, n_E, ...]` in the dtype of `currents`, and the potential after the last step
         `[B, n_E, ...]` in at least float32.
     Raises: ValueError for a number of steps or a shape that does not fit.
     """
     steps = check_steps("population", currents.shape, time_steps)
-    stacked = weight.ndim == 2 and currents.ndim >= 3 and currents.shape[2] == sum(weight.shape)
+    n = sum(weight.shape)
+    stacked = weight.ndim == 2 and currents.ndim >= 3 and currents.shape[2] in (n, -(-n // 8) * 8)
     if not (stacked and gain_e.shape == bias.shape == weight.shape[:1]):
         raise ValueError(
             "population takes currents [T, B, n_E + n_I, ...], weight [n_E, n_I], gain_e and bias [n_E]; got shapes "
@@ -71,7 +77,7 @@ def population(
         )
     check_state(v, (currents.shape[1], len(weight), *currents.shape[3:]))
     weight = weight.to(currents.dtype)
-    spikes, v_last, _ = _forward(currents, weight, gain_e, bias, v, steps, constants.code)
+    spikes, v_last, _ = _forward(currents, weight, gain_e, bias, v, steps, constants.code, tonic)
     return spikes, v_last
 
 
@@ -84,11 +90,12 @@ def _forward(
     v: Tensor | None,
     steps: int,
     neuron: str,
+    tonic: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, last potential, and the smallest positive divisive current of each sample `[T, B, 1, ...]`."""
     constants = LIFConstants.decode(neuron)
     with torch.autocast(currents.device.type, enabled=False):
-        return Population.of(currents, weight, gain_e, bias, v, constants, steps).forward()
+        return Population.of(currents, weight, gain_e, bias, v, constants, steps, tonic).forward()
 
 
 @_forward.register_fake
@@ -112,12 +119,14 @@ def _backward(
     grad_v_last: Tensor | None,
     steps: int,
     neuron: str,
+    tonic: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the currents, of `M`, gain, bias and of the first potential (empty without one)."""
     constants = LIFConstants.decode(neuron)
     grad_currents = torch.empty_like(currents)
+    grad_currents[:, :, sum(weight.shape) :] = 0
     with torch.autocast(currents.device.type, enabled=False):
-        of = Population.of(currents, weight, gain_e, bias, v, constants, steps)
+        of = Population.of(currents, weight, gain_e, bias, v, constants, steps, tonic)
         found = of.backward(smallest, grad_spikes, grad_v_last, grad_currents)
     grad_v = gain_e.new_empty(0) if v is None or found.v is None else found.v.to(v.dtype)
     grad_weight = found.weight.to(weight.dtype).contiguous()
@@ -164,6 +173,7 @@ class Population:
     v: Tensor | None
     constants: LIFConstants
     steps: int
+    tonic: bool
 
     @classmethod
     def of(
@@ -175,11 +185,12 @@ class Population:
         v: Tensor | None,
         constants: LIFConstants,
         steps: int,
+        tonic: bool,
     ) -> "Population":
         """For the arguments of `population`: compiled where that is possible."""
         wide = torch.promote_types(currents.dtype, torch.float32)
         gain, offset, v = gain_e.to(wide), bias.to(wide), None if v is None else v.to(wide)
-        return IMPLEMENTATIONS[kernels.backend(currents)](currents, weight, gain, offset, v, constants, steps)
+        return IMPLEMENTATIONS[kernels.backend(currents)](currents, weight, gain, offset, v, constants, steps, tonic)
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Spikes, last potential, and the smallest positive divisive current of each sample `[T, B, 1, ...]`."""
@@ -226,7 +237,8 @@ class Population:
 
     def _parts(self, stack: Tensor) -> tuple[Tensor, ...]:
         """The E and the I part of something stacked."""
-        return stack.split(list(self.weight.shape), dim=2)
+        n_e, n_i = self.weight.shape
+        return stack[:, :, :n_e], stack[:, :, n_e : n_e + n_i]
 
     def _through_lateral(self, grad_i_div: Tensor, grad_currents: Tensor) -> Tensor:
         """From `dL/dI_div`: writes `dL/dI_IE` into `grad_currents`, and returns `dL/dM`."""
@@ -295,14 +307,27 @@ class CompiledPopulation(Population):
 
 
 class TritonPopulation(Population):
-    """The same by the Triton kernel, from the two currents."""
+    """The same by the Triton kernels: `I_div` is made by torch; of a pooled and a tonic current alone within."""
+
+    @property
+    def _within(self) -> bool:
+        return self.tonic and self.weight.shape[1] == 2
 
     def _arguments(self, smallest: Tensor | None) -> tuple[Any, ...]:
-        balanced, i_div = split_currents(self.currents, self.weight)
-        layout = native.layout_of(self.currents, i_div.shape[2])
-        smallest = smallest_positive(i_div) if smallest is None else smallest
-        gain, bias = self.gain.contiguous(), self.bias.contiguous()
-        return layout, balanced, i_div, smallest, zero_level(i_div), gain, bias, self.v, self.constants, self.steps
+        from eisnn.functional.kernels import triton
+
+        n_e = len(self.weight)
+        layout, gain, bias = native.layout_of(self.currents, n_e), self.gain.contiguous(), self.bias.contiguous()
+        weight = None
+        if self._within:
+            balanced, dividing = self.currents[:, :, :n_e], self.currents[:, :, n_e : n_e + 1]
+            weight = self.weight.to(gain.dtype).contiguous()
+        else:
+            balanced, dividing = split_currents(self.currents, self.weight)
+        if smallest is None:
+            sample = (*balanced.shape[:2], *(1,) * (balanced.ndim - 2))
+            smallest = gain.new_zeros(sample) if self.tonic else triton.smallest_positive(dividing, noise_of(dividing))
+        return layout, balanced, dividing, smallest, weight, gain, bias, self.v, self.constants, self.steps
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         from eisnn.functional.kernels import triton
@@ -315,12 +340,18 @@ class TritonPopulation(Population):
     ) -> Gradients:
         from eisnn.functional.kernels import triton
 
-        arguments = (*self._arguments(smallest), grad_spikes, grad_v_last, self._parts(grad_currents)[0])
-        grad_i_div, grad_gain, grad_bias, grad_v = triton.backward(*arguments)
-        assert grad_i_div is not None
+        parts = self._parts(grad_currents)
+        arguments = (*self._arguments(smallest), grad_spikes, grad_v_last, parts[0])
+        grad_dividing, grad_weight, grad_gain, grad_bias, grad_v = triton.backward(*arguments)
+        assert grad_dividing is not None
         assert grad_gain is not None
         assert grad_bias is not None
-        return Gradients(self._through_lateral(grad_i_div, grad_currents), grad_gain, grad_bias, grad_v)
+        if grad_weight is None:
+            grad_weight = self._through_lateral(grad_dividing, grad_currents)
+        else:
+            parts[1][:, :, :1] = grad_dividing
+            parts[1][:, :, 1:] = 0
+        return Gradients(grad_weight, grad_gain, grad_bias, grad_v)
 
 
 IMPLEMENTATIONS = {"triton": TritonPopulation, "compiled": CompiledPopulation, "torch": Population}

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from eisnn.functional.checks import check_int
 from eisnn.nn.circuit import EICircuit
@@ -140,11 +139,6 @@ def scaled(neurons: int, width: float) -> int:
     if not (isinstance(width, Real) and 0 < width < inf):
         raise ValueError(f"width must be a finite number > 0, got {width!r}")
     return max(1, round(neurons * width))
-
-
-def average_pool(x: Tensor) -> Tensor:
-    """2x2 average pooling of every step: `[T, B, C, H, W]` -> `[T, B, C, H // 2, W // 2]`."""
-    return F.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
 
 
 def global_average(x: Tensor) -> Tensor:

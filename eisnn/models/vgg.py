@@ -5,7 +5,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from eisnn.models.network import Carry, SpikingNetwork, average_pool, global_average, scaled
+from eisnn.functional import average_pool
+from eisnn.models.network import Carry, SpikingNetwork, global_average, scaled
 from eisnn.nn import Layers
 
 Plan = Sequence[int | Literal["P"]]

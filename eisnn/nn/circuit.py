@@ -236,8 +236,9 @@ class EILayer(EICircuit):
         self._check_input(x, time_steps)
         if isinstance(self.neuron, LIF):
             out, state = EF.population(
-                *self.currents(x), self.gain_e, self.bias, self.neuron.constants, state, time_steps
-            )
+                *self.currents(x), self.gain_e, self.bias, self.neuron.constants, state, time_steps,
+                tonic=self.weights.stacked.tonic,
+            )  # fmt: skip
         else:
             out, state = run_neuron(self.neuron, self.integrated(x), time_steps, state, return_state)
         return layer_output(out, state, return_state)

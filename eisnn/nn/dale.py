@@ -43,12 +43,15 @@ def dale_violations(model: nn.Module) -> dict[str, int]:
 
 def project_(model: nn.Module) -> None:
     """Clamp all constrained parameters of `model` to >= 0 (to its module's `lower_bounds`), in place."""
+    by_bound: dict[float, list[Tensor]] = {}
+    for module in model.modules():
+        bounds = getattr(module, "lower_bounds", {})
+        for name in getattr(module, "dale_parameters", ()):
+            if (parameter := getattr(module, name)) is not None:
+                by_bound.setdefault(bounds.get(name, 0.0), []).append(parameter)
     with torch.no_grad():
-        for module in model.modules():
-            bounds = getattr(module, "lower_bounds", {})
-            for name in getattr(module, "dale_parameters", ()):
-                if (parameter := getattr(module, name)) is not None:
-                    parameter.clamp_(min=bounds.get(name, 0.0))
+        for bound, parameters in by_bound.items():
+            torch._foreach_clamp_min_(parameters, bound)
 
 
 def enforce_dale(optimizer: Any, model: nn.Module) -> RemovableHandle:

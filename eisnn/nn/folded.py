@@ -54,7 +54,14 @@ class FoldedLayer(FoldedCircuit):
         currents = self._project(x, time_steps)
         if isinstance(self.neuron, LIF):
             out, state = EF.population(
-                currents, self.weight, self.gain_e, self.bias, self.neuron.constants, state, time_steps
+                currents,
+                self.weight,
+                self.gain_e,
+                self.bias,
+                self.neuron.constants,
+                state,
+                time_steps,
+                tonic=self.tonic,
             )
         else:
             i_e = EF.integrate(*EF.split_currents(currents, self.weight), self.gain_e, self.bias)

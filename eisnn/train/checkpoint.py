@@ -133,11 +133,15 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
                 tensors[f"optimizer.{index}.{key}"] = value
             else:
                 numbers[f"{index}.{key}"] = value
-    return tensors, {"groups": state["param_groups"], "numbers": numbers}
+    groups = [{"params": group["params"]} for group in state["param_groups"]]
+    return tensors, {"groups": groups, "numbers": numbers}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
-    """The inverse of `optimizer_tensors`."""
+    """The inverse of `optimizer_tensors`. Rates and the like are the optimizer's own, which the configuration says.
+
+    Raises: KeyError or ValueError if `saved` is of another optimizer.
+    """
     state: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
@@ -146,4 +150,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     for name, number in saved["numbers"].items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = number
-    optimizer.load_state_dict({"state": state, "param_groups": saved["groups"]})
+    groups = optimizer.state_dict()["param_groups"]
+    own, theirs = ([group["params"] for group in found] for found in (groups, saved["groups"]))
+    if own != theirs:
+        raise ValueError(f"its parameter groups are {theirs}, those of the optimizer {own}")
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -105,6 +105,11 @@ class TrainConfig(BaseModel):
     devices: Positive = Field(1, description="Devices (processes) on each node.")
     num_nodes: Positive = Field(1, description="Nodes.")
     channels_last: bool = Field(True, description="Memory format of maps and kernels; faster on most machines.")
+    cuda_graph: bool = Field(
+        True,
+        description="On one GPU record the training step once and replay it, which spares the host launching every "
+        "kernel of it.",
+    )
     # The record
     checkpoint_seconds: float = Field(
         60.0, ge=0, description="Time between checkpoints; 0 writes one at every step (on cuda: with each log line)."

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from eisnn.data import Dataset, Loader
-from eisnn.models import SpikingNetwork
 from eisnn.nn import dale_violations, enforce_dale
 from eisnn.provenance import versions
 from eisnn.train import checkpoint as ckpt
@@ -35,7 +34,6 @@ from eisnn.train.build import (
 )
 from eisnn.train.config import TrainConfig, problems
 from eisnn.train.evaluation import RATE_STEPS, evaluate_loader
-from eisnn.train.gradients import condition_gradients_
 from eisnn.train.im_loss import InformationMaximization
 from eisnn.train.loss import Objective
 from eisnn.train.metrics import FiringRate, Meter
@@ -43,8 +41,8 @@ from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate
 from eisnn.train.progress import Interrupt, ProgressBar, Stopwatch, catch_interrupt
 from eisnn.train.recorder import CurrentRecorder
 from eisnn.train.run import Run, RunError
+from eisnn.train.step import RecordedStep, TrainingStep, can_be_recorded
 from eisnn.train.teacher import load_teacher
-from eisnn.train.upkeep import scale_synapses_
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -158,12 +156,16 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
         objective = Objective(config, teacher, InformationMaximization(bare) if config.im_loss else None)
         average = WeightAverage(bare, config.average, fabric) if config.average else None
         rates = FiringRate(bare)
-        model, optimizer = fabric.setup(bare, make_optimizer(bare, config))
+        recorded = config.cuda_graph and can_be_recorded(config, fabric)
+        model, optimizer = fabric.setup(bare, make_optimizer(bare, config, recorded=recorded))
         enforce_dale(optimizer, bare)
+        meters = Meter(fabric.device), Meter(fabric.device)
+        kind = RecordedStep if recorded else TrainingStep
+        step = kind(config, fabric, bare, model, optimizer, objective, rates, meters, average)
 
         if new:
             held.enter_context(_claimed(run, fabric, config))
-        loop = Loop(config, run, fabric, bare, model, optimizer, objective, average, rates, dataset, len(train))
+        loop = Loop(config, run, step, dataset, len(train))
         if saved is not None:
             loop.restore(*saved)
         if fabric.is_global_zero and run.config() != config:  # moved data, other devices
@@ -207,30 +209,23 @@ class Loop:
         self,
         config: TrainConfig,
         run: Run,
-        fabric: "Fabric",
-        bare: SpikingNetwork,
-        model: nn.Module,
-        optimizer: Any,
-        objective: Objective,
-        average: WeightAverage | None,
-        rates: FiringRate,
+        step: TrainingStep,
         dataset: Dataset,
         steps_per_epoch: int,
     ) -> None:
-        self.config, self.run, self.fabric, self.rates = config, run, fabric, rates
-        self.bare, self.model, self.optimizer, self.dataset = bare, model, optimizer, dataset
-        self.objective, self.average, self.steps_per_epoch = objective, average, steps_per_epoch
+        self.config, self.run, self.step, self.dataset = config, run, step, dataset
+        self.fabric, self.bare, self.model, self.optimizer = step.fabric, step.bare, step.model, step.optimizer
+        self.average, self.rates, self.steps_per_epoch = step.average, step.rates, steps_per_epoch
         self.progress = Progress()
-        self.epoch_meter, self.line_meter = Meter(fabric.device), Meter(fabric.device)
-        self.first_bad = torch.tensor(torch.inf, dtype=torch.float64, device=fabric.device)
+        self.epoch_meter, self.line_meter = step.meters
         self.saved_at = time.monotonic()
         self.clock = Stopwatch()
         self.writer: Any = None
-        recorded = config.record and fabric.is_global_zero
-        self.recorder = CurrentRecorder(config, run, bare, dataset) if recorded else None
+        recorded = config.record and self.fabric.is_global_zero
+        self.recorder = CurrentRecorder(config, run, self.bare, dataset) if recorded else None
         # A CPU looks at every step for trouble, Ctrl-C and due checkpoints; elsewhere looking costs a synchronisation
         # with the device, and so it is done with the lines of the log.
-        self.watchful = fabric.device.type == "cpu"
+        self.watchful = self.fabric.device.type == "cpu"
 
     def open(self, quiet: bool) -> ExitStack:
         """Context of the progress bar (and of the TensorBoard writer)."""
@@ -263,30 +258,15 @@ class Loop:
         p, config = self.progress, self.config
         self.model.train()
         self.clock = Stopwatch()
-        for batch in loader.epoch(p.epoch, p.step):
-            set_learning_rate(self.optimizer, learning_rate(self._global_step(), self.steps_per_epoch, config))
-            with self.rates.measure(p.step % RATE_STEPS == 0):
-                loss, logits = self.objective(self.model, batch)
-            self.fabric.backward(loss * batch.weight)
-            condition_gradients_(self.bare, config)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            if config.synaptic_scaling:
-                scale_synapses_(self.bare, config.synaptic_scaling)
-            if self.average is not None:
-                self.average.update(self.bare)
-
-            rate = self.rates.take()
-            if batch.weight > 0:
-                for meter in (self.epoch_meter, self.line_meter):
-                    meter.update(logits, batch.labels, loss, rate)
-            bad = torch.where(loss.detach().isfinite(), torch.inf, float(p.step + 1))
-            self.first_bad = torch.minimum(self.first_bad, bad)
-            self.clock.images += len(batch.labels) * self.fabric.world_size
-            p.step += 1
-            line_due = p.step % config.log_steps == 0 or p.step == self.steps_per_epoch
-            if self.watchful or line_due:
-                self._look(line_due, interrupt)
+        with self.step.stream():
+            for batch in loader.epoch(p.epoch, p.step):
+                set_learning_rate(self.optimizer, learning_rate(self._global_step(), self.steps_per_epoch, config))
+                self.step(batch, p.step + 1, measured=p.step % RATE_STEPS == 0)
+                self.clock.images += len(batch.labels) * self.fabric.world_size
+                p.step += 1
+                line_due = p.step % config.log_steps == 0 or p.step == self.steps_per_epoch
+                if self.watchful or line_due:
+                    self._look(line_due, interrupt)
 
     def end_epoch(self, loader: Loader, interrupt: Interrupt) -> None:
         """Evaluate if it is due, log the epoch, keep the best weights, and go on to the next epoch."""
@@ -340,7 +320,7 @@ class Loop:
     def _look(self, line_due: bool, interrupt: Interrupt) -> None:
         """Log, check, save and leave, as is due after a step."""
         p = self.progress
-        bad_step = float(self.fabric.all_reduce(self.first_bad.clone(), reduce_op="min"))  # type: ignore[arg-type]
+        bad_step = float(self.fabric.all_reduce(self.step.first_bad.clone(), reduce_op="min"))  # type: ignore[arg-type]
         if bad_step != inf:
             self._diverged(f"the loss is not finite at epoch {p.epoch + 1}, step {bad_step:.0f}")
         if line_due:

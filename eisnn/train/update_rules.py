@@ -1,6 +1,7 @@
 """SGD with momentum whose groups may turn the momentum into another kind of step: multiplicative, or orthogonalised."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -9,10 +10,13 @@ from torch import Tensor
 # Newton-Schulz: x <- a x + b (x x^T) x + c (x x^T)^2 x moves all singular values in (0, 1] to about 1 in few steps.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+STREAMS = 6
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
     """The matrix with its singular values moved to 0.7 .. 1.2: nearly `U V^T` of `matrix = U S V^T`.
+
+    Computed in the dtype of `matrix`, but on CUDA in bfloat16 where that is float32, as in Muon: many times as fast.
 
     Args:
         matrix: `[n, d]`; a factor of it, or zero, changes nothing: zero stays zero.
@@ -21,27 +25,55 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     a, b, c = COEFFICIENTS
     x = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / x.norm().clamp_min(torch.finfo(x.dtype).tiny)
+    if x.is_cuda and x.dtype == torch.float32:
+        x = x.bfloat16()
     for _ in range(ITERATIONS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if matrix.shape[0] > matrix.shape[1] else x
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
 
 
-def _additive(w: Tensor, momentum: Tensor, lr: float) -> None:
-    w.sub_(momentum, alpha=lr)
+def side_by_side(weights: list[Tensor]) -> Iterator[Tensor]:
+    """`weights`; on a GPU what is done to each runs on one of a few streams, as one alone would not fill it."""
+    if not weights[0].is_cuda:
+        yield from weights
+        return
+    current, streams = torch.cuda.current_stream(weights[0].device), _streams(weights[0].device)
+    for stream in streams:
+        stream.wait_stream(current)
+    for k, w in enumerate(weights):
+        with torch.cuda.stream(streams[k % len(streams)]):
+            yield w
+    for stream in streams:
+        current.wait_stream(stream)
 
 
-def _exponentiated(w: Tensor, momentum: Tensor, lr: float) -> None:
-    w.mul_((-lr * w.sign() * momentum).exp_())
+@cache
+def _streams(device: torch.device) -> list[torch.cuda.Stream]:
+    return [torch.cuda.Stream(device) for _ in range(STREAMS)]
 
 
-def _orthogonal(w: Tensor, momentum: Tensor, lr: float) -> None:
-    step = orthogonalize(momentum.flatten(1))
-    n, d = step.shape
-    w.sub_(step.view_as(w), alpha=lr * max(1.0, n / d) ** 0.5)
+# A learning rate may be a tensor on the device, which a recorded CUDA graph reads anew at each replay.
+Rate = float | Tensor
 
 
-RULES: dict[str, Callable[[Tensor, Tensor, float], None]] = {
+def _additive(weights: list[Tensor], momenta: list[Tensor], lr: Rate) -> None:
+    torch._foreach_sub_(weights, torch._foreach_mul(momenta, lr))
+
+
+def _exponentiated(weights: list[Tensor], momenta: list[Tensor], lr: Rate) -> None:
+    for w, momentum in zip(weights, momenta, strict=True):
+        w.mul_((-lr * w.sign() * momentum).exp_())
+
+
+def _orthogonal(weights: list[Tensor], momenta: list[Tensor], lr: Rate) -> None:
+    for w, momentum in zip(side_by_side(weights), momenta, strict=True):
+        step = orthogonalize(momentum.flatten(1))
+        n, d = step.shape
+        w.sub_(step.view_as(w) * (lr * max(1.0, n / d) ** 0.5))
+
+
+RULES: dict[str, Callable[[list[Tensor], list[Tensor], Rate], None]] = {
     "additive": _additive,
     "exponentiated": _exponentiated,
     "orthogonal": _orthogonal,
@@ -57,7 +89,8 @@ class RuledSGD(torch.optim.Optimizer):
 
     Args:
         params: groups with a key "rule", one of the three; "orthogonal" takes parameters of two or more axes.
-        lr: learning rate; for "exponentiated" the relative change at a momentum of 1.
+        lr: learning rate; for "exponentiated" the relative change at a momentum of 1. A group's may be made a tensor
+            on the device.
         momentum: in [0, 1).
         weight_decay: coupled, as SGD's.
     Raises: ValueError for an unknown rule.
@@ -78,14 +111,16 @@ class RuledSGD(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for w in group["params"]:
-                if w.grad is None:
-                    continue
-                gradient = w.grad.add(w, alpha=group["weight_decay"])
-                state = self.state[w]
-                if "momentum_buffer" in state:
-                    state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
-                else:
-                    state["momentum_buffer"] = gradient
-                RULES[group["rule"]](w, state["momentum_buffer"], group["lr"])
+            weights = [w for w in group["params"] if w.grad is not None]
+            if not weights:
+                continue
+            gradients = torch._foreach_add([w.grad for w in weights], weights, alpha=group["weight_decay"])
+            moving = [k for k, w in enumerate(weights) if "momentum_buffer" in self.state[w]]
+            if moving:
+                momenta = [self.state[weights[k]]["momentum_buffer"] for k in moving]
+                torch._foreach_mul_(momenta, group["momentum"])
+                torch._foreach_add_(momenta, [gradients[k] for k in moving])
+            for w, gradient in zip(weights, gradients, strict=True):
+                self.state[w].setdefault("momentum_buffer", gradient)
+            RULES[group["rule"]](weights, [self.state[w]["momentum_buffer"] for w in weights], group["lr"])
         return loss

@@ -5,6 +5,7 @@ The same mathematics as the readable references, which the tests hold them to.
 
 from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 
 from eisnn.functional.kernels import native
@@ -17,3 +18,8 @@ def backend(maps: Tensor) -> str:
     if maps.is_cuda and HAS_TRITON and maps.ndim in (3, 5):
         return "triton"
     return "compiled" if native.supports(maps) else "torch"
+
+
+def of_weights(weight: Tensor) -> str:
+    """What serves row operations on these weights best: "triton" on CUDA, else "torch"."""
+    return "triton" if weight.is_cuda and HAS_TRITON and weight.dtype in (torch.float32, torch.float64) else "torch"

@@ -1,5 +1,7 @@
 """The product of two matrices, by the faster of the libraries that torch carries."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +19,21 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
         return _Matmul.apply(a, b)
     return torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
+
+
+@contextmanager
+def products_for(maps: Tensor) -> Iterator[None]:
+    """Inside, products of float32 weights on CUDA are taken in TF32 if the kernel that they make is rounded to the
+    half precision of `maps` anyway, which loses four times as much."""
+    if not (maps.is_cuda and maps.dtype.itemsize < 4) or torch.compiler.is_compiling():
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

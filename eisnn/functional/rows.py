@@ -1,0 +1,92 @@
+"""What conserved totals do to the weights of each neuron, and the way back: sharing out a total, fixing a norm.
+
+Rows are `[n, d]` as they lie in memory, in the order of `eisnn.functional.folded.weight_rows`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eisnn.functional import kernels
+
+LEAST_TOTAL = 0.01  # of its share: what raw weights sum to counts as no less, so that gradients stay bounded
+SMALLEST = 1e-12  # what a norm counts as at least, so that nothing is divided by zero
+LARGEST = 1 << 14  # weights of one neuron that a program on a GPU can hold
+
+
+@dataclass(frozen=True)
+class TorchRows:
+    """The operations on weights of one shape, by torch.
+
+    A neuron's weights are looked at as `[taps, channels]`; those of each tap have a share of the total and sum to it.
+
+    Args:
+        neurons: n.
+        size: d, weights of a neuron.
+        taps: positions of the receptive field that have shares of their own, or 1.
+        channels_inside: whether the weights of one tap lie together.
+    """
+
+    neurons: int
+    size: int
+    taps: int
+    channels_inside: bool
+
+    def share(self, weight: Tensor, total: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Rows whose taps sum to their shares of `total` (None: 1), and the sums `[n, taps]` before.
+
+        Weights that sum to less than `LEAST_TOTAL` of their share are scaled by 1 / LEAST_TOTAL and keep less.
+        """
+        by_tap, share = self._by_tap(weight), self._share(total)
+        sums = by_tap.sum(2).clamp_min(LEAST_TOTAL * share)
+        shared = weight.new_empty(self.neurons, self.size)
+        torch.mul(by_tap, (share / sums)[:, :, None], out=self._by_tap(shared))
+        return shared, sums
+
+    def fold(
+        self, weight: Tensor, product: Tensor, total: Tensor, row_norm: Tensor, folded: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Writes into `folded` the rows of `weight`, shared, less those of `product` (which may change), scaled to the
+        norm `row_norm`; returns the sums as `share` does, and the norms before, `[n, 1]`."""
+        by_tap, share = self._by_tap(weight), self._share(total)
+        sums = by_tap.sum(2).clamp_min(LEAST_TOTAL * share)
+        self._by_tap(product.neg_()).addcmul_(by_tap, (share / sums)[:, :, None])
+        norms = torch.linalg.vector_norm(product, dim=1, keepdim=True).clamp_min(SMALLEST)
+        torch.mul(product, row_norm / norms, out=folded)
+        return sums, norms
+
+    def through_fold(self, grad: Tensor, folded: Tensor, norms: Tensor, row_norm: Tensor) -> Tensor:
+        """From the gradient of the folded rows to that before they got their norm: no part along the row itself."""
+        unit = folded / row_norm
+        grad_f = torch.addcmul(grad, unit, torch.linalg.vecdot(grad, unit)[:, None], value=-1)
+        return grad_f.mul_(row_norm / norms)
+
+    def through_share(self, grad: Tensor, weight: Tensor, sums: Tensor, total: Tensor | None) -> Tensor:
+        """From the gradient of the shared rows (which may change) to that of `weight`, as rows."""
+        share, by_tap = self._share(total), self._by_tap(grad)
+        along = (by_tap * self._by_tap(weight)).sum(2) / sums
+        by_tap -= (along * (sums > LEAST_TOTAL * share))[:, :, None]
+        by_tap *= (share / sums)[:, :, None]
+        return grad
+
+    def _by_tap(self, rows: Tensor) -> Tensor:
+        """`[n, taps, channels]` of weights or rows, in the same memory."""
+        rows = rows.as_strided((self.neurons, self.size), (self.size, 1))
+        if self.channels_inside:
+            return rows.view(self.neurons, self.taps, -1)
+        return rows.view(self.neurons, -1, self.taps).transpose(1, 2)
+
+    def _share(self, total: Tensor | None) -> Tensor | float:
+        return (1.0 if total is None else total) / self.taps
+
+
+def rows_of(weight: Tensor, taps: int, channels_inside: bool) -> TorchRows:
+    """The operations on weights like `weight` `[n, ...]`, by Triton on a GPU; arguments as `TorchRows`."""
+    size = weight[0].numel()
+    kind = TorchRows
+    if size <= LARGEST and kernels.of_weights(weight) == "triton":
+        from eisnn.functional.kernels.conserved import TritonRows
+
+        kind = TritonRows
+    return kind(len(weight), size, taps, channels_inside)

@@ -1,0 +1,46 @@
+"""CIFAR-10 at full width: the paper's circuits, `-plus` and batch norm on the same schedule, for a GPU.
+
+Warm-up is a tenth of a schedule shorter than the recipe's 300 epochs. Stopped, it goes on where it was; several of these
+may run at once on different rows.
+
+    python experiments/full_width.py --data-path CIFAR10 --precision bf16 --epochs 100 --evaluate-epochs 10 --only ...
+    python experiments/full_width.py --data-path CIFAR10 --precision bf16 --epochs 100 --evaluate-epochs 10 --table
+"""
+
+import torch
+from study import parser, study
+from telling import Row
+
+from eisnn.train import recipe
+
+NETWORKS = ("vgg8", "vgg16", "resnet18")
+PUBLISHED = {
+    "paper": {"vgg8": "87.03", "vgg16": "90.80 ± 0.16", "resnet18": "92.05 ± 0.11"},
+    "batch norm": {"vgg16": "94.29 ± 0.07", "resnet18": "95.37 ± 0.13"},
+    "DANN": {"vgg16": "88.54 ± 0.38"},
+}
+ORTHOGONAL = {"optimizer": "orthogonal", "lr": 0.02}  # the optimizer and rate of -plus
+METHODS = {
+    "paper": ("", {}),
+    "plus": ("-plus", {}),
+    "batch norm": ("-bn", {}),
+    "batch norm, orthogonal": ("-bn", ORTHOGONAL),
+    "DANN": ("-bn", {"circuit": "dann"}),
+}
+
+
+def rows() -> list[Row]:
+    return [
+        Row(
+            f"{method}, {network}",
+            recipe(f"cifar10-{network}{suffix}").changed(**changes),
+            PUBLISHED.get(method, {}).get(network, ""),
+            versus=f"batch norm, {network}",
+        )
+        for method, (suffix, changes) in METHODS.items()
+        for network in NETWORKS
+    ]
+
+
+if __name__ == "__main__":
+    study(rows(), parser(__doc__).parse_args())
