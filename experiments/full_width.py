@@ -1,13 +1,12 @@
 """CIFAR-10 at full width: the paper's circuits, `-plus` and batch norm on the same schedule, for a GPU.
 
-Warm-up is a tenth of a schedule shorter than the recipe's 300 epochs. Stopped, it goes on where it was; several of these
-may run at once on different rows.
+The warm-up of a schedule shorter than the recipe's 300 epochs is at most a tenth of it. Stopped, it goes on where it
+was; several of these may run at once on different rows.
 
     python experiments/full_width.py --data-path CIFAR10 --precision bf16 --epochs 100 --evaluate-epochs 10 --only ...
     python experiments/full_width.py --data-path CIFAR10 --precision bf16 --epochs 100 --evaluate-epochs 10 --table
 """
 
-import torch
 from study import parser, study
 from telling import Row
 

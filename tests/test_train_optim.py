@@ -13,7 +13,7 @@ import eisnn
 from eisnn.nn import PAPER
 from eisnn.nn.dale import constrained_parameters
 from eisnn.nn.options import PLUS
-from eisnn.train import TrainConfig
+from eisnn.train import TrainConfig, update_rules
 from eisnn.train.gradients import SMALLEST_NORM, center_gradients_, clip_gradients_, condition_gradients_
 from eisnn.train.optim import make_optimizer
 from eisnn.train.update_rules import RuledSGD, orthogonalize
@@ -138,6 +138,30 @@ def test_orthogonalised_is_near_the_polar_factor(seed, shape, size):
 
 def test_nothing_orthogonalised_is_nothing():
     assert torch.equal(orthogonalize(torch.zeros(3, 4)), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (5, 2), (4, 4)])
+def test_several_matrices_are_orthogonalised_one_by_one(shape, monkeypatch):
+    several = torch.randn(3, *shape, generator=rng(0), dtype=torch.float64)
+    several[1] *= 1e-6
+    torch.testing.assert_close(orthogonalize(several), torch.stack([orthogonalize(one) for one in several]))
+
+
+def test_weights_of_one_shape_may_be_stepped_together(monkeypatch):
+    """As a GPU does it."""
+    steps = []
+    for together in (False, True):
+        weights = [
+            torch.randn(shape, generator=rng(k), dtype=torch.float64) for k, shape in enumerate([(3, 4)] * 3 + [(4, 2)])
+        ]
+        for k, w in enumerate(weights):
+            w.grad = torch.randn(w.shape, generator=rng(9 + k), dtype=torch.float64)
+        if together:
+            monkeypatch.setattr(update_rules, "_of_one_shape", lambda _: [[0, 1, 2], [3]])
+        RuledSGD([{"params": weights, "rule": "orthogonal"}], lr=0.1, momentum=0.9).step()
+        steps.append(weights)
+    for one, other in zip(*steps, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_an_unknown_rule_is_named():

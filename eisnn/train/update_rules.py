@@ -1,7 +1,6 @@
 """SGD with momentum whose groups may turn the momentum into another kind of step: multiplicative, or orthogonalised."""
 
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 # Newton-Schulz: x <- a x + b (x x^T) x + c (x x^T)^2 x moves all singular values in (0, 1] to about 1 in few steps.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-STREAMS = 6
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
@@ -19,38 +17,20 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     Computed in the dtype of `matrix`, but on CUDA in bfloat16 where that is float32, as in Muon: many times as fast.
 
     Args:
-        matrix: `[n, d]`; a factor of it, or zero, changes nothing: zero stays zero.
+        matrix: `[n, d]`, or several `[k, n, d]`; a factor of one, or zero, changes nothing: zero stays zero.
     Source: the quintic Newton-Schulz iteration of Muon (Jordan et al. 2024).
     """
     a, b, c = COEFFICIENTS
-    x = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x / x.norm().clamp_min(torch.finfo(x.dtype).tiny)
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x = matrix.mT if tall else matrix
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    multiply = torch.addmm if x.ndim == 2 else torch.baddbmm
     if x.is_cuda and x.dtype == torch.float32:
         x = x.bfloat16()
     for _ in range(ITERATIONS):
         gram = x @ x.mT
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
-
-
-def side_by_side(weights: list[Tensor]) -> Iterator[Tensor]:
-    """`weights`; on a GPU what is done to each runs on one of a few streams, as one alone would not fill it."""
-    if not weights[0].is_cuda:
-        yield from weights
-        return
-    current, streams = torch.cuda.current_stream(weights[0].device), _streams(weights[0].device)
-    for stream in streams:
-        stream.wait_stream(current)
-    for k, w in enumerate(weights):
-        with torch.cuda.stream(streams[k % len(streams)]):
-            yield w
-    for stream in streams:
-        current.wait_stream(stream)
-
-
-@cache
-def _streams(device: torch.device) -> list[torch.cuda.Stream]:
-    return [torch.cuda.Stream(device) for _ in range(STREAMS)]
+        x = multiply(x, multiply(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrix.dtype)
 
 
 # A learning rate may be a tensor on the device, which a recorded CUDA graph reads anew at each replay.
@@ -67,10 +47,23 @@ def _exponentiated(weights: list[Tensor], momenta: list[Tensor], lr: Rate) -> No
 
 
 def _orthogonal(weights: list[Tensor], momenta: list[Tensor], lr: Rate) -> None:
-    for w, momentum in zip(side_by_side(weights), momenta, strict=True):
-        step = orthogonalize(momentum.flatten(1))
-        n, d = step.shape
-        w.sub_(step.view_as(w) * (lr * max(1.0, n / d) ** 0.5))
+    for alike in _of_one_shape(weights):
+        flat = [momenta[k].flatten(1) for k in alike]
+        n, d = flat[0].shape
+        steps = orthogonalize(torch.stack(flat)).unbind() if len(flat) > 1 else [orthogonalize(flat[0])]
+        for k, step in zip(alike, steps, strict=True):
+            weights[k].sub_(step.view_as(weights[k]) * (lr * max(1.0, n / d) ** 0.5))
+
+
+def _of_one_shape(weights: list[Tensor]) -> Iterable[list[int]]:
+    """Indices of `weights`, together where the shape is the same: on a GPU one product of many matrices takes little
+    longer than one of one. On a CPU each is alone."""
+    if not weights[0].is_cuda:
+        return ([k] for k in range(len(weights)))
+    alike: dict[torch.Size, list[int]] = {}
+    for k, w in enumerate(weights):
+        alike.setdefault(w.shape, []).append(k)
+    return alike.values()
 
 
 RULES: dict[str, Callable[[list[Tensor], list[Tensor], Rate], None]] = {
