@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from eisnn.process import keep_memory, subnormals_flushed
 
@@ -143,6 +143,7 @@ def _resume(args: list[str]) -> None:
         accelerator: str | None = None,
         devices: int | None = None,
         num_nodes: int | None = None,
+        cuda_graph: bool | None = None,
     ) -> None:
         """Continue a run from its last checkpoint.
 
@@ -152,8 +153,10 @@ def _resume(args: list[str]) -> None:
             accelerator: auto, cpu or cuda, if not that of the run so far; the run remembers it.
             devices: Devices (processes) on each node, if not as many as so far; the run remembers it.
             num_nodes: Nodes, if not as many as so far; the run remembers it.
+            cuda_graph: Whether to record the training step, other than so far.
         """
-        _report(resume(folder, data_path=data_path, accelerator=accelerator, devices=devices, num_nodes=num_nodes))
+        changes: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes}
+        _report(resume(folder, data_path=data_path, cuda_graph=cuda_graph, **changes))
 
     tyro.cli(run, args=args, prog="eisnn resume")
 

@@ -9,6 +9,7 @@ import statistics
 
 from matplotlib.figure import Figure
 from study import collect, parser, study
+from table1 import DANN
 from telling import Row, final
 
 from eisnn.analysis.figures import BLUE, ORANGE
@@ -28,7 +29,7 @@ def rows() -> list[Row]:
         base, name = recipe(f"cifar10-{depth}"), f"E-I, {depth}"
         found.append(Row(name, base, PUBLISHED["E-I"][depth], versus=name))
         there = "dann" in CIRCUITS
-        dann = recipe(f"cifar10-{depth}-bn").changed(circuit="dann") if there else None
+        dann = recipe(f"cifar10-{depth}-bn").changed(circuit="dann", **DANN) if there else None
         note = "" if there else "not among the circuits"
         found.append(Row(f"DANN, {depth}", dann, PUBLISHED["DANN"].get(depth, ""), note, versus=name))
     return found

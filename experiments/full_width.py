@@ -8,6 +8,7 @@ was; several of these may run at once on different rows.
 """
 
 from study import parser, study
+from table1 import DANN
 from telling import Row
 
 from eisnn.train import recipe
@@ -24,7 +25,7 @@ METHODS = {
     "plus": ("-plus", {}),
     "batch norm": ("-bn", {}),
     "batch norm, orthogonal": ("-bn", ORTHOGONAL),
-    "DANN": ("-bn", {"circuit": "dann"}),
+    "DANN": ("-bn", {"circuit": "dann", **DANN}),
 }
 
 

@@ -53,14 +53,19 @@ def chance_level(result: Result) -> float:
 def outcome(result: Result) -> str:
     """Whether the run learned, and if not, in which epoch it was lost."""
     curve, level = result["accuracy"], chance_level(result)
-    every = result.get("config", {}).get("evaluate_epochs", 1)  # epochs for each value of the curve
-    learned = max((epoch for epoch, accuracy in enumerate(curve, 1) if accuracy > level), default=0)
+    learned = max((k for k, accuracy in enumerate(curve, 1) if accuracy > level), default=0)
     if result["lost"]:
         silent = result["lost"].startswith("E-I Init")
-        return "silent from the start" if silent else f"not finite in epoch {len(curve) * every + 1}"
+        return "silent from the start" if silent else f"not finite in epoch {len(result.get('train_loss', curve)) + 1}"
     if learned == 0:
         return "never learned"
-    return "learned" if learned == len(curve) else f"collapsed in epoch {learned * every + 1}"
+    return "learned" if learned == len(curve) else f"collapsed in epoch {evaluated(result)[learned - 1] + 1}"
+
+
+def evaluated(result: Result) -> list[int]:
+    """After which epochs the values of its curve were measured."""
+    every, last = result.get("config", {}).get("evaluate_epochs", 1), len(result.get("train_loss", result["accuracy"]))
+    return [min(k * every, last) for k in range(1, len(result["accuracy"]) + 1)]
 
 
 def final(result: Result) -> float:
@@ -129,11 +134,11 @@ def draw(file: Path, results: Mapping[str, Sequence[Result]]) -> None:
     axes = figure.subplots()
     for k, (name, runs) in enumerate(shown.items()):
         style = {"color": COLORS[k % len(COLORS)], "linestyle": ("-", "--", ":", "-.")[k // len(COLORS) % 4]}
-        curves = [run["accuracy"] for run in runs if run["accuracy"]]
-        for curve in curves:
-            axes.plot(range(1, len(curve) + 1), curve, **style, linewidth=0.6, alpha=0.5)
-        means = [statistics.mean(values) for values in zip(*curves, strict=False)]
-        axes.plot(range(1, len(means) + 1), means, **style, marker="o", markersize=2.5, label=name)
+        runs = [run for run in runs if run["accuracy"]]
+        for run in runs:
+            axes.plot(evaluated(run), run["accuracy"], **style, linewidth=0.6, alpha=0.5)
+        means = [statistics.mean(values) for values in zip(*(run["accuracy"] for run in runs), strict=False)]
+        axes.plot(evaluated(runs[0])[: len(means)], means, **style, marker="o", markersize=2.5, label=name)
     for chance in {guessing(run) for runs in results.values() for run in runs}:
         axes.axhline(chance, color=GREY, linewidth=0.8, label="guessing")
     axes.set(xlabel="epoch", ylabel="test accuracy (%)", ylim=(0, None))

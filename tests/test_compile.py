@@ -45,6 +45,15 @@ def test_one_graph_equal_to_eager(memory_format, autocast):
         torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.parametrize("circuit", ["ei", "bn"])
+def test_a_whole_network_is_one_graph(circuit):
+    torch.manual_seed(0)
+    model, images = eisnn.create_model("convnet3", width=0.25, circuit=circuit), torch.rand(4, 3, 16, 16)
+    eisnn.ei_init_(model, images)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(model.eval(), fullgraph=True, backend="aot_eager")(images), model(images))
+
+
 def test_a_state_is_checked_within_the_graph():
     torch.manual_seed(0)
     layer, x, v = eisnn.EILinear(6, 8), torch.rand(3, 2, 6), torch.rand(2, 8)

@@ -272,3 +272,21 @@ def test_the_kernel_by_triton_is_the_same(pooled, tapwise, inputs, channels_last
     for theirs, ours in zip(*results, strict=True):
         assert ours.shape == theirs.shape
         assert_agree(ours, theirs, 1e-12)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_weights_may_lie_in_memory_as_they_like(pooled):
+    g = rng(0)
+    shapes = (6, 5, 3, 2), (3, 5, 3, 2), (6, 3)
+    ee, ie, ei = dense = [torch.rand(shape, generator=g, dtype=torch.float64) for shape in shapes]
+    scattered = torch.stack([ee, ee], -1)[..., 0], ie.mT.contiguous().mT, ei.T.contiguous().T
+    total, row_norm = (torch.tensor(x, dtype=torch.float64) for x in (4.0, 1.5))
+    others = torch.rand(3, generator=g, dtype=torch.float64), total, row_norm
+    made = EF.ConservedKernel(pooled, tonic=True, tapwise=True)
+    results = []
+    for weights in (dense, scattered):
+        kernel, kept = made.make(*weights, *others)
+        upstream = torch.randn(kernel.shape, generator=rng(1), dtype=torch.float64)
+        results.append([kernel, *(x for x in made.gradients(upstream, kept, *weights, *others) if x is not None)])
+    for one, other in zip(*results, strict=True):
+        assert_agree(one, other, 1e-13)

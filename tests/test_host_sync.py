@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,11 +21,10 @@ from eisnn.functional.population import _forward as population_forward
 from eisnn.nn import CIRCUITS, EILayer
 from eisnn.nn.options import PLUS
 from eisnn.train import TrainConfig
-from eisnn.train.gradients import condition_gradients_
 from eisnn.train.loss import Objective
-from eisnn.train.metrics import Meter
+from eisnn.train.metrics import FiringRate, Meter
 from eisnn.train.optim import make_optimizer
-from eisnn.train.upkeep import scale_synapses_
+from eisnn.train.step import TrainingStep
 
 # A mode does not see into an operator: ours are run as the Python functions that they are made of.
 BODIES = {
@@ -72,20 +72,17 @@ def train(circuit: str, **options: Any) -> None:
     augmentation, mixture = config.augmentation, None
     draws = augmentation.draw(4, 32, 32, torch.Generator().manual_seed(0))
     eisnn.ei_init_(model, pixels / 255)
-    optimizer, meter, objective = make_optimizer(model, config), Meter(pixels.device), Objective(config)
+    optimizer = make_optimizer(model, config, recorded=True)
     eisnn.enforce_dale(optimizer, model)
+    fabric = SimpleNamespace(device=pixels.device, backward=lambda loss: loss.backward())
+    rates, meters = FiringRate(model), (Meter(pixels.device),)
+    step = TrainingStep(config, fabric, model, model, optimizer, Objective(config), rates, meters, None)
     with no_questions():
-        for _ in range(2):
+        for k in range(2):
             images = augmentation.apply(pixels, draws, None)
             if augmentation.mixes:
                 images, mixture = augmentation.mix(images, labels, draws)
-            loss, logits = objective(model, Batch(images, labels, 1.0, mixture))
-            loss.backward()
-            condition_gradients_(model, config)
-            optimizer.step()
-            optimizer.zero_grad()
-            scale_synapses_(model, config.synaptic_scaling)
-            meter.update(logits, labels, loss, None)
+            step.on_device(Batch(images, labels, 1.0, mixture), measured=k == 1)
 
 
 @pytest.mark.parametrize("backend", ["compiled", "torch"], indirect=True)

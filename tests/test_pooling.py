@@ -20,7 +20,7 @@ def test_by_triton_as_by_torch(height, width, monkeypatch):
     x = maps(height, width).requires_grad_()
     theirs = F.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, (2, 3))
     upstream = torch.randn(theirs.shape, generator=rng(1), dtype=torch.float64)
-    monkeypatch.setattr(kernels, "backend", lambda _: "triton")
+    monkeypatch.setattr(kernels, "in_triton", lambda _: True)
     ours = EF.average_pool(x)
     assert ours.movedim(2, -1).is_contiguous()
     assert_agree(ours, theirs, 1e-15)
@@ -29,6 +29,10 @@ def test_by_triton_as_by_torch(height, width, monkeypatch):
         assert_agree(found, expected, 1e-15)
 
 
-def test_spikes_are_averaged_exactly_in_any_dtype():
+@pytest.mark.parametrize("served", [False, True])
+def test_spikes_are_averaged_exactly_in_any_dtype(served, monkeypatch):
+    if served and (not kernels.HAS_TRITON or torch.cuda.is_available()):
+        pytest.skip("for Triton's interpreter")
+    monkeypatch.setattr(kernels, "in_triton", lambda _: served)
     spikes = (maps(8, 8) > 0).to(torch.bfloat16)
     assert torch.equal(EF.average_pool(spikes).double(), EF.average_pool(spikes.double()))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import eisnn.functional as EF
-from eisnn.functional import LIFConstants
+from eisnn.functional import LIFConstants, kernels
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -258,14 +258,17 @@ def test_a_tonic_i_neuron_needs_no_stabilisation(constants, t, n, space, static,
     if channels_last and space:
         stack = stack.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, stack.shape[:2])
     results = []
-    for op in (EF.population, EF.population_reference):
-        leaves = [x.detach().clone().requires_grad_() for x in (stack, weight, gain, bias, *([v] if state else []))]
-        currents, options = leaves[0], {"tonic": True} if op is EF.population else {}
-        if op is EF.population_reference:
-            currents = currents[:, :, : n_e + n_i]
-        s, last = op(currents, *leaves[1:4], constants, leaves[4] if state else None, t, **options)
-        upstream = torch.randn(s.shape, generator=rng(1), dtype=torch.float64)
-        results.append([s, last, *torch.autograd.grad((s * upstream).sum() + last.sum(), leaves)])
+    with pytest.MonkeyPatch.context() as patch:
+        if more:  # as on a GPU
+            patch.setattr(sys.modules["eisnn.functional.folded"], "padded", lambda n, _: -(-n // 8) * 8)
+        for op in (EF.population, EF.population_reference):
+            leaves = [x.detach().clone().requires_grad_() for x in (stack, weight, gain, bias, *([v] if state else []))]
+            currents, options = leaves[0], {"tonic": True} if op is EF.population else {}
+            if op is EF.population_reference:
+                currents = currents[:, :, : n_e + n_i]
+            s, last = op(currents, *leaves[1:4], constants, leaves[4] if state else None, t, **options)
+            upstream = torch.randn(s.shape, generator=rng(1), dtype=torch.float64)
+            results.append([s, last, *torch.autograd.grad((s * upstream).sum() + last.sum(), leaves)])
     ours, reference = results
     assert torch.equal(ours[0], reference[0])
     for grads in (ours[2], reference[2]):
@@ -297,3 +300,23 @@ def test_shapes_that_do_not_fit_are_named(wrong, message):
     assert EF.population(**right)[0].shape == (2, 3, 8)
     with pytest.raises(ValueError, match=message):
         EF.population(**{**right, **wrong})
+
+
+def test_currents_beyond_those_of_the_weight_are_not_ignored():
+    currents, gain = torch.rand(2, 3, 16), torch.ones(12)
+    assert EF.population(currents, torch.rand(12, 4), gain, gain, LIFConstants())[0].shape == (2, 3, 12)
+    with pytest.raises(ValueError, match=r"got shapes \[2, 3, 16\], \[12, 3\]"):
+        EF.population(currents, torch.rand(12, 3), gain, gain, LIFConstants())
+    with pytest.raises(ValueError, match=r"split_currents takes .* \[2, 3, 16\] and \[12, 3\]"):
+        EF.split_currents(currents, torch.rand(12, 3))
+
+
+def test_steps_of_large_maps_are_beyond_32_bits(monkeypatch):
+    """Interpreted: only the first image of each step is there."""
+    if kernels.backend(torch.zeros(1, 1, 1)) != "triton" or torch.cuda.is_available():
+        pytest.skip("of Triton's index arithmetic")
+    far, n = 3_000_000_000 // 2, 4
+    current = torch.empty(2 * far + n).as_strided((3, 1, n), (far, n, 1))
+    current.copy_(torch.randn(3, 1, n, generator=rng(0)))
+    near = current.contiguous()
+    assert torch.equal(EF.lif(current, LIFConstants())[0], EF.lif(near, LIFConstants())[0])

@@ -50,6 +50,24 @@ def test_what_became_of_a_run(found, told):
     assert telling.outcome(found) == told
 
 
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (result([15, 30, 10]), "collapsed in epoch 9"),
+        (result([15, 30, 10, 9]) | {"train_loss": [2.0] * 14}, "collapsed in epoch 9"),
+        (
+            result([15], lost="the loss is not finite at epoch 6, step 4") | {"train_loss": [2.0] * 5},
+            "not finite in epoch 6",
+        ),
+    ],
+)
+def test_of_a_run_that_is_evaluated_every_fourth_epoch(found, told):
+    found["config"] = {"evaluate_epochs": 4}
+    found.setdefault("train_loss", [2.0] * 12)
+    assert telling.outcome(found) == told
+    assert telling.evaluated(found) == [4, 8, 12, 14][: len(found["accuracy"])]
+
+
 def test_a_lost_run_counts_as_guessing():
     assert telling.final(result([15, 30])) == 30
     assert telling.final(result([15, 30], lost="not finite")) == 10

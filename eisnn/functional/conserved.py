@@ -90,6 +90,12 @@ class ConservedKernel(Kernel):
     tonic: bool = False
     tapwise: bool = False
 
+    @staticmethod
+    def _dense(weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        """The sources, the weights without gaps in memory and the first two laid out alike; copied only if need be."""
+        weight_ee = laid_out_like(weight_ee, weight_ee)
+        return weight_ee, laid_out_like(weight_ie, weight_ee), weight_ei.contiguous(), *others
+
     def _rows(self, weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> tuple[TorchRows, TorchRows, TorchRows]:
         """The row operations on each of the weights, the first two laid out alike."""
         taps, inside = prod(weight_ee.shape[2:]) if self.tapwise else 1, channels_last(weight_ee)
@@ -97,9 +103,9 @@ class ConservedKernel(Kernel):
 
     @torch.no_grad()
     def make(self, *sources: Tensor) -> tuple[Tensor, _Made]:
-        weight_ee, weight_ie, weight_ei, gain_i, total, row_norm = sources
+        weight_ee, weight_ie, weight_ei, gain_i, total, row_norm = self._dense(*sources)
         of_ee, of_ie, of_ei = self._rows(weight_ee, weight_ie, weight_ei)
-        rows_i, b = of_ie.share(laid_out_like(weight_ie, weight_ee), total)
+        rows_i, b = of_ie.share(weight_ie, total)
         ei, c = of_ei.share(weight_ei, None)
         n_e, m = len(ei), 1 if self.pooled else len(rows_i)
         kernel = rows_i.new_empty(n_e + m + self.tonic, rows_i.shape[1])
@@ -110,7 +116,7 @@ class ConservedKernel(Kernel):
         return from_rows(kernel, weight_ee), _Made(kernel, (a, b, c), (rows_i, ei), norms)
 
     def gradients(self, grad: Tensor, made: _Made, *sources: Tensor) -> tuple[Tensor | None, ...]:
-        weight_ee, weight_ie, weight_ei, gain_i, total, row_norm = sources
+        weight_ee, weight_ie, weight_ei, gain_i, total, row_norm = self._dense(*sources)
         of_ee, of_ie, of_ei = self._rows(weight_ee, weight_ie, weight_ei)
         kernel, (a, b, c), (rows_i, ei), norms = made
         grad = weight_rows(laid_out_like(grad, weight_ee))
@@ -127,7 +133,7 @@ class ConservedKernel(Kernel):
             grad_i.neg_().add_(grad[n_e : n_e + n_i])
         return (
             from_rows(of_ee.through_share(grad_f, weight_ee, a, total), weight_ee),
-            from_rows(of_ie.through_share(grad_i, laid_out_like(weight_ie, weight_ee), b, total), weight_ee),
+            from_rows(of_ie.through_share(grad_i, weight_ie, b, total), weight_ee),
             of_ei.through_share(grad_ei, weight_ei, c, None),
             grad_gain,
             None,

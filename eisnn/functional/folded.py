@@ -64,11 +64,16 @@ class Kernel(ABC):
 
 
 def aligned(kernel: Tensor) -> Tensor:
-    """On CUDA with rows of zeros below, up to a multiple of 8: the matrix units want their channels so."""
-    if not kernel.is_cuda or len(kernel) % 8 == 0:
+    """With rows of zeros below, up to `padded`: the matrix units of a GPU want their channels so."""
+    if (missing := padded(len(kernel), kernel) - len(kernel)) == 0:
         return kernel
-    rows = torch.zeros_like(kernel[:1]).expand(-len(kernel) % 8, *kernel.shape[1:])
+    rows = torch.zeros_like(kernel[:1]).expand(missing, *kernel.shape[1:])
     return torch.cat([kernel, laid_out_like(rows, kernel)])
+
+
+def padded(n: int, maps: Tensor) -> int:
+    """How many currents `project` gives for a kernel of n rows, where `maps` are."""
+    return -(-n // 8) * 8 if maps.is_cuda else n
 
 
 def project(x: Tensor, kernel: Kernel, sources: tuple[Tensor, ...], connection: Connection) -> Tensor:
@@ -171,6 +176,11 @@ def stacked_currents(
 def split_currents(currents: Tensor, weight: Tensor) -> FoldedCurrents:
     """The balanced current, and eq. (13): `I_div = M I_IE`."""
     n_e, n_i = weight.shape
+    if currents.shape[2] not in (n_e + n_i, padded(n_e + n_i, currents)):
+        raise ValueError(
+            f"split_currents takes currents [T, B, n_E + n_I, ...] and weight [n_E, n_I], got shapes "
+            f"{list(currents.shape)} and {list(weight.shape)}"
+        )
     return FoldedCurrents(currents[:, :, :n_e], lateral(currents[:, :, n_e : n_e + n_i], weight))
 
 

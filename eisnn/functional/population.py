@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from eisnn.functional import kernels
+from eisnn.functional import folded, kernels
 from eisnn.functional.checks import check_state, check_steps
 from eisnn.functional.circuit import integrate
 from eisnn.functional.connection import by_position, lateral, per_neuron
@@ -54,8 +54,8 @@ def population(
 
     Args:
         currents: `I_EE - I_sub` and `I_IE` stacked, `[T, B, n_E + n_I, ...]`, see `stacked_currents`; or
-            `[1, B, n_E + n_I, ...]` with `time_steps=T` for a static input. Up to the next multiple of 8 there
-            may be more below them, which change nothing.
+            `[1, B, n_E + n_I, ...]` with `time_steps=T` for a static input. On CUDA, up to the next multiple
+            of 8, there may be more below them, which change nothing.
         weight: `M = W_EI diag(g_I)` `[n_E, n_I]`, >= 0.
         gain_e, bias: `[n_E]`.
         constants: of the LIF neuron.
@@ -69,7 +69,7 @@ def population(
     """
     steps = check_steps("population", currents.shape, time_steps)
     n = sum(weight.shape)
-    stacked = weight.ndim == 2 and currents.ndim >= 3 and currents.shape[2] in (n, -(-n // 8) * 8)
+    stacked = weight.ndim == 2 and currents.ndim >= 3 and currents.shape[2] in (n, folded.padded(n, currents))
     if not (stacked and gain_e.shape == bias.shape == weight.shape[:1]):
         raise ValueError(
             "population takes currents [T, B, n_E + n_I, ...], weight [n_E, n_I], gain_e and bias [n_E]; got shapes "

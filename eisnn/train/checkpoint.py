@@ -153,5 +153,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     groups = optimizer.state_dict()["param_groups"]
     own, theirs = ([group["params"] for group in found] for found in (groups, saved["groups"]))
     if own != theirs:
-        raise ValueError(f"its parameter groups are {theirs}, those of the optimizer {own}")
+        raise ValueError(
+            f"its parameter groups hold {[len(group) for group in theirs]} parameters, those of the optimizer "
+            f"{[len(group) for group in own]}: it was saved with another one"
+        )
     optimizer.load_state_dict({"state": state, "param_groups": groups})

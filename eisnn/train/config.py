@@ -108,7 +108,7 @@ class TrainConfig(BaseModel):
     cuda_graph: bool = Field(
         True,
         description="On one GPU record the training step once and replay it, which spares the host launching every "
-        "kernel of it.",
+        "kernel of it; not with stochastic_depth, which draws numbers on the host.",
     )
     # The record
     checkpoint_seconds: float = Field(

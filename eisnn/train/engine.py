@@ -106,6 +106,7 @@ def resume(
     accelerator: str | None = None,
     devices: int | None = None,
     num_nodes: int | None = None,
+    cuda_graph: bool | None = None,
     quiet: bool = False,
 ) -> Result:
     """Continue a run that was interrupted or killed, as if nothing had happened; a finished one just reports.
@@ -116,11 +117,13 @@ def resume(
         accelerator: other than so far; the run remembers it.
         devices: on each node, other than so far; the batches stay the same, and the run remembers it.
         num_nodes: other than so far, likewise.
+        cuda_graph: whether to record the training step, other than so far; the run remembers it.
         quiet: no progress bar and no lines.
     Raises: as `fit`; CheckpointError if the last checkpoint is damaged, DataError if the data has changed.
     """
     run = Run(Path(run_dir))
-    config = run.config().changed(data_path=data_path, accelerator=accelerator, devices=devices, num_nodes=num_nodes)
+    machine: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes}
+    config = run.config().changed(data_path=data_path, cuda_graph=cuda_graph, **machine)
     return _train(config, run, new=False, quiet=quiet)
 
 

@@ -95,7 +95,7 @@ class TrainingStep:
 class RecordedStep(TrainingStep):
     """The same: a few steps as they are, then one is recorded and from there on replayed.
 
-    The last, smaller batch of an epoch runs as it is. Results are those of `TrainingStep`, kernel by kernel.
+    The last, smaller batch of an epoch runs as it is. Results are those of `TrainingStep` but for rounding.
     """
 
     def __post_init__(self) -> None:
@@ -121,13 +121,21 @@ class RecordedStep(TrainingStep):
         self.after()
 
     def _record(self, batch: Batch, measured: bool) -> torch.cuda.CUDAGraph:
+        dtype = torch.float64 if self.config.precision == "64" else torch.float32
         for group in self.optimizer.param_groups:  # what changes from step to step has to be on the device
             if not isinstance(group["lr"], Tensor):
-                group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=self.fabric.device)
+                group["lr"] = torch.tensor(group["lr"], dtype=dtype, device=self.fabric.device)
+        # Two graphs that are never replayed at once may share their memory. Both live as long as the run: destroying
+        # one would clear the workspaces that cuBLAS has on their stream.
         graph = torch.cuda.CUDAGraph()
         pool = next((other.pool() for other in self._graphs.values()), None)
-        with torch.cuda.graph(graph, pool=pool, stream=self._stream):
-            self.on_device(batch, measured)
+        try:
+            with torch.cuda.graph(graph, pool=pool, stream=self._stream):
+                self.on_device(batch, measured)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"the training step could not be recorded as a CUDA graph ({error}); train without: --cuda-graph False"
+            ) from error
         return graph
 
     @contextmanager

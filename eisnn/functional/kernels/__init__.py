@@ -13,9 +13,14 @@ from eisnn.functional.kernels import native
 HAS_TRITON = find_spec("triton") is not None
 
 
+def in_triton(maps: Tensor) -> bool:
+    """Whether Triton serves these maps `[T, B, n, ...]`: on CUDA, dense or two-dimensional."""
+    return maps.is_cuda and HAS_TRITON and maps.ndim in (3, 5)
+
+
 def backend(maps: Tensor) -> str:
     """What serves these maps best: "triton" on CUDA, "compiled" on a CPU, else "torch" operations."""
-    if maps.is_cuda and HAS_TRITON and maps.ndim in (3, 5):
+    if in_triton(maps):
         return "triton"
     return "compiled" if native.supports(maps) else "torch"
 

@@ -23,12 +23,16 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 @contextmanager
 def products_for(maps: Tensor) -> Iterator[None]:
-    """Inside, products of float32 weights on CUDA are taken in TF32 if the kernel that they make is rounded to the
-    half precision of `maps` anyway, which loses four times as much."""
-    if not (maps.is_cuda and maps.dtype.itemsize < 4) or torch.compiler.is_compiling():
+    """Inside, products of float32 weights on CUDA are taken in TF32 if the maps that they are for have half precision,
+    which loses four times as much. What the user has chosen by torch's `fp32_precision` stays."""
+    try:
+        coarse = maps.is_cuda and maps.dtype.itemsize < 4 and not torch.compiler.is_compiling()
+        before = torch.get_float32_matmul_precision() if coarse else None
+    except RuntimeError:  # the newer settings have been used, and this one may not be mixed with them
+        before = None
+    if before is None:
         yield
         return
-    before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
         yield

@@ -203,6 +203,8 @@ def forward_kernel(
 ):  # fmt: skip
     decay, theta = tl.full((1, 1), DECAY, C), tl.full((1, 1), THETA, C)  # else they would be rounded to float32
     image = tl.program_id(0).to(tl.int64)
+    zero = image * 0  # whole steps of large maps are beyond 32 bits
+    b_step, d_step, s_step = b_step + zero, d_step + zero, s_step + zero
     row, column, here = _tile(n_rows, n_inner, ROWS, COLUMNS)
     divided: tl.constexpr = 0 if DIVISION == 0 else 1
     two: tl.constexpr = 2 if DIVISION == 2 else 0
@@ -255,6 +257,9 @@ def backward_kernel(
 ):  # fmt: skip
     decay, theta, alpha = tl.full((1, 1), DECAY, C), tl.full((1, 1), THETA, C), tl.full((1, 1), ALPHA, C)
     image = tl.program_id(0).to(tl.int64)
+    zero = image * 0  # whole steps of large maps are beyond 32 bits
+    b_step, d_step, s_step = b_step + zero, d_step + zero, s_step + zero
+    gb_step, gd_step, h_step = gb_step + zero, gd_step + zero, h_step + zero
     row, column, here = _tile(n_rows, n_inner, ROWS, COLUMNS)
     divided: tl.constexpr = 0 if DIVISION == 0 else 1
     two: tl.constexpr = 2 if DIVISION == 2 else 0

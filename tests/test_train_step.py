@@ -1,0 +1,118 @@
+"""The recorded training step, with a graph that stands for CUDA's: replayed, it runs what was recorded once more."""
+
+from contextlib import contextmanager
+from typing import ClassVar
+
+import pytest
+import torch
+from train_runs import records, tiny
+
+from eisnn.data import Augmentation
+from eisnn.train import engine, fit, step
+from eisnn.train.checkpoint import load_checkpoint
+
+
+class Graph:
+    """Replays what `recording` saw: it holds the step and the batch by reference, as CUDA holds addresses."""
+
+    made: ClassVar[list["Graph"]] = []
+
+    def __init__(self) -> None:
+        self.again = None
+        Graph.made.append(self)
+
+    def pool(self):
+        return 0
+
+    def replay(self) -> None:
+        self.again()
+
+
+class Recorded(step.RecordedStep):
+    """On the CPU. What is recorded does not run, and a replay reads the batch that was there at the recording."""
+
+    recording = None
+
+    def on_device(self, batch, measured):
+        if Recorded.recording is None:
+            return super().on_device(batch, measured)
+        pointers = [x.data_ptr() for x in step._tensors(batch)]
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        assert all(isinstance(rate, torch.Tensor) for rate in rates)
+
+        def again() -> None:
+            assert [x.data_ptr() for x in step._tensors(batch)] == pointers
+            assert all(group["lr"] is rate for group, rate in zip(self.optimizer.param_groups, rates, strict=True))
+            super(Recorded, self).on_device(batch, measured)
+
+        Recorded.recording.again = again
+        return None
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    @contextmanager
+    def graph(made, pool=None, stream=None):
+        Recorded.recording = made
+        yield
+        Recorded.recording = None
+
+    class Stream:
+        def __init__(self, *_):
+            pass
+
+        def wait_stream(self, other):
+            pass
+
+    @contextmanager
+    def on(stream):
+        yield
+
+    Graph.made = []
+    for name, value in [("CUDAGraph", Graph), ("graph", graph), ("Stream", Stream), ("stream", on)]:
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: Stream())
+    monkeypatch.setattr(engine, "RecordedStep", Recorded)
+    monkeypatch.setattr(engine, "can_be_recorded", lambda config, fabric: True)
+    return Graph
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": "orthogonal"},
+        {"average": 0.8},
+        {"augmentation": Augmentation(cutmix=1.0)},
+        {"precision": "64"},
+    ],
+    ids=["sgd", "orthogonal", "average", "mixed", "double"],
+)
+def test_it_trains_as_the_step_that_is_not_recorded(tmp_path, images, recorded, changes):
+    """Five batches an epoch, the last one smaller."""
+    config = tiny(images, epochs=3, **changes)
+    fit(config, tmp_path / "recorded", quiet=True)
+    assert len(recorded.made) == 2  # with and without firing rates, which the first step of an epoch measures
+    fit(config.changed(cuda_graph=False), tmp_path / "plain", quiet=True)
+    assert len(recorded.made) == 2
+    for one, other in zip(*(records(tmp_path / name) for name in ("recorded", "plain")), strict=True):
+        assert one.pop("kind") == other.pop("kind")
+        assert one == pytest.approx(other, rel=1e-3)
+    last = [load_checkpoint(tmp_path / name / "last.safetensors")[0] for name in ("recorded", "plain")]
+    assert last[0].keys() == last[1].keys()
+    for name, value in last[0].items():
+        torch.testing.assert_close(value, last[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_recording_that_fails_says_how_to_go_on(tmp_path, images, recorded, monkeypatch):
+    @contextmanager
+    def fails(*_, **__):
+        raise RuntimeError("operation not permitted when stream is capturing")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "graph", fails)
+    with pytest.raises(RuntimeError, match=r"not permitted .*--cuda-graph False"):
+        fit(tiny(images), tmp_path / "run", quiet=True)
+    assert (tmp_path / "run" / "last.safetensors").exists()
+    result = engine.resume(tmp_path / "run", cuda_graph=False, quiet=True)
+    assert result.best_epoch > 0
