@@ -63,7 +63,7 @@ def spikingjelly_neuron() -> nn.Module:
 
 
 class Timed:
-    """A step that can be timed; on a GPU it may be recorded as a CUDA graph first, as training does."""
+    """A step that can be timed; on a GPU it may be recorded as a CUDA graph first."""
 
     device: str
     _graph: torch.cuda.CUDAGraph | None = None
@@ -296,7 +296,8 @@ def bench(
         inference: Also time the two networks with folded weights and merged batch norms (`eisnn.fold`).
         compile: Also time the folded networks after `torch.compile` (with `inference`); it builds for some seconds.
         int8: Also time the folded networks with int8 weights, on a CPU (with `inference`; `eisnn.deploy.quantize`).
-        cuda_graph: On a GPU time training steps that are recorded once and replayed, as training does.
+        cuda_graph: On a GPU time training steps that are recorded once and replayed. (Training records all but the
+            optimizer's step.)
         output: Also write the numbers to this JSON file.
     Returns: the numbers that are printed and written; times in seconds (medians), memory in bytes.
     """

@@ -72,7 +72,7 @@ def train(circuit: str, **options: Any) -> None:
     augmentation, mixture = config.augmentation, None
     draws = augmentation.draw(4, 32, 32, torch.Generator().manual_seed(0))
     eisnn.ei_init_(model, pixels / 255)
-    optimizer = make_optimizer(model, config, recorded=True)
+    optimizer = make_optimizer(model, config)
     eisnn.enforce_dale(optimizer, model)
     fabric = SimpleNamespace(device=pixels.device, backward=lambda loss: loss.backward())
     rates, meters = FiringRate(model), (Meter(pixels.device),)
@@ -82,7 +82,7 @@ def train(circuit: str, **options: Any) -> None:
             images = augmentation.apply(pixels, draws, None)
             if augmentation.mixes:
                 images, mixture = augmentation.mix(images, labels, draws)
-            step.on_device(Batch(images, labels, 1.0, mixture), measured=k == 1)
+            step(Batch(images, labels, 1.0, mixture), k + 1, measured=k == 1)
 
 
 @pytest.mark.parametrize("backend", ["compiled", "torch"], indirect=True)

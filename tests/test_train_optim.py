@@ -15,7 +15,7 @@ from eisnn.nn.dale import constrained_parameters
 from eisnn.nn.options import PLUS
 from eisnn.train import TrainConfig, update_rules
 from eisnn.train.gradients import SMALLEST_NORM, center_gradients_, clip_gradients_, condition_gradients_
-from eisnn.train.optim import make_optimizer, set_learning_rate
+from eisnn.train.optim import make_optimizer
 from eisnn.train.update_rules import RuledSGD, orthogonalize
 
 OPTIMIZERS = ["sgd", "adam", "adamw", "exponentiated", "orthogonal"]
@@ -243,21 +243,3 @@ def test_by_default_gradients_are_left_alone():
     before = [p.grad.clone() for p in model.parameters()]
     condition_gradients_(model, TrainConfig())
     assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), before, strict=True))
-
-
-@pytest.mark.parametrize("rule", ["additive", "exponentiated", "orthogonal"])
-def test_the_rate_may_be_a_tensor(rule):
-    steps = []
-    for rate in (0.1, torch.tensor(0.1, dtype=torch.float64)):
-        w = torch.rand(3, 4, generator=rng(0), dtype=torch.float64)
-        optimizer = RuledSGD([{"params": [w], "rule": rule}], lr=0.5, momentum=0.9)
-        optimizer.param_groups[0]["lr"] = rate
-        for k in range(2):
-            w.grad = torch.randn(w.shape, generator=rng(1 + k), dtype=torch.float64)
-            optimizer.step()
-        set_learning_rate(optimizer, 0.025)
-        assert float(optimizer.param_groups[0]["lr"]) == 0.025
-        assert isinstance(optimizer.param_groups[0]["lr"], Tensor) == isinstance(rate, Tensor)
-        optimizer.step()
-        steps.append(w)
-    assert torch.equal(*steps)

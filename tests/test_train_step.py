@@ -1,4 +1,4 @@
-"""The recorded training step, with a graph that stands for CUDA's: replayed, it runs what was recorded once more."""
+"""The recorded training step, with a graph that stands for CUDA's."""
 
 from contextlib import contextmanager
 from typing import ClassVar
@@ -13,7 +13,8 @@ from eisnn.train.checkpoint import load_checkpoint
 
 
 class Graph:
-    """Replays what `recording` saw: it holds the step and the batch by reference, as CUDA holds addresses."""
+    """Does at each replay what was recorded, as CUDA does: reads the batch that was there then, and leaves the
+    gradients in the memory that they had then."""
 
     made: ClassVar[list["Graph"]] = []
 
@@ -29,21 +30,26 @@ class Graph:
 
 
 class Recorded(step.RecordedStep):
-    """On the CPU. What is recorded does not run, and a replay reads the batch that was there at the recording."""
+    """On the CPU. What is recorded does not run, but has its memory."""
 
     recording = None
 
-    def on_device(self, batch, measured):
+    def gradients(self, batch, measured):
         if Recorded.recording is None:
-            return super().on_device(batch, measured)
-        pointers = [x.data_ptr() for x in step._tensors(batch)]
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        assert all(isinstance(rate, torch.Tensor) for rate in rates)
+            return super().gradients(batch, measured)
+        pointers, parameters = [x.data_ptr() for x in step._tensors(batch)], list(self.bare.parameters())
+        assert all(parameter.grad is None for parameter in parameters)
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, torch.nan)
+        left = [parameter.grad for parameter in parameters]
 
         def again() -> None:
             assert [x.data_ptr() for x in step._tensors(batch)] == pointers
-            assert all(group["lr"] is rate for group, rate in zip(self.optimizer.param_groups, rates, strict=True))
-            super(Recorded, self).on_device(batch, measured)
+            assert all(parameter.grad is None for parameter in parameters)
+            super(Recorded, self).gradients(batch, measured)
+            for parameter, gradient in zip(parameters, left, strict=True):
+                gradient.copy_(parameter.grad)
+                parameter.grad = None
 
         Recorded.recording.again = again
         return None

@@ -107,8 +107,8 @@ class TrainConfig(BaseModel):
     channels_last: bool = Field(True, description="Memory format of maps and kernels; faster on most machines.")
     cuda_graph: bool = Field(
         True,
-        description="On one GPU record the training step once and replay it, which spares the host launching every "
-        "kernel of it; not with stochastic_depth, which draws numbers on the host.",
+        description="On one GPU record forward and backward pass once and replay them, which spares the host launching "
+        "every kernel; not with stochastic_depth, which draws numbers on the host.",
     )
     # The record
     checkpoint_seconds: float = Field(

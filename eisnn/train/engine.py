@@ -160,7 +160,7 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
         average = WeightAverage(bare, config.average, fabric) if config.average else None
         rates = FiringRate(bare)
         recorded = config.cuda_graph and can_be_recorded(config, fabric)
-        model, optimizer = fabric.setup(bare, make_optimizer(bare, config, recorded=recorded))
+        model, optimizer = fabric.setup(bare, make_optimizer(bare, config))
         enforce_dale(optimizer, bare)
         meters = Meter(fabric.device), Meter(fabric.device)
         kind = RecordedStep if recorded else TrainingStep

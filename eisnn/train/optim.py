@@ -4,7 +4,7 @@ from math import cos, pi
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from eisnn.nn.dale import constrained_parameters
 from eisnn.train.config import TrainConfig
@@ -24,19 +24,15 @@ def learning_rate(step: int, steps_per_epoch: int, config: TrainConfig) -> float
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = lr
+        group["lr"] = lr
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig, *, recorded: bool = False) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimizer of a configuration, with weight decay on all parameters (method, section 6), or on feedforward
     weights only (P3).
 
     "exponentiated" moves what Dale's law constrains by factors, "orthogonal" orthogonalises the steps of the weight
-    matrices below the readout; the other parameters get SGD's steps. With `recorded` a step may become part of a CUDA
-    graph, with the learning rate in a tensor.
+    matrices below the readout; the other parameters get SGD's steps.
 
     Raises: ValueError if "exponentiated" finds no parameter that Dale's law constrains.
     """
@@ -57,11 +53,11 @@ def make_optimizer(model: nn.Module, config: TrainConfig, *, recorded: bool = Fa
         {"params": chosen[free, kind], "weight_decay": 0.0 if free else config.weight_decay, "rule": kind}
         for free, kind in sorted(chosen)
     ]
-    if config.optimizer in ("exponentiated", "orthogonal") or (config.optimizer == "sgd" and recorded):
+    if config.optimizer in ("exponentiated", "orthogonal"):
         return RuledSGD(groups, config.lr, config.momentum)
     for group in groups:
         del group["rule"]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, config.lr, config.momentum)
     make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    return make(groups, config.lr, betas=(config.momentum, ADAM_BETA_2), capturable=recorded)
+    return make(groups, config.lr, betas=(config.momentum, ADAM_BETA_2))

@@ -1,4 +1,4 @@
-"""One training step on its device, and on a GPU the same recorded once and replayed as a CUDA graph.
+"""One training step on its device, and on a GPU the same with its gradients recorded once as a CUDA graph and replayed.
 
 A small network's step is hundreds of short kernels, and launching them takes the host several times as long as the GPU
 takes to run them; a recorded step is launched at once.
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,12 @@ from eisnn.train.upkeep import scale_synapses_
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-WARM_UP = 3  # steps before one is recorded: momenta exist then, kernels are built, algorithms chosen
+WARM_UP = 3  # steps before one is recorded: kernels are built then, and algorithms chosen
 
 
 @dataclass
 class TrainingStep:
-    """Forward, loss, backward, optimizer with Dale's law, running sums: everything between a batch and the next.
+    """Forward, loss, backward, running sums, optimizer with Dale's law: everything between a batch and the next.
 
     Args:
         config: of the run.
@@ -61,19 +61,15 @@ class TrainingStep:
     def __call__(self, batch: Batch, number: int, measured: bool) -> None:
         """Train on `batch`; with `measured` the firing rates are measured as well."""
         self.number.fill_(number)
-        self.on_device(batch, measured)
-        self.after()
+        self.gradients(batch, measured)
+        self.update()
 
-    def on_device(self, batch: Batch, measured: bool) -> None:
-        """All that depends on tensors alone, and can be recorded."""
+    def gradients(self, batch: Batch, measured: bool) -> None:
+        """Forward, loss, backward and running sums. Asks for no value on the host, so that it can be recorded."""
         with self.rates.measure(measured):
             loss, logits = self.objective(self.model, batch)
         self.fabric.backward(loss * batch.weight)
         condition_gradients_(self.bare, self.config)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.config.synaptic_scaling:
-            scale_synapses_(self.bare, self.config.synaptic_scaling)
         rate = self.rates.take()
         if batch.weight > 0:
             for meter in self.meters:
@@ -81,8 +77,12 @@ class TrainingStep:
         bad = torch.where(loss.detach().isfinite(), torch.inf, self.number)
         torch.minimum(self.first_bad, bad, out=self.first_bad)
 
-    def after(self) -> None:
-        """What else belongs to a step."""
+    def update(self) -> None:
+        """The optimizer's step, with Dale's law, and what else is done to weights."""
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.config.synaptic_scaling:
+            scale_synapses_(self.bare, self.config.synaptic_scaling)
         if self.average is not None:
             self.average.update(self.bare)
 
@@ -92,16 +92,24 @@ class TrainingStep:
         yield
 
 
-class RecordedStep(TrainingStep):
-    """The same: a few steps as they are, then one is recorded and from there on replayed.
+class Recording(NamedTuple):
+    """A graph, and the gradients that each of its replays leaves behind."""
 
-    The last, smaller batch of an epoch runs as it is. Results are those of `TrainingStep` but for rounding.
+    graph: torch.cuda.CUDAGraph
+    gradients: list[Tensor | None]
+
+
+class RecordedStep(TrainingStep):
+    """The same: a few steps as they are, then the way to the gradients is recorded and from there on replayed.
+
+    The optimizer's step is not in the graph: it is few kernels, and what changes from step to step. The last, smaller
+    batch of an epoch runs as it is.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._stream = torch.cuda.Stream(self.fabric.device)
-        self._graphs: dict[bool, torch.cuda.CUDAGraph] = {}  # by whether firing rates are measured
+        self._recordings: dict[bool, Recording] = {}  # by whether firing rates are measured
         self._batch: Batch | None = None
         self._done = 0
 
@@ -115,28 +123,29 @@ class RecordedStep(TrainingStep):
             self._batch = deepcopy(batch)
         for own, given in zip(_tensors(self._batch), _tensors(batch), strict=True):
             own.copy_(given)
-        if measured not in self._graphs:
-            self._graphs[measured] = self._record(self._batch, measured)
-        self._graphs[measured].replay()
-        self.after()
+        if measured not in self._recordings:
+            self._recordings[measured] = self._record(self._batch, measured)
+        graph, gradients = self._recordings[measured]
+        graph.replay()
+        for parameter, gradient in zip(self.bare.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        self.update()
 
-    def _record(self, batch: Batch, measured: bool) -> torch.cuda.CUDAGraph:
-        dtype = torch.float64 if self.config.precision == "64" else torch.float32
-        for group in self.optimizer.param_groups:  # what changes from step to step has to be on the device
-            if not isinstance(group["lr"], Tensor):
-                group["lr"] = torch.tensor(group["lr"], dtype=dtype, device=self.fabric.device)
+    def _record(self, batch: Batch, measured: bool) -> Recording:
         # Two graphs that are never replayed at once may share their memory. Both live as long as the run: destroying
         # one would clear the workspaces that cuBLAS has on their stream.
         graph = torch.cuda.CUDAGraph()
-        pool = next((other.pool() for other in self._graphs.values()), None)
+        pool = next((recording.graph.pool() for recording in self._recordings.values()), None)
         try:
             with torch.cuda.graph(graph, pool=pool, stream=self._stream):
-                self.on_device(batch, measured)
+                self.gradients(batch, measured)
         except RuntimeError as error:
             raise RuntimeError(
                 f"the training step could not be recorded as a CUDA graph ({error}); train without: --cuda-graph False"
             ) from error
-        return graph
+        made = Recording(graph, [parameter.grad for parameter in self.bare.parameters()])
+        self.optimizer.zero_grad()
+        return made
 
     @contextmanager
     def stream(self) -> Iterator[None]:

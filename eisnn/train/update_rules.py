@@ -33,26 +33,22 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     return (x.mT if tall else x).to(matrix.dtype)
 
 
-# A learning rate may be a tensor on the device, which a recorded CUDA graph reads anew at each replay.
-Rate = float | Tensor
+def _additive(weights: list[Tensor], momenta: list[Tensor], lr: float) -> None:
+    torch._foreach_add_(weights, momenta, alpha=-lr)
 
 
-def _additive(weights: list[Tensor], momenta: list[Tensor], lr: Rate) -> None:
-    torch._foreach_sub_(weights, torch._foreach_mul(momenta, lr))
-
-
-def _exponentiated(weights: list[Tensor], momenta: list[Tensor], lr: Rate) -> None:
+def _exponentiated(weights: list[Tensor], momenta: list[Tensor], lr: float) -> None:
     for w, momentum in zip(weights, momenta, strict=True):
         w.mul_((-lr * w.sign() * momentum).exp_())
 
 
-def _orthogonal(weights: list[Tensor], momenta: list[Tensor], lr: Rate) -> None:
+def _orthogonal(weights: list[Tensor], momenta: list[Tensor], lr: float) -> None:
     for alike in _of_one_shape(weights):
         flat = [momenta[k].flatten(1) for k in alike]
         n, d = flat[0].shape
         steps = orthogonalize(torch.stack(flat)).unbind() if len(flat) > 1 else [orthogonalize(flat[0])]
         for k, step in zip(alike, steps, strict=True):
-            weights[k].sub_(step.view_as(weights[k]) * (lr * max(1.0, n / d) ** 0.5))
+            weights[k].sub_(step.view_as(weights[k]), alpha=lr * max(1.0, n / d) ** 0.5)
 
 
 def _of_one_shape(weights: list[Tensor]) -> Iterable[list[int]]:
@@ -66,7 +62,7 @@ def _of_one_shape(weights: list[Tensor]) -> Iterable[list[int]]:
     return alike.values()
 
 
-RULES: dict[str, Callable[[list[Tensor], list[Tensor], Rate], None]] = {
+RULES: dict[str, Callable[[list[Tensor], list[Tensor], float], None]] = {
     "additive": _additive,
     "exponentiated": _exponentiated,
     "orthogonal": _orthogonal,
@@ -82,8 +78,7 @@ class RuledSGD(torch.optim.Optimizer):
 
     Args:
         params: groups with a key "rule", one of the three; "orthogonal" takes parameters of two or more axes.
-        lr: learning rate; for "exponentiated" the relative change at a momentum of 1. A group's may be made a tensor
-            on the device.
+        lr: learning rate; for "exponentiated" the relative change at a momentum of 1.
         momentum: in [0, 1).
         weight_decay: coupled, as SGD's.
     Raises: ValueError for an unknown rule.
