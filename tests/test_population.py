@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from circuits import assert_agree, rng, spikes
@@ -34,6 +35,11 @@ def of_two_currents(op):
         return op(stack, torch.eye(i_div.shape[2], dtype=i_div.dtype), gain_e, bias, constants, v, time_steps)
 
     return called
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter is at work, which takes its time."""
+    return kernels.backend(torch.zeros(1, 1, 1)) == "triton" and not torch.cuda.is_available()
 
 
 FUSED, REFERENCE = of_two_currents(EF.population), of_two_currents(EF.population_reference)
@@ -114,6 +120,7 @@ def test_the_pieces_of_the_batch_do_not_show(piece, monkeypatch):
         assert_agree(ours[2][name], grad, 1e-12)
 
 
+@settings(max_examples=40)
 @given(constants=CONSTANTS, seed=st.integers(0, 10**6))
 def test_a_static_input_equals_the_repeated_one(constants, seed):
     tensors = inputs(1, seed=seed)
@@ -126,6 +133,7 @@ def test_a_static_input_equals_the_repeated_one(constants, seed):
         assert_agree(one[2][name], expected, 1e-12)
 
 
+@settings(max_examples=40)
 @given(constants=CONSTANTS, seed=st.integers(0, 10**6))
 def test_two_calls_with_the_state_passed_on_equal_one(constants, seed):
     x = inputs(6, seed=seed)
@@ -214,7 +222,7 @@ def test_no_input_is_changed():
 def test_many_neurons_and_positions(channels_last):
     """Beyond one chunk of neurons, one block of positions and one group of images, with a lateral weight that mixes."""
     g = rng(0)
-    n_e, n_i, batch = 300, 7, 35
+    n_e, n_i, batch = 300, 7, 2 if interpreted() else 35
     stack = torch.randn(2, batch, n_e + n_i, 9, 4, generator=g, dtype=torch.float64)
     stack[:, :, n_e:].abs_()
     weight = torch.rand(n_e, n_i, generator=g, dtype=torch.float64)
@@ -233,6 +241,7 @@ def test_many_neurons_and_positions(channels_last):
         assert_agree(a, b, 1e-11)
 
 
+@settings(max_examples=60)
 @given(
     constants=CONSTANTS,
     t=st.sampled_from([1, 3, 4, 6]),
@@ -311,12 +320,12 @@ def test_currents_beyond_those_of_the_weight_are_not_ignored():
         EF.split_currents(currents, torch.rand(12, 3))
 
 
-def test_steps_of_large_maps_are_beyond_32_bits(monkeypatch):
-    """Interpreted: only the first image of each step is there."""
-    if kernels.backend(torch.zeros(1, 1, 1)) != "triton" or torch.cuda.is_available():
+def test_steps_of_large_maps_are_beyond_32_bits():
+    """Interpreted: memory that nobody touches is not there, so that the map takes none."""
+    if not interpreted():
         pytest.skip("of Triton's index arithmetic")
-    far, n = 3_000_000_000 // 2, 4
-    current = torch.empty(2 * far + n).as_strided((3, 1, n), (far, n, 1))
+    step, n = 1_200_000_000, 4
+    current = torch.from_numpy(np.empty(2 * step + n, np.float16)).as_strided((3, 1, n), (step, n, 1))
     current.copy_(torch.randn(3, 1, n, generator=rng(0)))
     near = current.contiguous()
     assert torch.equal(EF.lif(current, LIFConstants())[0], EF.lif(near, LIFConstants())[0])
