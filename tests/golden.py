@@ -13,7 +13,7 @@ def load(name: str) -> dict[str, Tensor]:
     return load_file(FILES / f"{name}.safetensors")
 
 
-def close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
+def assert_close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
     """The largest difference, relative to the largest entry of the reference."""
     assert ours.shape == theirs.shape
     error = (ours.double() - theirs.double()).abs().max() / theirs.double().abs().max()

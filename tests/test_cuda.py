@@ -140,5 +140,7 @@ def test_a_training_step_never_waits_for_the_device():
     try:
         torch.cuda.set_sync_debug_mode("error")
         step()
+        with pytest.raises(RuntimeError, match="synchroniz"):  # as it would have been noticed
+            images.sum().item()
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden import FILES, close, load
+from golden import FILES, assert_close, load
 from torch import Tensor
 
 import eisnn.functional as EF
@@ -28,20 +28,20 @@ def test_hidden_layer_values_and_gradients(name, form, dtype):
     prefix, tol = ("f64.", 1e-13) if dtype == torch.float64 else ("", 2e-6)
     out = form(**inputs, connection=connection)
     (out[0] * file[prefix + "R"]).sum().backward()
-    close(out[0], file[prefix + "out"], tol)
+    assert_close(out[0], file[prefix + "out"], tol)
     for key, value in inputs.items():
         assert value.grad is not None
-        close(value.grad.view(file[prefix + "grad." + key].shape), file[prefix + "grad." + key], tol)
+        assert_close(value.grad.view(file[prefix + "grad." + key].shape), file[prefix + "grad." + key], tol)
 
 
 @pytest.mark.parametrize("name", HIDDEN)
 def test_inner_currents(name):
     file, (inputs, connection) = load(name), tensors(name, torch.float64)
     i_ee, i_sub, i_div = EF.ei_currents(*[inputs[k] for k in ["x", *PARAMETERS[:4]]], connection)
-    close(i_ee[0], file["f64.I_ee"], 1e-13)
-    close((i_ee - i_sub)[0], file["f64.I_balanced"], 1e-13)
-    close(i_div[0], file["f64.I_shunting"], 1e-13)
-    close(EF.stabilize(i_div)[0], file["f64.I_shunting_adj"], 1e-13)
+    assert_close(i_ee[0], file["f64.I_ee"], 1e-13)
+    assert_close((i_ee - i_sub)[0], file["f64.I_balanced"], 1e-13)
+    assert_close(i_div[0], file["f64.I_shunting"], 1e-13)
+    assert_close(EF.stabilize(i_div)[0], file["f64.I_shunting_adj"], 1e-13)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
@@ -52,10 +52,10 @@ def test_readout(form, dtype):
     inputs = {k: inputs[k] for k in ["x", *PARAMETERS[:3]]}
     out = form(**inputs, connection=connection)
     (out[0] * file[prefix + "R"]).sum().backward()
-    close(out[0], file[prefix + "out"], tol)
+    assert_close(out[0], file[prefix + "out"], tol)
     for key, value in inputs.items():
         assert value.grad is not None
-        close(value.grad.view(file[prefix + "grad." + key].shape), file[prefix + "grad." + key], tol)
+        assert_close(value.grad.view(file[prefix + "grad." + key].shape), file[prefix + "grad." + key], tol)
 
 
 @pytest.mark.parametrize("detach", [False, True])
@@ -67,9 +67,9 @@ def test_lif(scan, surrogate, detach):
     spikes, v = scan(current, EF.LIFConstants(surrogate=surrogate, detach_reset=detach))
     (spikes * file["G"]).sum().backward()
     assert torch.equal(spikes, file["spikes"])
-    close(v, file["v_after_reset"][-1], 2e-6)
+    assert_close(v, file["v_after_reset"][-1], 2e-6)
     assert current.grad is not None
-    close(current.grad, file[f"grad.{surrogate}.detach{int(detach)}"], 2e-6)
+    assert_close(current.grad, file[f"grad.{surrogate}.detach{int(detach)}"], 2e-6)
 
 
 @pytest.mark.parametrize("scan", [EF.lif, EF.lif_reference])
@@ -80,9 +80,9 @@ def test_lif_other_tau_and_float64(scan):
         spikes, v = scan(current, EF.LIFConstants(tau=tau))
         (spikes * file["G"]).sum().backward()
         assert torch.equal(spikes, file[prefix + "spikes"])
-        close(v, file[prefix + "v_after_reset"][-1], tol)
+        assert_close(v, file[prefix + "v_after_reset"][-1], tol)
         assert current.grad is not None
-        close(current.grad, file[prefix + "grad"], tol)
+        assert_close(current.grad, file[prefix + "grad"], tol)
 
 
 def test_the_files_are_all_used():

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from golden import close, load
+from golden import assert_close, load
 from torch import Tensor, nn
 
 import eisnn
@@ -67,9 +67,9 @@ def test_forward(form):
     for layer in model.layers:
         layer.register_forward_hook(lambda m, a, out: rates.append(out.double().mean()))
     logits = model(file["x"])
-    close(logits, file["logits"], 5e-6)
-    close(nn.functional.cross_entropy(logits, file["y"]), file["loss"], 5e-6)
-    close(torch.stack(rates), file["rates"], 1e-6)
+    assert_close(logits, file["logits"], 5e-6)
+    assert_close(nn.functional.cross_entropy(logits, file["y"]), file["loss"], 5e-6)
+    assert_close(torch.stack(rates), file["rates"], 1e-6)
 
 
 def test_gradients(form):
@@ -82,10 +82,10 @@ def test_gradients(form):
             assert ours.abs().max() <= 1e-7
             continue
         if form == "reference":
-            close(ours, theirs, 5e-6)
+            assert_close(ours, theirs, 5e-6)
         else:
-            close(ours, exact[name], 5e-6)
-            close(ours, theirs, 5e-6 + relative_error(theirs, exact[name]))
+            assert_close(ours, exact[name], 5e-6)
+            assert_close(ours, theirs, 5e-6 + relative_error(theirs, exact[name]))
 
 
 def test_e_i_init_fills_in_the_gains_of_the_reference():
@@ -95,7 +95,7 @@ def test_e_i_init_fills_in_the_gains_of_the_reference():
     gain = file["param." + names["layers.0.gain_i"]].flatten()
     torch.nn.init.zeros_(model.layers[0].gain_i)
     statistics = eisnn.init.measure_input(file["x"][None], 4, "layers.0")
-    close(torch.full_like(gain, eisnn.init.inhibitory_gain(statistics, 27)), gain, 2e-6)
+    assert_close(torch.full_like(gain, eisnn.init.inhibitory_gain(statistics, 27)), gain, 2e-6)
 
 
 def test_five_training_steps(form):
@@ -114,9 +114,9 @@ def test_five_training_steps(form):
                 assert p.grad is not None
                 optimizer.state[p]["momentum_buffer"] = p.grad + 5e-4 * p.detach()
         optimizer.step()
-    close(torch.stack(losses), file["train_losses"], 5e-6)
-    close(model(file["x"]), file["logits_after_train"], 5e-6)
+    assert_close(torch.stack(losses), file["train_losses"], 5e-6)
+    assert_close(model(file["x"]), file["logits_after_train"], 5e-6)
     for ours, p in model.named_parameters():
         # five steps of slightly different gradients add up in the small biases (see above)
-        close(p, file["trained." + names[ours]].view_as(p), 5e-6 if form == "reference" else 1e-5)
+        assert_close(p, file["trained." + names[ours]].view_as(p), 5e-6 if form == "reference" else 1e-5)
     assert eisnn.dale_violations(model) == {}

@@ -63,8 +63,9 @@ def no_questions() -> Iterator[None]:
         yield
 
 
-def train(circuit: str, **options: Any) -> None:
-    """Two steps as the training loop makes them, the second with momentum; set-up may ask."""
+def train(circuit: str, **options: Any) -> Tensor:
+    """Two steps as the training loop makes them, the second with momentum; set-up may ask. Returns the sums of the log:
+    loss, correct answers and images first."""
     config = TrainConfig(circuit=circuit, **options)
     chosen = {"circuit_options": config.circuit_options} if circuit == "ei" else {}
     model = eisnn.create_model("vgg8", time_steps=2, width=0.125, circuit=circuit, **chosen)
@@ -83,12 +84,14 @@ def train(circuit: str, **options: Any) -> None:
             if augmentation.mixes:
                 images, mixture = augmentation.mix(images, labels, draws)
             step(Batch(images, labels, 1.0, mixture), k + 1, measured=k == 1)
+    return meters[0].sums
 
 
 @pytest.mark.parametrize("backend", ["compiled", "torch"], indirect=True)
 @pytest.mark.parametrize("circuit", CIRCUITS)
 def test_a_training_step_asks_nothing(circuit, backend):
-    train(circuit)
+    loss, _, images, *_ = train(circuit).tolist()  # it trained: only the end asks
+    assert 0 < loss / images < 10
 
 
 ADDED: dict[str, dict[str, Any]] = {
@@ -102,7 +105,8 @@ ADDED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("options", ADDED.values(), ids=ADDED)
 def test_no_option_of_training_asks(options):
-    train("ei", **options)
+    loss, _, images, *_ = train("ei", **options).tolist()
+    assert 0 < loss / images < 10
 
 
 QUESTIONS: dict[str, Callable[[Tensor], Any]] = {

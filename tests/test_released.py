@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from golden import close, load
+from golden import assert_close, load
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -47,7 +47,7 @@ def write(folder: Path, tensors: dict[str, Tensor] | None = None, **changes: Any
 def test_a_released_checkpoint_is_the_network_that_it_was(tmp_path):
     file = load("vgg8_tiny")
     released = read_released(write(tmp_path))
-    close(released.model(file["x"]), file["logits"], 5e-6)
+    assert_close(released.model(file["x"]), file["logits"], 5e-6)
     assert released.config == TrainConfig(model="vgg8", dataset="cifar10-sample")
     assert released.notes == (
         "type 'EI' has no effect: the tensors say what kind of network it is",

@@ -170,6 +170,8 @@ def test_a_result_from_before_a_field_was_there_counts_with_its_default(images, 
     file.write_text(json.dumps(stored))
     monkeypatch.setattr(study, "fit", lambda *_: pytest.fail("it was run again"))
     study.study(rows, args)
+    assert json.loads(file.read_text()) == stored
+    assert json.loads((args.output / "told.json").read_text())["rows"][0]["n"] == 1
 
 
 def test_results_of_another_budget_are_not_mixed_in(images, tmp_path):

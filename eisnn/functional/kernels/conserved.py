@@ -40,17 +40,25 @@ def _at_tap(taps, TAPS: tl.constexpr):
 
 
 @triton.jit
+def _shared(
+    weight, total, sums, taps, here, LEAST: tl.constexpr, TOTAL: tl.constexpr, C: tl.constexpr, TAPS: tl.constexpr
+):
+    """This neuron's weights, each tap scaled to its share; keeps what the taps summed to."""
+    share = _share(total, taps, TOTAL, C)
+    w = tl.load(weight, mask=here, other=0).to(C)
+    s = tl.maximum(tl.sum(w, 1), LEAST * share)
+    at_tap, there = _at_tap(taps, TAPS)
+    tl.store(sums + at_tap, s, mask=there)
+    return w * (share / s)[:, None]
+
+
+@triton.jit
 def share_kernel(
     weight, total, shared, sums, taps, channels, tap_stride, channel_stride,
     LEAST: tl.constexpr, TOTAL: tl.constexpr, C: tl.constexpr, TAPS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     at, here = _tile(taps, channels, tap_stride, channel_stride, TAPS, CHANNELS)
-    share = _share(total, taps, TOTAL, C)
-    w = tl.load(weight + at, mask=here, other=0).to(C)
-    s = tl.maximum(tl.sum(w, 1), LEAST * share)
-    at_tap, there = _at_tap(taps, TAPS)
-    tl.store(sums + at_tap, s, mask=there)
-    tl.store(shared + at, w * (share / s)[:, None], mask=here)
+    tl.store(shared + at, _shared(weight + at, total, sums, taps, here, LEAST, TOTAL, C, TAPS), mask=here)
 
 
 @triton.jit
@@ -60,12 +68,8 @@ def fold_kernel(
     CHANNELS: tl.constexpr,
 ):  # fmt: skip
     at, here = _tile(taps, channels, tap_stride, channel_stride, TAPS, CHANNELS)
-    share = _share(total, taps, TOTAL, C)
-    w = tl.load(weight + at, mask=here, other=0).to(C)
-    s = tl.maximum(tl.sum(w, 1), LEAST * share)
-    at_tap, there = _at_tap(taps, TAPS)
-    tl.store(sums + at_tap, s, mask=there)
-    f = w * (share / s)[:, None] - tl.load(product + at, mask=here, other=0).to(C)
+    w = _shared(weight + at, total, sums, taps, here, LEAST, TOTAL, C, TAPS)
+    f = w - tl.load(product + at, mask=here, other=0).to(C)
     norm = tl.maximum(tl.sqrt(tl.sum(tl.sum(f * f, 1), 0)), SMALLEST)
     tl.store(norms + tl.program_id(0), norm)
     tl.store(folded + at, f * (tl.load(row_norm).to(C) / norm), mask=here)
