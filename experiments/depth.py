@@ -40,10 +40,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "plus": {"circuit": "ei", "options": PLUS},
     "plus, one width": {"circuit": "ei", "options": replace(PLUS, even_gradients=False)},
     "plus, one width, whole field": {"circuit": "ei", "options": replace(PLUS, even_gradients=False, tapwise=False)},
+    "plus, quiet branches": {"circuit": "ei", "options": replace(PLUS, branch_std=0.25)},
+    "plus, quiet branches, one width": {
+        "circuit": "ei",
+        "options": replace(PLUS, branch_std=0.25, even_gradients=False),
+    },
     "batch norm": {"circuit": "bn"},
 }
 NETWORKS = (
-    *("vgg16", "resnet18", "resnet34", "resnet50", "resnet101", "resnet1002"),
+    *("vgg16", "resnet18", "resnet34", "resnet50", "resnet101", "resnet82", "resnet1002"),
     *("stack20", "stack40", "stack80", "narrow1000"),
 )
 # A thousand layers of few neurons on small maps.
