@@ -465,7 +465,7 @@ def backward(
     grad_spikes: Tensor | None, grad_v_last: Tensor | None, grad_balanced: Tensor,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """Gradients of what divides, of its weight, of gain, bias and `v`; that of the balanced current is written into
-    `grad_balanced`."""
+    `grad_balanced`, that of a map `dividing` in place of the map: it is read for the last time here."""
     shape, device = balanced.shape, balanced.device
     wide = torch.promote_types(balanced.dtype, torch.float32)
     maps = [layout.arrange(x) for x in (balanced, dividing, v, grad_spikes, grad_v_last)]
@@ -480,7 +480,7 @@ def backward(
         room = (*shape[:2], along_neurons, balanced[0, 0, 0].numel())
         grad_dividing: Tensor | None = balanced.new_empty(room, dtype=wide)
     else:
-        grad_dividing = None if dividing is None else layout.empty(shape, dividing.dtype, device)
+        grad_dividing = maps[1]  # each value where the one lay that is read for the last time
     at = [_strides(layout, x) for x in (*maps, written, None if weight is not None else grad_dividing, grad_v)]
     at.append(_strides(layout, h if steps > KEPT else None))
     backward_kernel[grid](
