@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,18 +47,18 @@ def main(argv: list[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         print(f"eisnn: unknown command {args[0]!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
         return EXIT_USER_ERROR
-    return _guarded(args[0], args[1:])
+    return guarded(args[0], partial(COMMANDS[args[0]], args[1:]))
 
 
-def _guarded(command: str, rest: list[str]) -> int:
-    """Turn the errors that are meant for users into one message and an exit code."""
+def guarded(command: str, run: Callable[[], None]) -> int:
+    """Run a command; the errors that are meant for users become one message and an exit code, as `main` returns."""
     try:
-        return _run(command, rest)
+        return _run(command, run)
     except KeyboardInterrupt:  # also while torch is imported
         return _fail("interrupted", EXIT_INTERRUPTED)
 
 
-def _run(command: str, rest: list[str]) -> int:
+def _run(command: str, run: Callable[[], None]) -> int:
     os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
     from pydantic import ValidationError
 
@@ -65,7 +67,7 @@ def _run(command: str, rest: list[str]) -> int:
 
     try:
         with subnormals_flushed():
-            COMMANDS[command](rest)
+            run()
     except Diverged as error:
         return _agreed(f"diverged: {error}", EXIT_DIVERGED)
     except Interrupted as error:

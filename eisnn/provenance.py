@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 import eisnn
+from eisnn.files import write_atomically
 
 
 def machine() -> dict[str, Any]:
@@ -38,9 +39,9 @@ def provenance() -> dict[str, Any]:
 
 
 def write_result(file: Path, result: dict[str, Any]) -> None:
-    """Write a result as JSON, with its folder if need be."""
+    """Write a result as JSON, whole or not at all, with its folder if need be."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(result, indent=2) + "\n")
+    write_atomically(file, (json.dumps(result, indent=2) + "\n").encode())
 
 
 def _processor() -> str:

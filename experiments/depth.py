@@ -40,11 +40,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "plus": {"circuit": "ei", "options": PLUS},
     "plus, one width": {"circuit": "ei", "options": replace(PLUS, even_gradients=False)},
     "plus, one width, whole field": {"circuit": "ei", "options": replace(PLUS, even_gradients=False, tapwise=False)},
-    "plus, quiet branches": {"circuit": "ei", "options": replace(PLUS, branch_std=0.25)},
-    "plus, quiet branches, one width": {
-        "circuit": "ei",
-        "options": replace(PLUS, branch_std=0.25, even_gradients=False),
-    },
     "batch norm": {"circuit": "bn"},
 }
 NETWORKS = (

@@ -20,10 +20,13 @@ Values = Mapping[str, Mapping[str, Tensor]]  # by layer and state
 
 
 def images(trained: Trained, count: int = IMAGES) -> Tensor:
-    """Test images of a trained network's data, evenly spread over the split, `[count, C, H, W]`."""
+    """Test images of a trained network's data, evenly spread over the split, `[count, C, H, W]` (all if there
+    are fewer), in the dtype of its weights."""
     split = trained.dataset.test
+    count = min(count, len(split))
     chosen = split[torch.linspace(0, len(split) - 1, count).long()]  # files may be sorted by class
-    return next(Loader(chosen, count, size=trained.config.image_size).epoch()).images
+    x = next(Loader(chosen, count, size=trained.config.image_size).epoch()).images
+    return x.to(next(trained.model.parameters()).dtype)
 
 
 def moments(values: Tensor) -> dict[str, float]:

@@ -8,7 +8,7 @@ The paper: zero-centred and Gaussian at the start, some bimodal after training.
 
 import torch
 from distributions import images, tell
-from study import parser, trained
+from study import parser, run_script, trained
 from telling import Row
 from torch import Tensor
 
@@ -35,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -11,7 +11,7 @@ of W_EE's gradient by layer for every ablation: how a fixed epsilon blows it up 
 import torch
 from distributions import figure_files
 from matplotlib.figure import Figure
-from study import budgeted, described, parser
+from study import budgeted, described, parser, run_script
 
 from eisnn.analysis.figures import COLORS
 from eisnn.nn import ABLATIONS, EILayer
@@ -97,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

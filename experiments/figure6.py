@@ -8,7 +8,7 @@ import argparse
 import statistics
 
 from matplotlib.figure import Figure
-from study import collect, parser, study
+from study import collect, parser, run_script, study
 from table1 import DANN
 from telling import Row, final
 
@@ -36,8 +36,10 @@ def rows() -> list[Row]:
 
 
 def draw(args: argparse.Namespace) -> None:
-    """Mean accuracy by depth, with the standard deviation over seeds."""
+    """Mean accuracy by depth, with the standard deviation over seeds, of the results that are there."""
     results = collect(rows(), args)
+    if not any(results.values()):
+        return
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.subplots()
     for method, color in (("E-I", BLUE), ("DANN", ORANGE)):
@@ -59,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

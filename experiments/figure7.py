@@ -8,7 +8,7 @@ The paper: all zero-centred and Gaussian, where the currents of E-I circuits bec
 
 import torch
 from distributions import images, tell
-from study import parser, trained
+from study import parser, run_script, trained
 from telling import Row
 from torch import Tensor, nn
 
@@ -40,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -11,7 +11,7 @@ the part of the positions that holds half of the current's size (0.5: spread eve
 import torch
 from distributions import figure_files, images
 from matplotlib.figure import Figure
-from study import described, parser, trained
+from study import described, parser, run_script, trained
 from telling import Row
 from torch import Tensor
 from torch.nn import functional as F
@@ -37,7 +37,7 @@ def first_currents(model: SpikingNetwork, x: Tensor) -> Tensor:
 
 def contrast(x: Tensor) -> Tensor:
     """Size of the Sobel gradient of the mean of the colours, `[B, 1, H, W]`."""
-    kernel = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
+    kernel = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]], dtype=x.dtype)
     grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     return F.conv2d(grey, torch.stack([kernel, kernel.T])[:, None]).norm(dim=1, keepdim=True)
 
@@ -92,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -7,7 +7,7 @@ was; several of these may run at once on different rows.
     python experiments/full_width.py --data-path CIFAR10 --precision bf16 --epochs 100 --evaluate-epochs 10 --table
 """
 
-from study import parser, study
+from study import parser, run_script, study
 from table1 import DANN
 from telling import Row
 
@@ -43,4 +43,4 @@ def rows() -> list[Row]:
 
 
 if __name__ == "__main__":
-    study(rows(), parser(__doc__).parse_args())
+    run_script(lambda: study(rows(), parser(__doc__).parse_args()))

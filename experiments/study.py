@@ -9,20 +9,22 @@ import json
 import shutil
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from telling import Result, Row, draw, markdown, summarize
 
+from eisnn.cli import guarded
 from eisnn.models import SpikingNetwork
 from eisnn.nn import PAPER
 from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
-from eisnn.train import Diverged, Run, TrainConfig, Trained, fit, initial_model, load_trained, resume
+from eisnn.train import Diverged, Interrupted, Run, TrainConfig, Trained, fit, initial_model, load_trained, resume
 from eisnn.train.build import load_data
 
-HERE = Path(__file__).parent
+RUNS = Path(__file__).parent.parent / "runs"
+RESULTS = RUNS / "results"  # what is committed lies in experiments/results: name it as --output to continue it
 WHERE = {
     "data_path",
     "download",
@@ -35,26 +37,40 @@ WHERE = {
 }
 
 
+def run_script(main: Callable[[], None]) -> NoReturn:
+    """Run a script's `main`: what a user did wrong becomes one message, as on the command line of the package."""
+    sys.exit(guarded(Path(sys.argv[0]).stem, main))
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"it must be at least 1, got {number}")
+    return number
+
+
 def parser(doc: str | None, *, rows: bool = True, **defaults: Any) -> argparse.ArgumentParser:
     """The options that all experiments have, and those that have `rows` to choose from; `defaults` are a script's
     own."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     script = Path(sys.argv[0]).stem
     made.add_argument("--data-path", help="of the data set; None takes the sample in the package for CIFAR-10")
-    made.add_argument("--epochs", type=int, help="None: the recipe's, as below")
-    made.add_argument("--subset", type=int, help="training images, as many of each class; None: all")
-    made.add_argument("--test-images", type=int, help="evaluated on after each epoch; None: all")
-    made.add_argument("--seeds", type=int, default=1, help="how many: 0, 1, ...")
+    made.add_argument("--epochs", type=positive, help="None: the recipe's, as below")
+    made.add_argument("--subset", type=positive, help="training images, as many of each class; None: all")
+    made.add_argument("--test-images", type=positive, help="evaluated on after each epoch; None: all")
     made.add_argument("--width", type=float, help="of every layer")
-    made.add_argument("--batch-size", type=int)
+    made.add_argument("--batch-size", type=positive)
     made.add_argument("--lr", type=float, help="peak learning rate of the paper's circuit")
     made.add_argument("--precision", help="None: the recipe's, 32")
-    made.add_argument("--evaluate-epochs", type=int, help="from one evaluation to the next; None: after every epoch")
+    made.add_argument(
+        "--evaluate-epochs", type=positive, help="from one evaluation to the next; None: after every epoch"
+    )
     if rows:
+        made.add_argument("--seeds", type=positive, default=1, help="how many: 0, 1, ...")
         made.add_argument("--only", nargs="+", metavar="ROW", help="names of rows; all if left out")
         made.add_argument("--table", action="store_true", help="run nothing; tell of the results that are there")
-    made.add_argument("--output", type=Path, default=HERE / "results" / script, help="folder of results")
-    made.add_argument("--runs", type=Path, default=HERE.parent / "runs" / script, help="folder of runs in motion")
+    made.add_argument("--output", type=Path, default=RESULTS / script, help="folder of results")
+    made.add_argument("--runs", type=Path, default=RUNS / script, help="folder of runs in motion")
     made.set_defaults(**defaults)
     return made
 
@@ -98,14 +114,10 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
         keep: leave the run's folder, with the weights, where `run_folder` says.
     Raises: SystemExit if the result or run that is there is of another configuration.
     """
-    file = args.output / f"{slug(name)}-{seed}.json"
-    config = config.changed(seed=seed)
-    run = Run(run_folder(name, seed, args))
+    file, config, run = _place(name, config, seed, args)
     if file.exists():
-        found = json.loads(file.read_text())
-        require_same(found["config"], config, file)
         if not keep or run.last.exists():
-            return found
+            return stored(file)
     elif not keep and (found := _of_another_study(config, args)):
         write_result(file, {**found, "row": name})
         return found
@@ -113,10 +125,11 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
     lost = None
     try:
         if run.config_file.exists():
-            require_same(described(run.config()), config, run.folder)
             resume(run.folder, data_path=config.data_path)
         else:
             fit(config, run.folder)
+    except Interrupted:
+        raise Interrupted(f"stopped; the same command continues {name}, seed {seed}") from None
     except Diverged as error:
         lost = str(error).split(". ")[0]
     except ValueError as error:
@@ -143,6 +156,27 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
     if not keep:
         shutil.rmtree(run.folder, ignore_errors=True)
     return result
+
+
+def _place(name: str, config: TrainConfig, seed: int, args: argparse.Namespace) -> tuple[Path, TrainConfig, Run]:
+    """Result, configuration and folder of a run; SystemExit if what is there is of another configuration."""
+    file, run = args.output / f"{slug(name)}-{seed}.json", Run(run_folder(name, seed, args))
+    config = config.changed(seed=seed)
+    if file.exists():
+        require_same(stored(file)["config"], config, file)
+    elif run.config_file.exists():
+        require_same(described(run.config()), config, run.folder)
+    return file, config, run
+
+
+def stored(file: Path) -> Result:
+    """A result; SystemExit naming the file if it is damaged."""
+    try:
+        found: Result = json.loads(file.read_text())
+        found["config"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SystemExit(f"{file} is damaged ({error!r}): remove it, and the same command runs it again") from error
+    return found
 
 
 def trained(row: Row, args: argparse.Namespace) -> tuple[SpikingNetwork, Trained]:
@@ -191,32 +225,36 @@ def collect(rows: Sequence[Row], args: argparse.Namespace) -> dict[str, list[Res
         for seed in range(args.seeds) if row.config else ():
             file = args.output / f"{slug(row.name)}-{seed}.json"
             if file.exists():
-                result = json.loads(file.read_text())
-                require_same(result["config"], budgeted(row.config, args).changed(seed=seed), file)
-                found[row.name].append(result)
+                require_same(stored(file)["config"], budgeted(row.config, args).changed(seed=seed), file)
+                found[row.name].append(stored(file))
     return found
 
 
 def tell(rows: Sequence[Row], args: argparse.Namespace) -> str:
-    """Write summary, table and picture of the results that are there; returns the table."""
+    """Write summary, table and picture of the results that are there, if there are any; returns the table."""
     results = collect(rows, args)
     summaries = [summarize(row, results[row.name], results[row.versus or rows[0].name]) for row in rows]
-    stem = args.output / args.output.name
-    write_result(stem.with_suffix(".json"), {**provenance(), "seeds": args.seeds, "rows": summaries})
-    table = markdown(summaries)
-    stem.with_suffix(".md").write_text(table + "\n")
+    stem, table = args.output / args.output.name, markdown(summaries)
     if any(results.values()):
+        write_result(stem.with_suffix(".json"), {**provenance(), "seeds": args.seeds, "rows": summaries})
+        stem.with_suffix(".md").write_text(table + "\n")
         draw(stem.with_suffix(".png"), results)
     return table
 
 
 def study(rows: Sequence[Row], args: argparse.Namespace) -> None:
     """Run every row over the seeds, all rows of a seed before the next, and tell of them."""
-    if args.only and (unknown := set(args.only) - {row.name for row in rows}):
-        raise SystemExit(f"no row is called {', '.join(unknown)}; there are: {'; '.join(row.name for row in rows)}")
-    for seed in range(0 if args.table else args.seeds):
-        for row in rows:
-            if row.config is not None and (not args.only or row.name in args.only):
-                train(row.name, budgeted(row.config, args), seed, args)
-                tell(rows, args)
+    names = [row.name for row in rows]
+    if args.only and (unknown := set(args.only) - set(names)):
+        raise SystemExit(f"no row is called {', '.join(unknown)}; there are: {'; '.join(names)}")
+    if barred := [f"{row.name}: {row.note}" for row in rows if row.config is None and row.name in (args.only or ())]:
+        raise SystemExit(f"these rows cannot be run: {'; '.join(barred)}")
+    asked = [(row.name, budgeted(row.config, args)) for row in rows if row.config and row.name in (args.only or names)]
+    todo = [] if args.table else [(*run, seed) for seed in range(args.seeds) for run in asked]
+    for run in todo:  # before the first is trained
+        _place(*run, args)
+    tell(rows, args)
+    for run in todo:
+        train(*run, args)
+        tell(rows, args)
     print(tell(rows, args))

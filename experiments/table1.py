@@ -11,7 +11,7 @@ asked for. A row that is not run says why.
 from dataclasses import dataclass, field
 from typing import Any
 
-from study import parser, study
+from study import RESULTS, parser, run_script, study
 from telling import Row
 
 from eisnn.data import Augmentation
@@ -122,8 +122,10 @@ def main() -> None:
     options.add_argument("--dataset", choices=list(NETWORKS), default="cifar10", help=EVENTS)
     options.add_argument("--models", nargs="+", help="networks; the paper's if left out")
     args = options.parse_args()
+    if args.dataset != "cifar10" and args.output == RESULTS / "table1":
+        args.output = RESULTS / f"table1_{args.dataset}"
     study(rows(args.dataset, tuple(args.models or NETWORKS[args.dataset])), args)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

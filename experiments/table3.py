@@ -6,7 +6,7 @@ section 7 has a reason for 1/sqrt(d).
     python experiments/table3.py --data-path CIFAR10 --seeds 3 --epochs 8 --subset 4000 --test-images 1000 --width 0.25
 """
 
-from study import parser, study
+from study import parser, run_script, study
 from telling import Row
 
 from eisnn.train import recipe
@@ -35,4 +35,4 @@ def rows() -> list[Row]:
 
 
 if __name__ == "__main__":
-    study(rows(), parser(__doc__).parse_args())
+    run_script(lambda: study(rows(), parser(__doc__).parse_args()))

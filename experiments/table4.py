@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from study import RESULTS, positive, run_script
 
 from eisnn.analysis.figures import BLUE, GREY
 from eisnn.bench import bench
@@ -61,9 +62,9 @@ def draw(file: Path, results: dict[str, Any]) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--models", nargs="+", choices=list(PUBLISHED), default=list(PUBLISHED))
-    options.add_argument("--batch-size", type=int, default=32)
-    options.add_argument("--repeats", type=int, default=5)
-    options.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "table4")
+    options.add_argument("--batch-size", type=positive, default=32)
+    options.add_argument("--repeats", type=positive, default=5)
+    options.add_argument("--output", type=Path, default=RESULTS / "table4")
     args = options.parse_args()
     results = {}
     for model in args.models:
@@ -81,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

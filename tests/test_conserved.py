@@ -1,7 +1,6 @@
 """Departures from the paper's circuit: what each conserves, and that it stays an E-I circuit."""
 
 import itertools
-from dataclasses import replace
 
 import pytest
 import torch
@@ -12,9 +11,7 @@ from torch import nn
 
 import eisnn
 import eisnn.functional as EF
-from eisnn.analysis import record
 from eisnn.functional import kernels
-from eisnn.nn import PLUS as PLUS_OPTIONS
 from eisnn.nn import CircuitOptions
 
 PLUS = [
@@ -168,37 +165,6 @@ def test_unit_variance_at_the_start(conserved):
     model(x)
     assert len(seen) == 3
     assert all(abs(float(std) - 1) < 1e-3 for std in seen.values()), seen
-
-
-@pytest.mark.parametrize("network", ["resnet18", "resnet50"])
-def test_quiet_branches_at_the_start(network):
-    """`branch_std` is the standard deviation in the last circuit of each residual branch, and 1 in all others; with
-    little of it the branches are silent and the network is its shortcuts."""
-    options = replace(PLUS_OPTIONS, branch_std=0.05)
-    model = eisnn.create_model(network, width=1 / 16, circuit_options=options)
-    x = images(8, dtype=torch.float32)
-    eisnn.ei_init_(model, x, generator=rng(2))
-    with record(model, what=["I_E", "spikes"]) as seen:
-        model(x)
-    last = "third" if network == "resnet50" else "second"
-    for name, signals in seen.items():
-        quiet = name.endswith(last)
-        assert signals["I_E"].std() == pytest.approx(0.05 if quiet else 1, rel=1e-3), name
-        assert quiet == (signals["spikes"].sum() == 0), name
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"branch_std": 0.0, "unit_variance": True}, r"standard deviation in \(0, 1\], got 0.0"),
-        ({"branch_std": 1.5, "unit_variance": True}, "got 1.5"),
-        ({"branch_std": float("nan"), "unit_variance": True}, "got nan"),
-        ({"branch_std": 0.25}, "needs unit_variance=True"),
-    ],
-)
-def test_a_branch_std_that_means_nothing_is_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        CircuitOptions(**options)
 
 
 def test_semisaturation_bounds_the_gradient():

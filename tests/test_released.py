@@ -104,6 +104,7 @@ def test_what_has_no_effect_is_said(tmp_path, changes, note):
         ({"neuron": {}}, "neuron.tau: Field required"),
         ({"neuron": {"tau": 0.5}}, "neuron.tau: .*greater than or equal to 1, got 0.5"),
         ({"T": "four"}, "T: .*valid integer.*'four'"),
+        ({"T": True}, "T: .*valid integer.*True"),
         ({"arch": "ResNet", "num_layers": 18}, "arch is 'ResNet' and num_layers 18, none of .*vgg8, vgg11"),
         ({"num_layers": 11}, "holds 5 convolutional and 1 dense circuits; vgg11 has 8 and one readout"),
         ({"dataset": "CIFAR10-DVS"}, "dataset is 'CIFAR10-DVS'; known: cifar10, "),
@@ -125,6 +126,10 @@ def test_wrong_fields_are_errors(tmp_path, changes, says):
         (lambda t: t.pop("layers.2.conv_ee.weight"), "holds 4 convolutional and 1 dense circuits"),
         (lambda t: t["layers.3.weight_ei"].neg_(), "layers.0.weight_ei violates Dale's law: 16 negative"),
         (lambda t: t["layers.3.bias"].fill_(float("inf")), "values that are not finite in layers.0.bias"),
+        (
+            lambda t: t.update({"layers.3.bias": t["layers.3.bias"].int()}),
+            "bias: it is torch.int32, expected fl",
+        ),
         (lambda t: t.update({"layers.3.bias": torch.ones(4, 2, 1)}), r"layers.3.bias: it has the shape \[4, 2, 1\]"),
     ],
 )

@@ -22,7 +22,7 @@ from telling import Row
 from train_runs import tiny
 
 from eisnn.nn import ABLATIONS
-from eisnn.train import Run, TrainConfig
+from eisnn.train import Interrupted, Run, TrainConfig
 
 
 def arguments(folder: Path, *words: str) -> argparse.Namespace:
@@ -181,6 +181,60 @@ def test_results_of_another_budget_are_not_mixed_in(images, tmp_path):
         study.study(rows, arguments(tmp_path, "--epochs", "2", "--data-path", str(images)))
     with pytest.raises(SystemExit, match="no row is called BN; there are: E-I"):
         study.study(rows, arguments(tmp_path, "--only", "BN"))
+
+
+def test_what_is_there_is_looked_at_before_anything_is_trained(images, tmp_path, monkeypatch):
+    rows = [Row("E-I", tiny(images)), Row("batch norm", tiny(images, circuit="bn"))]
+    study.study(rows, arguments(tmp_path, "--epochs", "1", "--data-path", str(images), "--only", "batch norm"))
+    monkeypatch.setattr(study, "fit", lambda *_: pytest.fail("it was trained"))
+    with pytest.raises(SystemExit, match=r"batch_norm-0.json is of another run: epochs 1 instead of 2"):
+        study.study(rows, arguments(tmp_path, "--epochs", "2", "--data-path", str(images)))
+
+
+def test_a_damaged_result_is_named(images, tmp_path):
+    rows, args = [Row("E-I", tiny(images))], arguments(tmp_path, "--epochs", "1", "--data-path", str(images))
+    study.study(rows, args)
+    file = args.output / "E-I-0.json"
+    whole = json.loads(file.read_text())
+    file.write_text(file.read_text()[:100])
+    with pytest.raises(SystemExit, match=r"E-I-0.json is damaged .* remove it"):
+        study.study(rows, args)
+    file.unlink()
+    study.study(rows, args)
+    assert json.loads(file.read_text())["accuracy"] == whole["accuracy"]
+
+
+def test_a_row_that_cannot_be_run_says_why(tmp_path):
+    rows = [Row("E-I", TrainConfig()), Row("SRI", None, note="no equations")]
+    with pytest.raises(SystemExit, match="cannot be run: SRI: no equations"):
+        study.study(rows, arguments(tmp_path, "--only", "SRI"))
+
+
+def test_a_table_of_nothing_replaces_no_summary(tmp_path):
+    args = arguments(tmp_path, "--table")
+    args.output.mkdir()
+    (args.output / "told.md").write_text("another table")
+    study.study([Row("E-I", TrainConfig())], args)
+    assert (args.output / "told.md").read_text() == "another table"
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--seeds", "--subset", "--batch-size"])
+def test_a_budget_of_nothing_is_refused(option, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        arguments(tmp_path, option, "0")
+    assert f"argument {option}: it must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_a_script_says_in_one_line_what_is_wrong(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["table2.py"])
+    for error, code in ((ValueError("width must be > 0"), 2), (Interrupted("the same command continues"), 130)):
+
+        def fail(error=error):
+            raise error
+
+        with pytest.raises(SystemExit) as left:
+            study.run_script(fail)
+        assert (left.value.code, capsys.readouterr().err) == (code, f"eisnn: {error}\n")
 
 
 def test_a_run_whose_loss_is_not_finite_is_a_result(images, tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ from train_runs import (
     tiny,
 )
 
+from eisnn import files
 from eisnn.cli import main
 from eisnn.data import Augmentation, DataError
 from eisnn.nn import CircuitOptions
@@ -651,14 +652,14 @@ def test_a_checkpoint_is_plain_safetensors_with_its_configuration(images: Path, 
 def test_writing_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The old file is there whole until the new one is on the disk, whole."""
     file = tmp_path / "file"
-    ckpt.write_atomically(file, b"old")
+    files.write_atomically(file, b"old")
     events = []
 
     def look(_: int, kind: str) -> None:
         events.append((kind, file.read_bytes(), sorted(f.name for f in tmp_path.iterdir())))
 
     count_writes(monkeypatch, look)
-    ckpt.write_atomically(file, b"new")
+    files.write_atomically(file, b"new")
     both = [".file.tmp", "file"]
     assert events == [("fsync", b"old", both), ("rename", b"old", both), ("fsync", b"new", ["file"])]
 

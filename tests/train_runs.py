@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eisnn import files
 from eisnn.data import Augmentation
 from eisnn.train import Run, TrainConfig, checkpoint, engine
 from eisnn.train.checkpoint import load_checkpoint
@@ -107,7 +108,7 @@ def count_writes(monkeypatch: pytest.MonkeyPatch, action: Callable[[int, str], N
     state on the disk changes.
     """
     seen = 0
-    real_replace, real_fsync = checkpoint.os.replace, checkpoint.os.fsync
+    real_replace, real_fsync = files.os.replace, files.os.fsync
 
     def watch(kind: str, real: Callable[..., None]) -> Callable[..., None]:
         def call(*args: Any) -> None:
@@ -118,8 +119,8 @@ def count_writes(monkeypatch: pytest.MonkeyPatch, action: Callable[[int, str], N
 
         return call
 
-    monkeypatch.setattr(checkpoint.os, "replace", watch("rename", real_replace))
-    monkeypatch.setattr(checkpoint.os, "fsync", watch("fsync", real_fsync))
+    monkeypatch.setattr(files.os, "replace", watch("rename", real_replace))
+    monkeypatch.setattr(files.os, "fsync", watch("fsync", real_fsync))
     return lambda: seen
 
 

@@ -174,8 +174,7 @@ def ei_init_(
             repeats = time_steps if time_steps is not None and x.shape[0] == 1 else 1
             fill(name, circuit, measure_input(x, repeats, name, process_group))
             if isinstance(circuit, EILayer) and circuit.options.unit_variance:
-                std = standard_deviation(circuit.integrated(x), process_group)
-                circuit.scale_division_(std / (circuit.options.branch_std if circuit.ends_branch else 1))
+                circuit.scale_division_(standard_deviation(circuit.integrated(x), process_group))
 
         return before_forward
 

@@ -82,7 +82,9 @@ def numbered_names(model: VGG) -> list[str]:
 
 def to_ours(value: Tensor, parameter: Tensor) -> Tensor:
     """A tensor of the file in the shape of our `parameter`: vectors have axes of length 1 there; ValueError if it has
-    another size."""
+    another size or is not floating-point."""
+    if not value.is_floating_point():
+        raise ValueError(f"it is {value.dtype}, expected floating-point weights")
     vector = parameter.ndim == 1 and value.ndim <= 3 and value.numel() == len(parameter) == max(value.shape)
     if value.shape != parameter.shape and not vector:
         raise ValueError(f"it has the shape {list(value.shape)}, expected {list(parameter.shape)}")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eisnn.models.network import Carry, SpikingNetwork, global_average, scaled
-from eisnn.nn import EILayer, Layers
+from eisnn.nn import Layers
 
 # Blocks of each stage, and whether they are bottlenecks.
 BLOCKS: dict[str, tuple[Sequence[int], bool]] = {
@@ -36,18 +36,14 @@ class SEWBlock(nn.Module):
     def __init__(self, layers: Layers, in_channels: int, channels: int, stride: int, drop: float = 0.0) -> None:
         super().__init__()
         self.drop = drop
-        last = self._make_branch(layers, in_channels, channels, stride)
-        if isinstance(last, EILayer):
-            last.ends_branch = True
+        self._make_branch(layers, in_channels, channels, stride)
         out = channels * self.expansion
         same = stride == 1 and in_channels == out
         self.shortcut = None if same else layers.conv(in_channels, out, 1, stride=stride)
 
-    def _make_branch(self, layers: Layers, in_channels: int, channels: int, stride: int) -> nn.Module:
-        """Make the layers of the branch; returns the last."""
+    def _make_branch(self, layers: Layers, in_channels: int, channels: int, stride: int) -> None:
         self.first = layers.conv(in_channels, channels, 3, stride=stride, padding=1)
         self.second = layers.conv(channels, channels, 3, padding=1)
-        return self.second
 
     def _branch(self, x: Tensor, carry: Carry, time_steps: int) -> Tensor:
         return carry(self.second, carry(self.first, x, time_steps), time_steps)
@@ -65,11 +61,10 @@ class SEWBottleneck(SEWBlock):
 
     expansion = 4
 
-    def _make_branch(self, layers: Layers, in_channels: int, channels: int, stride: int) -> nn.Module:
+    def _make_branch(self, layers: Layers, in_channels: int, channels: int, stride: int) -> None:
         self.first = layers.conv(in_channels, channels, 1)
         self.second = layers.conv(channels, channels, 3, stride=stride, padding=1)
         self.third = layers.conv(channels, channels * self.expansion, 1)
-        return self.third
 
     def _branch(self, x: Tensor, carry: Carry, time_steps: int) -> Tensor:
         return carry(self.third, super()._branch(x, carry, time_steps), time_steps)

@@ -120,7 +120,6 @@ class EILayer(EICircuit):
     """A hidden circuit: both kinds of inhibition, gains and a neuron, eqs. (9)-(15)."""
 
     dale_parameters: ClassVar[tuple[str, ...]] = (*EICircuit.dale_parameters, "gain_i", "gain_e")
-    ends_branch = False  # a residual block says True of the layer whose spikes are added to its input
 
     def __init__(
         self,

@@ -20,9 +20,6 @@ class CircuitOptions:
         balanced: E-I Init scales the rows of `weight_ee` and `weight_ie` to the same sum, so that excitation and
             inhibition of each neuron balance exactly at the start (P1). Not with `conserved`, where they always do.
         unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer (P4).
-        branch_std: the standard deviation that `unit_variance` gives the last circuit of each residual branch instead
-            (a layer whose `ends_branch` is True), in (0, 1]. At 0.25, a quarter of the threshold, branches are silent
-            at the start and a deep residual network begins as its shortcuts. Below 1 it needs `unit_variance`.
         even_gradients: E-I Init sets the width of each layer's surrogate, within a factor of 8, so that the gradient of
             the integrated current has the same norm in every layer (P9); of layers that end in `LIF` or `PLIF`.
     """
@@ -33,7 +30,6 @@ class CircuitOptions:
     tapwise: bool = False
     balanced: bool = False
     unit_variance: bool = False
-    branch_std: float = 1.0
     even_gradients: bool = False
 
     def __post_init__(self) -> None:
@@ -44,10 +40,6 @@ class CircuitOptions:
             raise ValueError(f"semisaturation is a share of the divisive current, in [0, 1); got {self.semisaturation}")
         if (self.semisaturation or self.pooled or self.tapwise) and not self.conserved:
             raise ValueError("semisaturation, pooled and tapwise need conserved=True")
-        if not 0 < self.branch_std <= 1:
-            raise ValueError(f"branch_std is a standard deviation in (0, 1], got {self.branch_std}")
-        if self.branch_std < 1 and not self.unit_variance:
-            raise ValueError("branch_std below 1 needs unit_variance=True")
         if self.balanced and self.conserved:
             raise ValueError("balanced is for circuits without conserved totals, which balance exactly")
 

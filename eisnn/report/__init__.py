@@ -7,8 +7,8 @@ page       how sections become HTML
 
 from pathlib import Path
 
+from eisnn.files import write_atomically
 from eisnn.report.opened import Opened, open_run
-from eisnn.train.checkpoint import write_atomically
 
 __all__ = ["report"]
 

@@ -9,9 +9,7 @@ metadata "eisnn"         JSON: progress, numbers of the optimizer, the run's con
 """
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from eisnn.files import write_atomically
 from eisnn.nn.circuit import uninitialized
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, or of another model; the message names the file and the reason."""
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Names `path` where the disk is full or fails."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(f"{path} could not be written: {error.strerror or error}") from error
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary file beside `path`, flush it to the disk, and rename it into place.
-
-    Raises: OSError naming `path`, which is then as it was before.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with writing(path):
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:

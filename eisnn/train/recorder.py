@@ -3,8 +3,8 @@
 import torch
 
 from eisnn.data import Dataset, Loader
+from eisnn.files import write_atomically
 from eisnn.models import SpikingNetwork
-from eisnn.train.checkpoint import write_atomically
 from eisnn.train.config import TrainConfig
 from eisnn.train.run import Run
 

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from eisnn.data import list_datasets
+from eisnn.files import write_atomically
 from eisnn.models import PLANS, VGG
 from eisnn.models.released import feedforward, numbered_names, parameter_map, to_ours, to_theirs
 from eisnn.nn import LIF, PAPER, EICircuit, make_layers
-from eisnn.train.checkpoint import CheckpointError, load_model, write_atomically
+from eisnn.train.checkpoint import CheckpointError, load_model
 from eisnn.train.config import TrainConfig, problems
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
@@ -37,9 +38,9 @@ class Settings(BaseModel):
     dataset: str
     type: str
     arch: str
-    num_layers: int
-    T: Annotated[int, Field(ge=1)]
-    ei_ratio: Annotated[int, Field(ge=1)]
+    num_layers: StrictInt
+    T: Annotated[StrictInt, Field(ge=1)]
+    ei_ratio: Annotated[StrictInt, Field(ge=1)]
     light_classifier: bool
     dropout: float = Field(ge=0, lt=1)
     neuron: Neuron

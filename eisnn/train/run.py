@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from torch import Tensor
 
-from eisnn.train.checkpoint import CheckpointError, load_checkpoint, write_atomically, writing
+from eisnn.files import write_atomically, writing
+from eisnn.train.checkpoint import CheckpointError, load_checkpoint
 from eisnn.train.config import TrainConfig, problems
 
 try:
