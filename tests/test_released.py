@@ -102,6 +102,7 @@ def test_what_has_no_effect_is_said(tmp_path, changes, note):
     [
         ({"ei_ratio": None}, "config.json does not describe a released network: ei_ratio: Field required"),
         ({"neuron": {}}, "neuron.tau: Field required"),
+        ({"neuron": {"tau": float("inf")}}, "neuron.tau: .*finite number"),
         ({"neuron": {"tau": 0.5}}, "neuron.tau: .*greater than or equal to 1, got 0.5"),
         ({"T": "four"}, "T: .*valid integer.*'four'"),
         ({"T": True}, "T: .*valid integer.*True"),
@@ -123,7 +124,11 @@ def test_wrong_fields_are_errors(tmp_path, changes, says):
         (lambda t: t.pop("layers.16.conv_ie.weight"), "missing: layers.16.conv_ie.weight$"),
         (lambda t: t.update({"layers.40.weight": torch.ones(1)}), "unused: layers.40.weight$"),
         (lambda t: t.update({"layers.3.v": torch.ones(1), "layers.3.gain_i": t.pop("layers.3.bias")}), "unused: .*3.v"),
-        (lambda t: t.pop("layers.2.conv_ee.weight"), "holds 4 convolutional and 1 dense circuits"),
+        (lambda t: t.pop("layers.2.conv_ee.weight"), "missing: layers.2.conv_ee.weight$"),
+        (
+            lambda t: [t.pop(f"layers.2.conv_{kind}.weight") for kind in ("ee", "ie")],
+            "holds 4 convolutional and 1 dense circuits",
+        ),
         (lambda t: t["layers.3.weight_ei"].neg_(), "layers.0.weight_ei violates Dale's law: 16 negative"),
         (lambda t: t["layers.3.bias"].fill_(float("inf")), "values that are not finite in layers.0.bias"),
         (

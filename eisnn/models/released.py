@@ -27,6 +27,15 @@ def feedforward(tensors: Mapping[str, Tensor]) -> list[Tensor]:
     return [numbered[number] for number in sorted(numbered)]
 
 
+def unpaired(names: Iterable[str]) -> list[str]:
+    """Feedforward weights whose other half, to E or to I neurons, is in the file, and they are not."""
+    names = set(names)
+    halves = {"conv_ee.weight": "conv_ie.weight", "weight_ee": "weight_ie"}
+    pairs = halves | {other: one for one, other in halves.items()}
+    others = {name.removesuffix(end) + pairs[end] for name in names for end in pairs if name.endswith("." + end)}
+    return sorted(others - names)
+
+
 def _number(name: str) -> int:
     match = re.match(r"layers\.(\d+)\.", name)
     return int(match[1]) if match else -1

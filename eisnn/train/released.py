@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from eisnn.data import list_datasets
 from eisnn.files import write_atomically
 from eisnn.models import PLANS, VGG
-from eisnn.models.released import feedforward, numbered_names, parameter_map, to_ours, to_theirs
+from eisnn.models.released import feedforward, numbered_names, parameter_map, to_ours, to_theirs, unpaired
 from eisnn.nn import LIF, PAPER, EICircuit, make_layers
 from eisnn.train.checkpoint import CheckpointError, load_model
 from eisnn.train.config import TrainConfig, problems
@@ -28,7 +28,7 @@ class Neuron(BaseModel):
     """The field `neuron`."""
 
     model_config = ConfigDict(extra="allow")
-    tau: float = Field(ge=1)
+    tau: float = Field(ge=1, allow_inf_nan=False)
 
 
 class Settings(BaseModel):
@@ -199,6 +199,8 @@ def _config(settings: Settings, file: Path) -> tuple[TrainConfig, list[str]]:
 
 def _plan(name: str, tensors: Mapping[str, Tensor], file: Path) -> list[Any]:
     """The plan of network `name` with the channels of the file."""
+    if alone := unpaired(tensors):
+        raise CheckpointError(f"{file} does not fit the network: missing: {', '.join(alone)}")
     weights = feedforward(tensors)
     convolutions = [len(w) for w in weights if w.ndim == 4]
     expected = sum(entry != "P" for entry in PLANS[name])
