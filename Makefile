@@ -32,7 +32,8 @@ lint: install
 bench: install
 	$(BIN)/eisnn bench --model vgg8 --floor --output benchmarks/results/cpu_vgg8_b32.json
 
-# Every table and figure of the paper, once, on a small net: a proof that all of it runs, in a quarter to half an hour on one core.
+# Every table and figure of the paper, once, on a small net: a proof that all of it runs, in a quarter to half an hour on
+# one core.
 # On real CIFAR-10 images with DATA=path, else on the sample in the package. It continues where it was stopped.
 # The larger budgets behind the committed tables are said in docs/results.md.
 REPRODUCE := runs/reproduce
