@@ -204,6 +204,16 @@ def test_a_damaged_result_is_named(images, tmp_path):
     assert json.loads(file.read_text())["accuracy"] == whole["accuracy"]
 
 
+def test_committed_results_can_be_continued():
+    """Their configurations are still ones of this version: fields may be missing, none unknown."""
+    folder = Path(study.__file__).parent / "results"
+    results = [json.loads(file.read_text()) for file in folder.glob("*/*-[0-9].json")]
+    results += [json.loads(file.read_text()) for file in folder.glob("depth/train_*.json")]
+    assert len(results) > 100
+    for result in results:
+        TrainConfig.model_validate(result["config"])
+
+
 def test_a_row_that_cannot_be_run_says_why(tmp_path):
     rows = [Row("E-I", TrainConfig()), Row("SRI", None, note="no equations")]
     with pytest.raises(SystemExit, match="cannot be run: SRI: no equations"):
