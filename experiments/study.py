@@ -18,7 +18,6 @@ from telling import Result, Row, draw, markdown, summarize
 from eisnn.cli import guarded
 from eisnn.models import SpikingNetwork
 from eisnn.nn import PAPER
-from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
 from eisnn.train import Diverged, Interrupted, Run, TrainConfig, Trained, fit, initial_model, load_trained, resume
 from eisnn.train.build import load_data
@@ -104,7 +103,6 @@ def described(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in config.model_dump(mode="json").items() if key not in WHERE}
 
 
-@subnormals_flushed()
 def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *, keep: bool = False) -> Result:
     """One run: from its result if it is there or in another study's folder, continued if it has begun, else from the
     start.
@@ -114,17 +112,17 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
         keep: leave the run's folder, with the weights, where `run_folder` says.
     Raises: SystemExit if the result or run that is there is of another configuration.
     """
-    file, config, run = _place(name, config, seed, args)
-    if file.exists():
-        if not keep or run.last.exists():
-            return stored(file)
-    elif not keep and (found := _of_another_study(config, args)):
+    config, file, run = config.changed(seed=seed), result_file(name, seed, args), Run(run_folder(name, seed, args))
+    found = stored(name, config, args)
+    if found and (not keep or run.last.exists()):
+        return found
+    if not found and not keep and (found := _of_another_study(config, args)):
         write_result(file, {**found, "row": name})
         return found
     print(f"{name}, seed {seed}", flush=True)
     lost = None
     try:
-        if run.config_file.exists():
+        if begun(name, config, args):
             resume(run.folder, data_path=config.data_path)
         else:
             fit(config, run.folder)
@@ -158,25 +156,26 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
     return result
 
 
-def _place(name: str, config: TrainConfig, seed: int, args: argparse.Namespace) -> tuple[Path, TrainConfig, Run]:
-    """Result, configuration and folder of a run; SystemExit if what is there is of another configuration."""
-    file, run = args.output / f"{slug(name)}-{seed}.json", Run(run_folder(name, seed, args))
-    config = config.changed(seed=seed)
-    if file.exists():
-        require_same(stored(file)["config"], config, file)
-    elif run.config_file.exists():
-        require_same(described(run.config()), config, run.folder)
-    return file, config, run
-
-
-def stored(file: Path) -> Result:
-    """A result; SystemExit naming the file if it is damaged."""
+def stored(name: str, config: TrainConfig, args: argparse.Namespace) -> Result | None:
+    """The result of a run, if it is there; SystemExit naming its file if it is damaged or of another configuration."""
+    file = result_file(name, config.seed, args)
+    if not file.exists():
+        return None
     try:
         found: Result = json.loads(file.read_text())
-        found["config"]
+        settings = found["config"]
     except (KeyError, TypeError, ValueError) as error:
         raise SystemExit(f"{file} is damaged ({error!r}): remove it, and the same command runs it again") from error
+    require_same(settings, config, file)
     return found
+
+
+def begun(name: str, config: TrainConfig, args: argparse.Namespace) -> bool:
+    """Whether a run has a folder in which it can go on; SystemExit if that is of another configuration."""
+    run = Run(run_folder(name, config.seed, args))
+    if run.config_file.exists():
+        require_same(described(run.config()), config, run.folder)
+    return run.config_file.exists()
 
 
 def trained(row: Row, args: argparse.Namespace) -> tuple[SpikingNetwork, Trained]:
@@ -185,6 +184,10 @@ def trained(row: Row, args: argparse.Namespace) -> tuple[SpikingNetwork, Trained
     train(row.name, budgeted(row.config, args), 0, args, keep=True)
     found = load_trained(run_folder(row.name, 0, args), data_path=args.data_path)
     return initial_model(found.config), found
+
+
+def result_file(name: str, seed: int, args: argparse.Namespace) -> Path:
+    return args.output / f"{slug(name)}-{seed}.json"
 
 
 def run_folder(name: str, seed: int, args: argparse.Namespace) -> Path:
@@ -223,10 +226,8 @@ def collect(rows: Sequence[Row], args: argparse.Namespace) -> dict[str, list[Res
     for row in rows:
         found[row.name] = []
         for seed in range(args.seeds) if row.config else ():
-            file = args.output / f"{slug(row.name)}-{seed}.json"
-            if file.exists():
-                require_same(stored(file)["config"], budgeted(row.config, args).changed(seed=seed), file)
-                found[row.name].append(stored(file))
+            if result := stored(row.name, budgeted(row.config, args).changed(seed=seed), args):
+                found[row.name].append(result)
     return found
 
 
@@ -251,9 +252,9 @@ def study(rows: Sequence[Row], args: argparse.Namespace) -> None:
         raise SystemExit(f"these rows cannot be run: {'; '.join(barred)}")
     asked = [(row.name, budgeted(row.config, args)) for row in rows if row.config and row.name in (args.only or names)]
     todo = [] if args.table else [(*run, seed) for seed in range(args.seeds) for run in asked]
-    for run in todo:  # before the first is trained
-        _place(*run, args)
     tell(rows, args)
+    for name, config, seed in todo:  # before the first is trained
+        begun(name, config.changed(seed=seed), args)
     for run in todo:
         train(*run, args)
         tell(rows, args)

@@ -17,6 +17,7 @@ from eisnn.nn import EICircuit, EIReadout
 
 LATERAL = ("weight_ei", "gain_i", "gain_e", "bias")
 UNREAD = LATERAL[1:]  # by a readout
+FEEDFORWARD = ("conv_ee.weight", "conv_ie.weight", "weight_ee", "weight_ie")  # ends of their names
 # Numbers of the first convolution, from one that is pooled to the next, and from the last of them to the readout.
 FIRST, POOLED_BLOCK, READOUT_AFTER = 2, 7, 8
 
@@ -29,11 +30,9 @@ def feedforward(tensors: Mapping[str, Tensor]) -> list[Tensor]:
 
 def unpaired(names: Iterable[str]) -> list[str]:
     """Feedforward weights whose other half, to E or to I neurons, is in the file, and they are not."""
-    names = set(names)
-    halves = {"conv_ee.weight": "conv_ie.weight", "weight_ee": "weight_ie"}
-    pairs = halves | {other: one for one, other in halves.items()}
-    others = {name.removesuffix(end) + pairs[end] for name in names for end in pairs if name.endswith("." + end)}
-    return sorted(others - names)
+    there = {name for name in names if name.endswith(FEEDFORWARD)}
+    halves = {name.replace(*(("_ee", "_ie") if "_ee" in name else ("_ie", "_ee"))) for name in there}
+    return sorted(halves - there)
 
 
 def _number(name: str) -> int:
@@ -50,8 +49,7 @@ def parameter_map(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     """
     names = set(names)
     circuits = {name: m for name, m in model.named_modules() if isinstance(m, EICircuit)}
-    kinds = ("conv_ee.weight", "conv_ie.weight", "weight_ee", "weight_ie")
-    numbers = sorted({_number(name) for name in names if name.endswith(kinds)} - {-1})
+    numbers = sorted({_number(name) for name in names if name.endswith(FEEDFORWARD)} - {-1})
     if len(numbers) < len(circuits):  # more of them are unused names, below
         raise ValueError(f"there are feedforward weights of {len(numbers)} circuits, the network has {len(circuits)}")
     found: dict[str, str] = {}
