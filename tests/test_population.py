@@ -109,12 +109,18 @@ def test_equals_the_reference_in_value_and_every_gradient(constants, t, b, space
         assert_agree(ours[2][name], grad, 1e-12)
 
 
-@pytest.mark.parametrize("piece", [1, 70, 1 << 16])
-def test_the_pieces_of_the_batch_do_not_show(piece, monkeypatch):
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("state", [False, True])
+@pytest.mark.parametrize("piece", [1, 300, 1 << 16])
+def test_the_pieces_of_the_batch_do_not_show(piece, state, channels_last, monkeypatch):
     monkeypatch.setattr(sys.modules["eisnn.functional.lif"], "PIECE", piece)
+    monkeypatch.setattr(sys.modules["eisnn.functional.population"], "PART", piece)
     tensors, v = inputs(b=7), torch.randn(7, 5, 3, 2, generator=rng(3), dtype=torch.float64)
-    ours = run(FUSED, tensors, LIFConstants(), v, 3)
-    reference = run(REFERENCE, tensors, LIFConstants(), v, 3)
+    if channels_last:
+        for name in ("balanced", "i_div"):
+            tensors[name] = tensors[name].flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (3, 7))
+    ours = run(FUSED, tensors, LIFConstants(), v if state else None, 3)
+    reference = run(REFERENCE, tensors, LIFConstants(), v if state else None, 3)
     assert torch.equal(ours[0], reference[0])
     for name, grad in reference[2].items():
         assert_agree(ours[2][name], grad, 1e-12)

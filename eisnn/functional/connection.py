@@ -64,7 +64,8 @@ def lateral(u: Tensor, weight: Tensor) -> Tensor:
     A matrix product, and not a 1x1 convolution: it takes the I part of stacked currents as it lies in memory.
     """
     if u.ndim == 3 or u.stride(2) == 1:
-        return F.linear(u.movedim(2, -1), weight).movedim(-1, 2)
+        inside = u.movedim(2, -1)  # a matrix for each step: also that of some images of larger maps needs no copy
+        return F.linear(inside.flatten(1, -2), weight).unflatten(1, inside.shape[1:-1]).movedim(-1, 2)
     return (weight @ u.flatten(3)).unflatten(3, u.shape[3:])
 
 

@@ -197,12 +197,13 @@ def _forward(
     constants = LIFConstants.decode(neuron)
     layout, shape = native.layout_of(current), (steps, *current.shape[1:])
     backend = kernels.backend(current)
+    spikes = layout.empty(shape, current.dtype, current.device)
     if backend == "triton":
         from eisnn.functional.kernels import triton
 
-        spikes, v_last = triton.forward(layout, current, *(None,) * 5, _widened(v, current), constants, steps)
+        v_last = layout.empty(shape[1:], _wide(current), current.device)
+        triton.forward(layout, current, *(None,) * 5, _widened(v, current), constants, spikes, v_last)
         return spikes, v_last.to(current.dtype)
-    spikes = layout.empty(shape, current.dtype, current.device)
     if backend == "compiled":
         v_last = layout.empty(shape[1:], _wide(current))
         maps = {"balanced": current, "spikes": spikes, "v": _widened(v, current), "v_last": v_last}

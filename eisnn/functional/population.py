@@ -8,7 +8,7 @@ backward pass. What it does element by element runs compiled or in Triton
 Forward and backward are registered with torch, so that `torch.compile` takes them as they are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,8 @@ from eisnn.functional.folded import split_currents
 from eisnn.functional.kernels import native
 from eisnn.functional.lif import LIFConstants, lif_reference, pieces, scan_, scan_backward_
 from eisnn.functional.stabilize import noise_of, replace_zeros, smallest_positive
+
+PART = 1 << 22  # most elements of a map of divisive currents on a GPU: a few MB, which its cache holds
 
 
 def population_reference(
@@ -307,42 +309,80 @@ class CompiledPopulation(Population):
 
 
 class TritonPopulation(Population):
-    """The same by the Triton kernels: `I_div` is made by torch; of a pooled and a tonic current alone within."""
+    """The same by the Triton kernels. A pooled current with a tonic one is all that they need to divide; else `I_div`
+    is made by torch, of so few images at a time that neither it nor its gradient takes the memory of a whole map."""
 
     @property
     def _within(self) -> bool:
         return self.tonic and self.weight.shape[1] == 2
 
-    def _arguments(self, smallest: Tensor | None) -> tuple[Any, ...]:
-        from eisnn.functional.kernels import triton
+    def _parts_of_batch(self) -> list[tuple[slice, "TritonPopulation"]]:
+        """Some images at a time, and the operation on them alone."""
+        batch, of_image = self.currents.shape[1], len(self.weight) * self.currents[:, 0, 0].numel()
+        images = batch if self._within else min(batch, max(1, PART // max(1, of_image)))
+        images = -(-batch // -(-batch // images))  # parts of about the same size
 
-        n_e = len(self.weight)
-        layout, gain, bias = native.layout_of(self.currents, n_e), self.gain.contiguous(), self.bias.contiguous()
-        weight = None
+        def part(b: slice) -> "TritonPopulation":
+            return replace(self, currents=self.currents[:, b], v=None if self.v is None else self.v[b])
+
+        return [(b, part(b)) for first in range(0, batch, images) for b in (slice(first, first + images),)]
+
+    def _arguments(self) -> tuple[Any, ...]:
+        """Layout, balanced current, what divides, and the weight that it has if that happens within the kernels."""
+        layout = native.layout_of(self.currents, n_e := len(self.weight))
         if self._within:
             balanced, dividing = self.currents[:, :, :n_e], self.currents[:, :, n_e : n_e + 1]
-            weight = self.weight.to(gain.dtype).contiguous()
-        else:
-            balanced, dividing = split_currents(self.currents, self.weight)
-        if smallest is None:
-            sample = (*balanced.shape[:2], *(1,) * (balanced.ndim - 2))
-            smallest = gain.new_zeros(sample) if self.tonic else triton.smallest_positive(dividing, noise_of(dividing))
-        return layout, balanced, dividing, smallest, weight, gain, bias, self.v, self.constants, self.steps
+            return layout, balanced, dividing, self.weight.to(self.gain.dtype).contiguous()
+        return layout, *split_currents(self.currents, self.weight), None
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         from eisnn.functional.kernels import triton
 
-        arguments = self._arguments(None)
-        return (*triton.forward(*arguments), arguments[3])
+        shape = (*self.currents.shape[:2], len(self.weight), *self.currents.shape[3:])
+        layout, device = native.layout_of(self.currents, shape[2]), self.currents.device
+        spikes = layout.empty((self.steps, *shape[1:]), self.currents.dtype, device)
+        v_last = layout.empty(shape[1:], self.gain.dtype, device)
+        smallest = (self.gain.new_zeros if self.tonic else self.gain.new_empty)(*shape[:2], *(1,) * (len(shape) - 2))
+        gain, bias = self.gain.contiguous(), self.bias.contiguous()
+        for b, part in self._parts_of_batch():
+            layout, balanced, dividing, weight = part._arguments()
+            if not self.tonic:
+                triton.smallest_positive(dividing, noise_of(dividing), smallest[:, b])
+            triton.forward(
+                layout, balanced, dividing, smallest[:, b], weight, gain, bias, part.v, self.constants,
+                spikes[:, b], v_last[b],
+            )  # fmt: skip
+        return spikes, v_last, smallest
 
     def backward(
+        self, smallest: Tensor, grad_spikes: Tensor | None, grad_v_last: Tensor | None, grad_currents: Tensor
+    ) -> Gradients:
+        found = [
+            part._backward(
+                smallest[:, b],
+                None if grad_spikes is None else grad_spikes[:, b],
+                None if grad_v_last is None else grad_v_last[b],
+                grad_currents[:, b],
+            )
+            for b, part in self._parts_of_batch()
+        ]
+        if len(found) == 1:
+            return found[0]
+        *summed, of_v = zip(*found, strict=True)
+        weight, gain, bias = (torch.stack(parts).sum(0, dtype=self.gain.dtype) for parts in summed)
+        return Gradients(weight, gain, bias, None if self.v is None else torch.cat(of_v))
+
+    def _backward(
         self, smallest: Tensor, grad_spikes: Tensor | None, grad_v_last: Tensor | None, grad_currents: Tensor
     ) -> Gradients:
         from eisnn.functional.kernels import triton
 
         parts = self._parts(grad_currents)
-        arguments = (*self._arguments(smallest), grad_spikes, grad_v_last, parts[0])
-        grad_dividing, grad_weight, grad_gain, grad_bias, grad_v = triton.backward(*arguments)
+        layout, balanced, dividing, weight = self._arguments()
+        grad_dividing, grad_weight, grad_gain, grad_bias, grad_v = triton.backward(
+            layout, balanced, dividing, smallest, weight, self.gain.contiguous(), self.bias.contiguous(), self.v,
+            self.constants, self.steps, grad_spikes, grad_v_last, parts[0],
+        )  # fmt: skip
         assert grad_dividing is not None
         assert grad_gain is not None
         assert grad_bias is not None

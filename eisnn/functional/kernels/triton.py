@@ -395,7 +395,9 @@ def backward_kernel(
 
 
 @triton.jit
-def smallest_kernel(i_div, smallest, step, image, batch, size, NOISE: tl.constexpr, C: tl.constexpr, B: tl.constexpr):
+def smallest_kernel(
+    i_div, smallest, step, image, out_step, batch, size, NOISE: tl.constexpr, C: tl.constexpr, B: tl.constexpr
+):
     sample = tl.program_id(0).to(tl.int64)
     at = i_div + (sample // batch) * step + (sample % batch) * image + tl.arange(0, B)
     level = tl.zeros((B,), C)
@@ -407,56 +409,51 @@ def smallest_kernel(i_div, smallest, step, image, batch, size, NOISE: tl.constex
     for start in range(0, size, B):  # the second time from the cache
         x = tl.load(at + start, mask=start + tl.arange(0, B) < size, other=0).to(C)
         least = tl.minimum(least, tl.where(x > level, x, float("inf")))
-    tl.store(smallest + sample, tl.min(least, 0))
+    tl.store(smallest + (sample // batch) * out_step + sample % batch, tl.min(least, 0))
 
 
-def smallest_positive(i_div: Tensor, noise: float) -> Tensor:
-    """`eisnn.functional.smallest_positive` of `i_div` `[T, B, n, ...]`, at least float32, in one pass.
+def smallest_positive(i_div: Tensor, noise: float, smallest: Tensor) -> None:
+    """`eisnn.functional.smallest_positive` of `i_div` `[T, B, n, ...]`, in one pass.
 
     Args:
         noise: what is not larger than this part of the sample's largest value counts as 0.
+        smallest: where it is written, `[T, B, 1, ...]` or some images of it, at least float32.
     """
     if sum((n - 1) * stride for n, stride in zip(i_div.shape[2:], i_div.stride()[2:], strict=True)) + 1 != (
         size := i_div[0, 0].numel()
     ):  # a sample does not lie in one piece
         i_div = i_div.contiguous()
-    wide = torch.promote_types(i_div.dtype, torch.float32)
-    smallest = i_div.new_empty((*i_div.shape[:2], *(1,) * (i_div.ndim - 2)), dtype=wide)
     smallest_kernel[(smallest.numel(),)](
-        i_div, smallest, i_div.stride(0), i_div.stride(1), i_div.shape[1], size,
-        NOISE=noise, C=_type(wide), B=min(BLOCK, triton.next_power_of_2(size)), num_warps=8,
+        i_div, smallest, i_div.stride(0), i_div.stride(1), smallest.stride(0), i_div.shape[1], size,
+        NOISE=noise, C=_type(smallest.dtype), B=min(BLOCK, triton.next_power_of_2(size)), num_warps=8,
     )  # fmt: skip
-    return smallest
 
 
 def forward(
     layout: Layout, balanced: Tensor, dividing: Tensor | None, smallest: Tensor | None, weight: Tensor | None,
-    gain: Tensor | None, bias: Tensor | None, v: Tensor | None, constants: "LIFConstants", steps: int,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Spikes `[T, B, n, ...]` and last potential `[B, n, ...]`.
+    gain: Tensor | None, bias: Tensor | None, v: Tensor | None, constants: "LIFConstants", spikes: Tensor,
+    v_last: Tensor,
+) -> None:  # fmt: skip
+    """Write `spikes` `[T, B, n, ...]` and the last potential `[B, n, ...]`, which lie as `layout` says.
 
     Args:
         layout: of the maps.
         balanced: `[T or 1, B, n, ...]`.
         dividing: `I_div`, like `balanced`; or with `weight` a pooled current `[T or 1, B, 1, ...]`; or None: this is
             the LIF neuron alone.
-        smallest: `[T or 1, B, 1, ...]`: what `I_div` is at least.
+        smallest: `[T or 1, B, 1, ...]`, or some images of it: what `I_div` is at least.
         weight: `[n, 2]`, of the pooled and of a tonic I neuron; like gain and bias in the dtype of the arithmetic.
         gain, bias: `[n]`.
         v: potential before the first step, or None.
     """
-    device, wide = balanced.device, torch.promote_types(balanced.dtype, torch.float32)
     maps = [layout.arrange(x) for x in (balanced, dividing, v)]
-    spikes = layout.empty((steps, *balanced.shape[1:]), balanced.dtype, device)
-    v_last = layout.empty(balanced.shape[1:], wide, device)
     absent = spikes  # any pointer will do for what is never read
     at = [_strides(layout, x) for x in (*maps, spikes, v_last)]
     forward_kernel[_grid(layout, balanced.shape[1])](
         *_pointers(absent, *maps[:2], smallest, weight, gain, bias, maps[2]), spikes, v_last,
-        *at[0], *at[1], *at[2][1:], *at[3], *at[4][1:], balanced.shape[1], layout.rows, layout.inner,
-        **_options(layout, constants, wide, balanced, dividing, weight, v, steps),
+        *at[0], *at[1], *at[2][1:], *at[3], *at[4][1:], _samples(balanced, smallest), layout.rows, layout.inner,
+        **_options(layout, constants, v_last.dtype, balanced, dividing, weight, v, len(spikes)),
     )  # fmt: skip
-    return spikes, v_last
 
 
 def backward(
@@ -488,7 +485,7 @@ def backward(
             written, *maps[:2], smallest, weight, gain, bias, *maps[2:], written, grad_dividing, sums, grad_v, h
         ),
         *at[0], *at[1], *at[2][1:], *at[3], *at[4][1:], *at[5], *at[6], *at[7][1:], *at[8],
-        shape[1], layout.rows, layout.inner, shape[2], ALPHA=constants.width,
+        _samples(balanced, smallest), layout.rows, layout.inner, shape[2], ALPHA=constants.width,
         SPIKES=grad_spikes is not None, LAST=grad_v_last is not None, DETACH=constants.detach_reset,
         SURROGATE=SURROGATES.index(constants.surrogate),
         **_options(layout, constants, wide, balanced, dividing, weight, v, steps),
@@ -507,6 +504,11 @@ def backward(
 
 def _pointers(absent: Tensor, *tensors: Tensor | None) -> list[Tensor]:
     return [absent if tensor is None else tensor for tensor in tensors]
+
+
+def _samples(balanced: Tensor, smallest: Tensor | None) -> int:
+    """How far one step lies from the next where there is one value for each sample."""
+    return balanced.shape[1] if smallest is None else smallest.stride(0)
 
 
 def _grid(layout: Layout, batch: int) -> tuple[int, int, int]:
