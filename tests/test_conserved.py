@@ -20,6 +20,7 @@ PLUS = [
     CircuitOptions(conserved=True, semisaturation=0.3, unit_variance=True),
     CircuitOptions(conserved=True, semisaturation=0.3, pooled=True, unit_variance=True),
     CircuitOptions(conserved=True, semisaturation=0.3, pooled=True, tapwise=True, unit_variance=True),
+    CircuitOptions(conserved=True, semisaturation=0.3, pooled=True, tapwise=True, tightness=3, unit_variance=True),
 ]
 
 
@@ -223,6 +224,33 @@ def test_a_failed_initialisation_leaves_what_was_conserved():
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+def test_tightness_multiplies_the_totals_and_nothing_that_divides(pooled):
+    loose, tight = (
+        network(CircuitOptions(conserved=True, semisaturation=0.3, pooled=pooled, tightness=k)).layers[0]
+        for k in (1, 4)
+    )
+    assert_agree(tight.weights.total, 4 * loose.weights.total, 1e-12)
+    uniform = torch.ones(1, 1, 3, 5, 5, dtype=torch.float64)
+    of_loose, of_tight = (EF.currents_of(uniform, layer.synapses(), layer.connection) for layer in (loose, tight))
+    assert_agree(of_tight.i_div[..., 2, 2], of_loose.i_div[..., 2, 2], 1e-12)
+    shift = tight.weight_ee - loose.weight_ee  # the same draw, farther from 0
+    assert_agree(shift, shift.mean().expand_as(shift), 1e-12)
+    assert shift.mean() > 0
+
+
+def test_tight_totals_are_conserved_by_shifting_weights_and_not_by_scaling_them():
+    """Of a step of gradient descent, the part that changes all weights of a neuron alike."""
+    common = []
+    for tightness in (1, 4, 100):
+        layer = network(CircuitOptions(conserved=True, tightness=tightness)).layers[1]
+        upstream = torch.randn(layer.weight_ee.shape, generator=rng(2), dtype=torch.float64)
+        conserved = EF.conserve(layer.weight_ee, layer.weights.total)
+        grad = torch.autograd.grad(conserved, layer.weight_ee, upstream)[0].flatten(1)
+        common.append(float(grad.sum(1).norm() / grad.norm()))
+    assert common[0] > 2 * common[1] > 20 * common[2]
+
+
 @pytest.mark.parametrize("options", PLUS)
 def test_bf16_autocast_trains(options):
     model = network(options, torch.float32)
@@ -237,6 +265,11 @@ def test_options_that_need_another_are_refused():
         if share or pooled or tapwise:
             with pytest.raises(ValueError, match="need conserved=True"):
                 CircuitOptions(semisaturation=share, pooled=pooled, tapwise=tapwise)
+    with pytest.raises(ValueError, match="need conserved=True"):
+        CircuitOptions(tightness=2)
+    for tightness in (0.5, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="a number >= 1; got"):
+            CircuitOptions(conserved=True, tightness=tightness)
     for share in (-0.1, 1.0):
         with pytest.raises(ValueError, match=r"in \[0, 1\)"):
             CircuitOptions(conserved=True, semisaturation=share)

@@ -80,7 +80,7 @@ class ConservedWeights(PaperWeights):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.pooled, self.share = options.pooled, options.semisaturation
+        self.pooled, self.share, self.tightness = options.pooled, options.semisaturation, options.tightness
         self.tapwise = options.tapwise and len(inputs) == 3 and inputs[0] >= LEAST_CHANNELS
         self.stacked = EF.ConservedKernel(options.pooled, bool(options.semisaturation), self.tapwise)
         sigma = torch.ones(n_e, device=device, dtype=dtype) if options.semisaturation else None
@@ -90,9 +90,11 @@ class ConservedWeights(PaperWeights):
 
     def start_(self, raw: Raw, scale: float, inhibitory_gain: float, mean: float) -> None:
         total = EF.fan_in(raw.weight_ee) * scale
+        for weight in (raw.weight_ee, raw.weight_ie):
+            weight += (self.tightness - 1) * scale
         raw.gain_i.fill_(1)
-        self.total.fill_(total)
-        self.gain_unit.fill_(inhibitory_gain * (1 - self.share))
+        self.total.fill_(self.tightness * total)
+        self.gain_unit.fill_(inhibitory_gain * (1 - self.share) / self.tightness)
         self.sigma_unit.fill_(self.share * inhibitory_gain * total * mean)
         if self.sigma is not None:
             self.sigma.fill_(1)
