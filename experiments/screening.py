@@ -45,6 +45,8 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "plus, semisaturation 0.7": ("plus", {"circuit_options": {"semisaturation": 0.7}}),
     "plus without semisaturation": ("plus", {"circuit_options": {"semisaturation": 0.0}}),
     "plus without unit variance": ("plus", {"circuit_options": {"unit_variance": False}}),
+    "plus, tightness 3": ("plus", {"circuit_options": {"tightness": 3.0}}),
+    "plus, tightness 10": ("plus", {"circuit_options": {"tightness": 10.0}}),
     "plus, average": ("plus", {"average": 0.99}),
     "plus, CutMix and Mixup": ("plus", {"augmentation": {"cutmix": 1.0, "mixup": 0.2}}),
     "plus, TrivialAugment": ("plus", {"augmentation": {"trivial": True}}),
