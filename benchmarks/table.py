@@ -3,8 +3,8 @@
 python benchmarks/table.py benchmarks/results/cpu_{vgg8,vgg16,resnet18}_b{32,16}.json
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 HEAD = "| network | batch | E-I, ms | BN, ms | E-I / BN | CPU time | beyond convolutions: E-I, BN, ms | kept |"
@@ -28,10 +28,13 @@ def row(file: Path) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="+", type=Path)
+    files = parser.parse_args().results
     print(HEAD)
     print("|" + "---|" * HEAD.count(" | ") + "---|")
-    for name in sys.argv[1:]:
-        print(row(Path(name)))
+    for file in files:
+        print(row(file))
 
 
 if __name__ == "__main__":

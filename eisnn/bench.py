@@ -27,7 +27,8 @@ from torch.nn import functional as F
 
 from eisnn import functional as EF
 from eisnn.deploy import quantize
-from eisnn.functional import LIFConstants, lif_reference
+from eisnn.files import require_writable
+from eisnn.functional import LIFConstants, kernels, lif_reference
 from eisnn.init import ei_init_
 from eisnn.models import create_model
 from eisnn.nn import PLUS, EILayer, enforce_dale, fold
@@ -122,7 +123,8 @@ class Subject(Timed):
         self.model = self.model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
         self.images = images.to(device).contiguous(memory_format=layout)
         if circuit == "ei":
-            ei_init_(self.model, self.images, generator=torch.Generator().manual_seed(0))
+            several = torch.cat([self.images, torch.rand_like(self.images)]) if batch_size == 1 else self.images
+            ei_init_(self.model, several, generator=torch.Generator().manual_seed(0))
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
         enforce_dale(self.optimizer, self.model)
         self.device, self.precision = device, precision
@@ -182,7 +184,8 @@ class Floor(Timed):
                 connection = layer.connection
             else:
                 p = layer.projection
-                assert isinstance(p, nn.Conv2d)
+                if not isinstance(p, nn.Conv2d):
+                    return
                 kernel, lateral = p.weight, None
                 connection = EF.Conv(p.stride, p.padding, p.dilation)  # type: ignore[arg-type]
             if kernel.ndim == 4:
@@ -319,12 +322,16 @@ def bench(
         "precision": precision,
         "device": device,
     }
+    if output is not None:
+        require_writable(output)
     networks = (*NETWORKS, PEER) if find_spec("spikingjelly") else NETWORKS
     subjects: dict[tuple[str, str], Any] = {
         (network, layout): Subject(network=network, memory_format=layout, **common)
         for network in networks
         for layout in FORMATS
     }
+    if int8:  # what cannot be quantized says so before anything is measured
+        quantize(subjects["ei", "contiguous"].model, subjects["ei", "contiguous"].images)
     if floor:
         subjects |= {
             (f"{network}_floor", layout): Floor(subjects[network, layout])
@@ -380,6 +387,7 @@ def bench(
         **provenance(),
         **common,
         "repeats": repeats,
+        "kernels": kernels.backend(subjects["ei", "contiguous"].images[None]),
         "cuda_graph": device == "cuda" and cuda_graph,
         "tf32": {
             "convolutions": torch.backends.cudnn.allow_tf32,

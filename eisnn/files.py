@@ -1,6 +1,8 @@
 """Files that are there whole or not at all."""
 
+import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +15,19 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(f"{path} could not be written: {error.strerror or error}") from error
+
+
+def require_writable(path: Path) -> None:
+    """To be called before work whose result is to be written to `path`; makes its folder.
+
+    Raises: OSError naming `path` if that is a folder, or nothing can be written where it lies.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder; name a file")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
 
 
 def write_atomically(path: Path, data: bytes) -> None:

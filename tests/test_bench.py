@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from eisnn.bench import ResidentMemory, Subject, bench
+from eisnn.bench import Floor, ResidentMemory, Subject, bench
 
 FORMS = ("", ", folded", ", folded, compiled", ", folded, int8")
 
@@ -42,6 +42,24 @@ def test_forms_of_inference_need_inference(form):
 def test_int8_replaces_float32():
     with pytest.raises(ValueError, match="int8 replaces float32 on a CPU, got precision bf16 on cpu"):
         bench("convnet3", "cpu", precision="bf16", inference=True, int8=True)
+
+
+def test_what_cannot_end_well_does_not_begin(tmp_path, monkeypatch):
+    monkeypatch.setattr(Subject, "step", lambda self: pytest.fail("something was measured"))
+    with pytest.raises(ValueError, match="nothing would run in int8"):
+        bench("mlp", "cpu", batch_size=2, time_steps=1, inference=True, int8=True)
+    (tmp_path / "file").touch()
+    for output in (tmp_path, tmp_path / "file" / "bench.json"):
+        with pytest.raises(OSError, match=f"{output} could not be written"):
+            bench("convnet3", "cpu", output=output)
+
+
+def test_one_image_can_be_measured_and_a_network_without_convolutions():
+    subject = Subject("ei", "contiguous", "convnet3", 1, 2, "32", "cpu")
+    subject.step()
+    assert subject.images.shape[0] == 1
+    for network in ("ei", "bn"):
+        Floor(Subject(network, "contiguous", "mlp", 4, 2, "32", "cpu")).step()
 
 
 def test_saved_bytes_counts_each_storage_once_and_no_parameters():

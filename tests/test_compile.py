@@ -6,6 +6,7 @@ from torch import nn
 
 import eisnn
 from eisnn.functional import LIFConstants
+from eisnn.nn.options import PAPER, PLUS
 
 
 class Net(nn.Module):
@@ -45,13 +46,27 @@ def test_one_graph_equal_to_eager(memory_format, autocast):
         torch.testing.assert_close(ours, expected)
 
 
-@pytest.mark.parametrize("circuit", ["ei", "bn"])
+@pytest.mark.parametrize("circuit", ["ei", "plus", "bn"])
 def test_a_whole_network_is_one_graph(circuit):
     torch.manual_seed(0)
-    model, images = eisnn.create_model("convnet3", width=0.25, circuit=circuit), torch.rand(4, 3, 16, 16)
+    options = {"circuit_options": PLUS} if circuit == "plus" else {}
+    kind = "bn" if circuit == "bn" else "ei"
+    model, images = eisnn.create_model("convnet3", width=0.25, circuit=kind, **options), torch.rand(4, 3, 16, 16)
     eisnn.ei_init_(model, images)
     torch._dynamo.reset()
     torch.testing.assert_close(torch.compile(model.eval(), fullgraph=True, backend="aot_eager")(images), model(images))
+
+
+@pytest.mark.parametrize("options", [PAPER, PLUS], ids=["paper", "plus"])
+def test_a_circuit_compiles_with_the_default_backend(options):
+    torch.manual_seed(0)
+    model, x = eisnn.EILinear(6, 8, options=options), torch.rand(3, 2, 6)
+    eisnn.ei_init_(model, x)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True)
+    leaves = list(model.parameters())
+    for ours, expected in zip(*(torch.autograd.grad(run(x).sum(), leaves) for run in (compiled, model)), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_state_is_checked_within_the_graph():

@@ -1,5 +1,8 @@
 """Inference in int8: what is rounded, and what is exact."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from circuits import rng
@@ -79,6 +82,12 @@ def test_what_is_no_multiple_of_a_quarter_stays_in_float32():
     net = network()
     net.layers[0].neuron = Half()
     assert [in_int8(layer) for layer in layers_of(quantize(net, IMAGES))] == [False, False, True]
+
+
+@pytest.mark.parametrize("use", [copy.deepcopy, pickle.dumps, eisnn.fold, lambda net: quantize(net, IMAGES)])
+def test_it_stays_where_it_is(use):
+    with pytest.raises(TypeError, match="neither copied, saved, folded nor quantized again"):
+        use(quantize(network(), IMAGES))
 
 
 def test_errors():

@@ -169,6 +169,30 @@ def test_a_silent_sample_integrates_its_bias_alone(op):
     assert all(g.isfinite().all() for g in grads.values())
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_nan_in_the_divisive_current_is_not_lost(channels_last):
+    stack = torch.rand(2, 3, 7, 4, 4, generator=rng(0), dtype=torch.float64)
+    stack[0, 1, 5:] = torch.nan
+    if channels_last:
+        stack = stack.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (2, 3))
+    last = EF.population(
+        stack, torch.ones(5, 2, dtype=torch.float64), *torch.ones(2, 5, dtype=torch.float64), LIFConstants()
+    )[1]
+    assert last[1].isnan().all()
+    assert last[[0, 2]].isfinite().all()
+
+
+def test_what_does_not_fit_is_refused():
+    stack, weight, one = torch.rand(2, 3, 7, 4, 4), torch.rand(5, 2), torch.ones(5)
+    for empty in (stack[:0], stack[:, :0]):
+        with pytest.raises(ValueError, match="at least one time step and one image"):
+            EF.population(empty, weight, one, one, LIFConstants())
+    with pytest.raises(TypeError, match=r"floating-point currents, got torch\.int64"):
+        EF.population(stack.long(), weight, one, one, LIFConstants())
+    with pytest.raises(ValueError, match="tensors on one device, got them on cpu, meta, cpu, cpu"):
+        EF.population(stack, weight.to("meta"), one, one, LIFConstants())
+
+
 def test_a_sample_never_depends_on_the_others():
     tensors = inputs(3, 4)
     s, last, _ = run(FUSED, tensors, LIFConstants(), None, 3)

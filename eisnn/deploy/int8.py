@@ -36,6 +36,12 @@ class Int8Conv2d(nn.Module):
         self.bias = bias
         self.packed = torch.ops.onednn.qconv_prepack(rounded, self.scale, QUANTUM, 0, *self.around, None)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            "an int8 network can be neither copied, saved, folded nor quantized again: keep the network that it was "
+            "made from"
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         small = x.div(QUANTUM).to(torch.uint8)
         weight = self.packed, self.scale, self.zero, self.bias

@@ -67,8 +67,16 @@ def population(
             `I_div` is positive and nothing is stabilised. That current may get no gradient.
     Returns: spikes `[T, B, n_E, ...]` in the dtype of `currents`, and the potential after the last step
         `[B, n_E, ...]` in at least float32.
-    Raises: ValueError for a number of steps or a shape that does not fit.
+    Raises: ValueError for a number of steps, a shape or a device that does not fit; TypeError for currents that are no
+        floating-point numbers.
     """
+    if 0 in currents.shape[:2]:
+        raise ValueError(f"population takes at least one time step and one image, got shape {list(currents.shape)}")
+    if not currents.is_floating_point():
+        raise TypeError(f"population takes floating-point currents, got {currents.dtype}")
+    devices = [x.device for x in (currents, weight, gain_e, bias, v) if x is not None]
+    if any(device != currents.device for device in devices):
+        raise ValueError(f"population takes tensors on one device, got them on {', '.join(map(str, devices))}")
     steps = check_steps("population", currents.shape, time_steps)
     n = sum(weight.shape)
     stacked = weight.ndim == 2 and currents.ndim >= 3 and currents.shape[2] in (n, folded.padded(n, currents))

@@ -41,7 +41,7 @@ class TorchRows:
         by_tap, share = self._by_tap(weight), self._share(total)
         sums = by_tap.sum(2).clamp_min(LEAST_TOTAL * share)
         shared = weight.new_empty(self.neurons, self.size)
-        torch.mul(by_tap, (share / sums)[:, :, None], out=self._by_tap(shared))
+        self._by_tap(shared).copy_(by_tap).mul_((share / sums)[:, :, None])
         return shared, sums
 
     def fold(

@@ -18,7 +18,23 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
         return a @ b
     if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
         return _Matmul.apply(a, b)
-    return torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
+    return _by_onednn_in_graphs(a, b) if torch.compiler.is_compiling() else _by_onednn(a, b)
+
+
+def _by_onednn(a: Tensor, b: Tensor) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
+    return product
+
+
+@torch.library.custom_op("eisnn::matmul", mutates_args=())
+def _by_onednn_in_graphs(a: Tensor, b: Tensor) -> Tensor:
+    """What inductor cannot look into: it has no lowering of oneDNN's operator for operands like these."""
+    return _by_onednn(a, b)
+
+
+@_by_onednn_in_graphs.register_fake
+def _(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty(a.shape[0], b.shape[1])
 
 
 @contextmanager

@@ -1,17 +1,21 @@
 """The compiled CPU kernel: built by the machine's C++ compiler when it is first needed, kept in the user's cache.
 
-Without a compiler, or with the environment variable EISNN_NATIVE=0, everything runs on torch operations instead.
+Without a compiler, which a warning says, or with the environment variable EISNN_NATIVE=0, everything runs on torch
+operations instead.
 """
 
 import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -176,25 +180,38 @@ def run(
 @cache
 def library() -> ctypes.CDLL | None:
     """The kernel's library, built if need be; None where that is not possible."""
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if os.environ.get("EISNN_NATIVE") == "0" or compiler is None or sys.platform != "linux":
+    if os.environ.get("EISNN_NATIVE") == "0" or sys.platform != "linux":
         return None
+    command = shlex.split(os.environ.get("CXX", "")) or ["c++"]
     try:
-        key = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, compiler, _processor())).encode()).hexdigest()[:16]
+        if (compiler := shutil.which(command[0])) is None:
+            raise OSError(f"there is no C++ compiler {command[0]}")
+        command[0] = compiler
+        key = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, command, _processor())).encode()).hexdigest()[:16]
         file = _cache_folder() / f"population-{key}.so"
-        if not file.exists():
-            _build(compiler, file)
+        if file.exists():
+            with suppress(OSError):  # a damaged one is built again
+                return ctypes.CDLL(str(file))
+        _build(command, file)
         return ctypes.CDLL(str(file))
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
+        warnings.warn(
+            f"eisnn runs on torch operations, which take longer, as its CPU kernel could not be built: {''.join(why)} "
+            "(install a C++ compiler or name one in CXX; EISNN_NATIVE=0 says that none is wanted)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return None
 
 
-def _build(compiler: str, file: Path) -> None:
+def _build(compiler: list[str], file: Path) -> None:
     """Compile beside `file` and rename: processes that build it at the same time do not disturb each other."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         built = Path(folder) / file.name
-        subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(built)], check=True, capture_output=True)
+        command = [*compiler, *FLAGS, str(SOURCE), "-o", str(built)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
         os.replace(built, file)
 
 

@@ -320,7 +320,7 @@ template <class S, class C> void find_smallest(const Problem &p, const C *comput
                 const C *d = computed + (t * p.rows + row) * width;
 #pragma omp simd reduction(min : smallest)
                 for (int64_t i = 0; i < p.inner; ++i) {
-                    const C y = d[i] > 0 ? d[i] : std::numeric_limits<C>::infinity();
+                    const C y = d[i] <= 0 ? std::numeric_limits<C>::infinity() : d[i];
                     smallest = y < smallest ? y : smallest;
                 }
                 continue;
@@ -329,7 +329,7 @@ template <class S, class C> void find_smallest(const Problem &p, const C *comput
 #pragma omp simd reduction(min : smallest)
             for (int64_t i = 0; i < p.inner; ++i) {
                 const C x = widen(d[i]);
-                const C y = x > 0 ? x : std::numeric_limits<C>::infinity();
+                const C y = x <= 0 ? std::numeric_limits<C>::infinity() : x;
                 smallest = y < smallest ? y : smallest;
             }
         }
@@ -347,7 +347,7 @@ void divide(const Problem &p, const C *computed, int64_t width, int64_t t, int64
         const C m = static_cast<const C *>(p.smallest)[t * p.batch + b];
 #pragma omp simd
         for (int64_t i = 0; i < n; ++i) {
-            d[i] = D[i] > 0 ? D[i] : m;
+            d[i] = D[i] <= 0 ? m : D[i]; // NaN stays
             q[i] = widen(N[i]) / d[i];
         }
         return;
@@ -365,7 +365,7 @@ void divide(const Problem &p, const C *computed, int64_t width, int64_t t, int64
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) {
         const C x = widen(D[i]);
-        d[i] = x > 0 ? x : m;
+        d[i] = x <= 0 ? m : x;
         q[i] = widen(N[i]) / d[i];
     }
 }

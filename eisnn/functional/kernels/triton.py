@@ -108,7 +108,8 @@ def _quotient(
     else:
         divides = tl.load(i_div + t * d_step + at_d, mask=there, other=1).to(C)
         if DIVISION == 1:
-            d = tl.maximum(divides, tl.load(smallest + t * batch + tl.program_id(0)).to(C))
+            least = tl.load(smallest + t * batch + tl.program_id(0)).to(C)
+            d = tl.maximum(divides, least, propagate_nan=tl.PropagateNan.ALL)
             return n / d, d, n
         else:
             d = tl.where(here, w0 * divides + w1, 1.0).to(C)
