@@ -44,6 +44,7 @@ STEPS: dict[str, tuple[str, frozenset[str] | dict[str, Any]]] = {
     "the same with excitation and constant inhibition": (TWIN, frozenset({"centred", "free", "divided", "dale"})),
     "plus": (PLUS, frozenset()),
     "plus, tightness 3": (PLUS, {"circuit_options": {"tightness": 3.0}}),
+    "plus, tightness 10": (PLUS, {"circuit_options": {"tightness": 10.0}}),
     "plus, currents centred over the batch": (PLUS, frozenset({"centre"})),
     "plus, currents scaled over the batch": (PLUS, frozenset({"scale"})),
     "plus, currents centred and scaled over the batch": (PLUS, frozenset({"centre", "scale"})),
