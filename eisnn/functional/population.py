@@ -74,9 +74,6 @@ def population(
         raise ValueError(f"population takes at least one time step and one image, got shape {list(currents.shape)}")
     if not currents.is_floating_point():
         raise TypeError(f"population takes floating-point currents, got {currents.dtype}")
-    devices = [x.device for x in (currents, weight, gain_e, bias, v) if x is not None]
-    if any(device != currents.device for device in devices):
-        raise ValueError(f"population takes tensors on one device, got them on {', '.join(map(str, devices))}")
     steps = check_steps("population", currents.shape, time_steps)
     n = sum(weight.shape)
     stacked = weight.ndim == 2 and currents.ndim >= 3 and currents.shape[2] in (n, folded.padded(n, currents))
@@ -86,6 +83,9 @@ def population(
             f"{list(currents.shape)}, {list(weight.shape)}, {list(gain_e.shape)} and {list(bias.shape)}"
         )
     check_state(v, (currents.shape[1], len(weight), *currents.shape[3:]))
+    devices = [x.device for x in (currents, weight, gain_e, bias, v) if x is not None]
+    if any(device != currents.device for device in devices):
+        raise ValueError(f"population takes tensors on one device, got them on {', '.join(map(str, devices))}")
     weight = weight.to(currents.dtype)
     spikes, v_last, _ = _forward(currents, weight, gain_e, bias, v, steps, constants.code, tonic)
     return spikes, v_last
