@@ -123,6 +123,7 @@ class Subject(Timed):
         self.model = self.model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
         self.images = images.to(device).contiguous(memory_format=layout)
         if circuit == "ei":
+            # E-I Init measures how images differ.
             several = torch.cat([self.images, torch.rand_like(self.images)]) if batch_size == 1 else self.images
             ei_init_(self.model, several, generator=torch.Generator().manual_seed(0))
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)

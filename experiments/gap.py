@@ -5,7 +5,7 @@ not part of the package: they take the place of what a layer does. VGG-8 of quar
 images, orthogonalised updates, judged on 5,000 images held out.
 
     python experiments/gap.py --data-path CIFAR10
-    python experiments/gap.py --table
+    python experiments/gap.py --table --output experiments/results/gap     # those that are committed
 """
 
 import argparse
@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import torch
 from screening import changed, variants
-from study import positive, run_script
+from study import RESULTS, positive, require_same, run_script
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,11 +27,9 @@ from eisnn.nn import EILayer
 from eisnn.nn.baselines import BNLayer
 from eisnn.nn.layer import layer_output, run_neuron
 from eisnn.nn.lif import LIF
-from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
 from eisnn.train import Run, fit
 
-RESULTS = Path(__file__).parent / "results" / "gap"
 TWIN, PLUS = "batch norm, orthogonal, 0.02", "plus, 0.02"
 NORM = 0.58  # of a neuron's weights, as E-I Init and torch's own have it here
 LEAST_CHANNELS = 8  # for a balance tap by tap
@@ -126,14 +124,11 @@ def normalized(steps: frozenset[str], ordinary: Callable[..., Any]) -> Callable[
     return forward
 
 
-def run(name: str, data_path: str | None, seed: int) -> None:
+def run(name: str, seed: int, args: argparse.Namespace) -> None:
     """Train one and write its result, unless that is there."""
-    file = RESULTS / f"{name} {seed}.json".replace(", ", "-").replace(" ", "_")
-    if file.exists():
-        return
     method, steps = STEPS[name]
     config = variants()[method].changed(
-        width=0.25, epochs=5, warmup_epochs=0.5, batch_size=64, seed=seed, data_path=data_path, evaluate_epochs=5,
+        width=0.25, epochs=5, warmup_epochs=0.5, batch_size=64, seed=seed, data_path=args.data_path, evaluate_epochs=5,
         hold_out=0.8, test_images=5000,
     )  # fmt: skip
     otherwise: Any = nullcontext()
@@ -143,6 +138,10 @@ def run(name: str, data_path: str | None, seed: int) -> None:
         layer = BNLayer if method == TWIN else EILayer
         forward = stepped(steps) if method == TWIN else normalized(steps, EILayer.forward)
         otherwise = patch.object(layer, "forward", forward)
+    file = args.output / f"{name} {seed}.json".replace(", ", "-").replace(" ", "_")
+    if file.exists():
+        require_same(json.loads(file.read_text())["config"], config, file)
+        return
     with tempfile.TemporaryDirectory() as folder, otherwise:
         trained = Run(Path(folder) / "run")
         accuracy = fit(config, trained.folder).accuracy
@@ -154,10 +153,10 @@ def run(name: str, data_path: str | None, seed: int) -> None:
     )
 
 
-def table() -> str:
+def table(folder: Path) -> str:
     """Held-out and training accuracy of all that has run, in order."""
     lines = ["| | held-out images, % | training images, last epoch, % | n |", "|---|---|---|---|"]
-    found = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
+    found = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
     for name in STEPS:
         if of_name := [result for result in found if result["variant"] == name]:
             held_out, trained = (
@@ -168,19 +167,19 @@ def table() -> str:
     return "\n".join(lines)
 
 
-@subnormals_flushed()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-path", help="of CIFAR-10")
     parser.add_argument("--seeds", type=positive, default=1)
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--table", action="store_true", help="run nothing; tell of the results that are there")
+    parser.add_argument("--output", type=Path, default=RESULTS / "gap", help="folder of results")
     args = parser.parse_args()
     if not args.table:
         for seed in range(args.seeds):
             for name in args.only:
-                run(name, args.data_path, seed)
-    print(table())
+                run(name, seed, args)
+    print(table(args.output))
 
 
 if __name__ == "__main__":

@@ -329,19 +329,17 @@ class TritonPopulation(Population):
         batch, of_image = self.currents.shape[1], len(self.weight) * self.currents[:, 0, 0].numel()
         images = batch if self._within else min(batch, max(1, PART // max(1, of_image)))
         images = -(-batch // -(-batch // images))  # parts of about the same size
+        slices = [slice(first, first + images) for first in range(0, batch, images)]
+        states = [None if self.v is None else self.v[b] for b in slices]
+        return [(b, replace(self, currents=self.currents[:, b], v=v)) for b, v in zip(slices, states, strict=True)]
 
-        def part(b: slice) -> "TritonPopulation":
-            return replace(self, currents=self.currents[:, b], v=None if self.v is None else self.v[b])
-
-        return [(b, part(b)) for first in range(0, batch, images) for b in (slice(first, first + images),)]
-
-    def _arguments(self) -> tuple[Any, ...]:
-        """Layout, balanced current, what divides, and the weight that it has if that happens within the kernels."""
-        layout = native.layout_of(self.currents, n_e := len(self.weight))
+    def _divided(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Balanced current, what divides it, and the weight that the latter has if that happens within the kernels."""
         if self._within:
+            n_e = len(self.weight)
             balanced, dividing = self.currents[:, :, :n_e], self.currents[:, :, n_e : n_e + 1]
-            return layout, balanced, dividing, self.weight.to(self.gain.dtype).contiguous()
-        return layout, *split_currents(self.currents, self.weight), None
+            return balanced, dividing, self.weight.to(self.gain.dtype).contiguous()
+        return *split_currents(self.currents, self.weight), None
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         from eisnn.functional.kernels import triton
@@ -353,7 +351,7 @@ class TritonPopulation(Population):
         smallest = (self.gain.new_zeros if self.tonic else self.gain.new_empty)(*shape[:2], *(1,) * (len(shape) - 2))
         gain, bias = self.gain.contiguous(), self.bias.contiguous()
         for b, part in self._parts_of_batch():
-            layout, balanced, dividing, weight = part._arguments()
+            balanced, dividing, weight = part._divided()
             if not self.tonic:
                 triton.smallest_positive(dividing, noise_of(dividing), smallest[:, b])
             triton.forward(
@@ -385,8 +383,8 @@ class TritonPopulation(Population):
     ) -> Gradients:
         from eisnn.functional.kernels import triton
 
-        parts = self._parts(grad_currents)
-        layout, balanced, dividing, weight = self._arguments()
+        parts, (balanced, dividing, weight) = self._parts(grad_currents), self._divided()
+        layout = native.layout_of(self.currents, len(self.weight))
         grad_dividing, grad_weight, grad_gain, grad_bias, grad_v = triton.backward(
             layout, balanced, dividing, smallest, weight, self.gain.contiguous(), self.bias.contiguous(), self.v,
             self.constants, self.steps, grad_spikes, grad_v_last, parts[0],
