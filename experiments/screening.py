@@ -53,6 +53,8 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "plus, teacher": ("plus", {"teacher": TEACHER}),
     "conserved totals, label smoothing 0.1": ("conserved totals", {"label_smoothing": 0.1, "lr": 0.05}),
     "conserved totals, Adam 0.003": ("conserved totals", {"optimizer": "adam", "lr": 0.003}),
+    "conserved totals, AdamW 0.003": ("conserved totals", {"optimizer": "adamw", "lr": 0.003}),
+    "conserved totals, exponentiated gradient": ("conserved totals", {"optimizer": "exponentiated", "lr": 0.05}),
     "conserved totals, adaptive clipping 0.03": ("conserved totals", {"adaptive_clipping": 0.03, "lr": 0.05}),
     "conserved totals, tapwise": ("conserved totals", {"circuit_options": {"tapwise": True}, "lr": 0.05}),
     "conserved totals, tapwise, adaptive clipping 0.03": (
