@@ -8,6 +8,7 @@ evaluated after the last epoch only. A variant learns from a teacher, such as th
 
     python experiments/screening.py --data-path CIFAR10                         # choose
     python experiments/screening.py --data-path CIFAR10 --final 3 --epochs 1    # report, 3 seeds
+    python experiments/screening.py --data-path CIFAR10 --final 3 --epochs 1 --only "plus, tightness 10"
     python experiments/screening.py --table                                     # both as Markdown
 """
 
@@ -176,13 +177,13 @@ def main() -> None:
     parser.add_argument("--hold-out", type=float, default=0.8, help="part of the training images not trained on")
     parser.add_argument("--final", type=int, default=0, metavar="SEEDS")
     parser.add_argument("--teacher", metavar="RUN", help="of the variant with a teacher, which else is left out")
-    parser.add_argument("--only", nargs="+", help="names of variants; all if left out")
+    parser.add_argument("--only", nargs="+", help="names of variants; all if left out (of a report: each method at its best rate)")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     known = variants()
     if args.final:
         for seed in range(args.final):
-            for name in best_rates().values():
+            for name in args.only or best_rates().values():
                 run(name, known[name], seed, REPORT, args)
     elif not args.table:
         for name, config in known.items():
