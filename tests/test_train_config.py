@@ -228,3 +228,18 @@ def test_weight_decay_is_on_all_parameters() -> None:
     assert len(group["params"]) == 4
     assert (group["lr"], group["weight_decay"], group["momentum"]) == (0.5, 0.25, 0.8)
     assert (group["nesterov"], group["dampening"]) == (False, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"augmentation": Augmentation(crop_padding=33)}, "augmentation.crop_padding is 33 pixels, more than"),
+        ({"augmentation": Augmentation(cutout="square"), "image_size": 8}, "augmentation.cutout_size is 16 pixels"),
+        ({"temperature": 1e-30}, "temperature"),
+        ({"temperature": 1e30}, "temperature"),
+    ],
+)
+def test_values_that_leave_nothing_to_learn_from_are_refused(changes, why) -> None:
+    with pytest.raises(ValidationError, match=re.escape(why)):
+        TrainConfig(**changes)
+    assert TrainConfig(augmentation=Augmentation(cutout="rectangle", crop_padding=8), image_size=8)

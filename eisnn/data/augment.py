@@ -23,6 +23,7 @@ RECTANGLE_ASPECT = (0.3, 3.3)  # height / width
 TRIES = 10  # to draw a box that fits into the image
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Jitter = Annotated[float, Field(ge=0, le=10)]
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -51,7 +52,7 @@ class Augmentation(BaseModel):
         description="Range of the area of a random crop (aspect ratio 3/4 to 4/3) that is resized to the size of "
         "the images, such as 0.08 1.0.",
     )
-    color_jitter: tuple[Strength, Strength, Strength, Annotated[float, Field(ge=0, le=0.5)]] | None = Field(
+    color_jitter: tuple[Jitter, Jitter, Jitter, Annotated[float, Field(ge=0, le=0.5)]] | None = Field(
         default=None,
         description="Strength of random brightness, contrast, saturation and hue, such as 0.4 0.4 0.4 0.1.",
     )

@@ -1,7 +1,8 @@
 """Departures from the paper's circuit, by name (method, section 7)."""
 
 from dataclasses import dataclass, fields
-from math import inf
+
+TIGHTEST = 1000  # float32 keeps a weight's difference from its neighbours to 1e-4 then
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,9 @@ class CircuitOptions:
         tapwise: totals are conserved, and excitation and inhibition balance, at each position of the receptive field
             by itself, and so at the borders of a map too; in convolutions with at least 8 input channels. Needs
             `conserved`.
-        tightness: >= 1; conserved totals are this many times those of E-I Init, around the same differences between
-            weights: stronger excitation and inhibition cancel to the same current, and weights lie farther from 0. At 1
-            a gradient step conserves a total by scaling weights, at many by shifting them. Needs `conserved`.
+        tightness: 1 to 1,000; conserved totals are this many times those of E-I Init, around the same differences
+            between weights: stronger excitation and inhibition cancel to the same current, and weights lie farther from 0.
+            At 1 a gradient step conserves a total by scaling weights, at many by shifting them. Needs `conserved`.
         balanced: E-I Init scales the rows of `weight_ee` and `weight_ie` to the same sum, so that excitation and
             inhibition of each neuron balance exactly at the start (P1). Not with `conserved`, where they always do.
         unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer (P4).
@@ -43,8 +44,11 @@ class CircuitOptions:
                 raise TypeError(f"{field.name} must be True or False, got {getattr(self, field.name)!r}")
         if not 0 <= self.semisaturation < 1:
             raise ValueError(f"semisaturation is a share of the divisive current, in [0, 1); got {self.semisaturation}")
-        if not 1 <= self.tightness < inf:
-            raise ValueError(f"tightness multiplies the conserved totals and is a number >= 1; got {self.tightness}")
+        if not 1 <= self.tightness <= TIGHTEST:
+            raise ValueError(
+                f"tightness multiplies the conserved totals and is a number from 1 to {TIGHTEST}, beyond which float32 "
+                f"loses the differences between weights; got {self.tightness}"
+            )
         if (self.semisaturation or self.pooled or self.tapwise or self.tightness != 1) and not self.conserved:
             raise ValueError("semisaturation, pooled, tapwise and tightness need conserved=True")
         if self.balanced and self.conserved:

@@ -97,7 +97,7 @@ class TrainConfig(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Part of the target spread over all classes.")
     teacher: str | None = Field(None, description="A run's folder or checkpoint, whose answers to learn as well.")
     distillation: float = Field(0.5, gt=0, le=1, description="Weight of the teacher's answers; labels get the rest.")
-    temperature: float = Field(4.0, gt=0, description="By which the logits of both are divided to compare them.")
+    temperature: float = Field(4.0, ge=0.01, le=1000, description="Divides the logits of both.")
     seed: Annotated[int, Field(ge=0, lt=2**64)] = Field(0, description="Of weights, order and augmentation.")
     # The machine
     precision: Literal["32", "bf16", "64"] = Field("32", description="bf16 is mixed: division and membrane stay in 32.")
@@ -178,6 +178,15 @@ class TrainConfig(BaseModel):
                 f"the units of circuit {self.circuit!r} do not spike: tau and surrogate must stay 2.0 and 'sigmoid', "
                 f"got {self.tau} and {self.surrogate!r}"
             )
+        sizes = {"crop_padding": self.augmentation.crop_padding}
+        if self.augmentation.cutout == "square":
+            sizes["cutout_size"] = self.augmentation.cutout_size
+        for name, size in sizes.items():
+            if size > self.image_size:
+                raise ValueError(
+                    f"augmentation.{name} is {size} pixels, more than the images have (image_size {self.image_size}): "
+                    "nothing would be left of some"
+                )
         processes = self.devices * self.num_nodes
         if self.batch_size < processes:
             raise ValueError(f"batch_size is {self.batch_size}, less than one image for each of {processes} processes")

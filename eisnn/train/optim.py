@@ -38,7 +38,10 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     """
     constrained = {id(parameter) for _, parameter in constrained_parameters(model)}
     if config.optimizer == "exponentiated" and not constrained:
-        raise ValueError("optimizer is 'exponentiated', but no parameter of the model keeps a sign; use circuit 'ei'")
+        raise ValueError(
+            "optimizer is 'exponentiated', but no parameter of the model keeps a sign; use circuit 'ei', "
+            "without an ablation that takes the signs away"
+        )
 
     def rule(name: str, parameter: nn.Parameter) -> str:
         matrix = parameter.ndim > 1 and not name.startswith("readout.")
