@@ -20,8 +20,8 @@ class CircuitOptions:
             by itself, and so at the borders of a map too; in convolutions with at least 8 input channels. Needs
             `conserved`.
         tightness: 1 to 1,000; conserved totals are this many times those of E-I Init, around the same differences
-            between weights: stronger excitation and inhibition cancel to the same current, and weights lie farther from 0.
-            At 1 a gradient step conserves a total by scaling weights, at many by shifting them. Needs `conserved`.
+            between weights: stronger excitation and inhibition cancel to the same current, and weights lie farther from
+            0. At 1 a gradient step conserves a total by scaling weights, at many by shifting them. Needs `conserved`.
         balanced: E-I Init scales the rows of `weight_ee` and `weight_ie` to the same sum, so that excitation and
             inhibition of each neuron balance exactly at the start (P1). Not with `conserved`, where they always do.
         unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer (P4).
