@@ -179,7 +179,7 @@ def test_teachers_that_cannot_teach_are_refused(images: Path, twin: Path, tmp_pa
     [
         ({"distillation": 0}, "greater than 0"),
         ({"distillation": 1.5}, "less than or equal to 1"),
-        ({"temperature": 0}, "greater than 0"),
+        ({"temperature": 0}, "greater than or equal to 0.01"),
         ({"loss": "mse"}, "'mean' or 'tet'"),
     ],
 )
