@@ -177,10 +177,12 @@ def main() -> None:
     parser.add_argument("--hold-out", type=float, default=0.8, help="part of the training images not trained on")
     parser.add_argument("--final", type=int, default=0, metavar="SEEDS")
     parser.add_argument("--teacher", metavar="RUN", help="of the variant with a teacher, which else is left out")
-    parser.add_argument("--only", nargs="+", help="names of variants; else all, in a report the best")
+    known = variants()
+    parser.add_argument(
+        "--only", nargs="+", choices=known, metavar="VARIANT", help="these; else all, in a report the best"
+    )
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
-    known = variants()
     if args.final:
         for seed in range(args.final):
             for name in args.only or best_rates().values():
