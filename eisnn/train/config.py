@@ -126,7 +126,7 @@ class TrainConfig(BaseModel):
         from eisnn.data import list_datasets
         from eisnn.functional import SURROGATES
         from eisnn.models import list_models
-        from eisnn.nn import ABLATIONS, CIRCUITS, RATE_CIRCUITS
+        from eisnn.nn import ABLATIONS, CIRCUITS
 
         known = {
             "model": list_models(),
@@ -138,6 +138,10 @@ class TrainConfig(BaseModel):
         for field, names in known.items():
             if getattr(self, field) not in (*names, None):
                 raise ValueError(f"{field} is {getattr(self, field)!r}; known: {', '.join(sorted(names))}")
+        return self
+
+    @model_validator(mode="after")
+    def _schedule(self) -> "TrainConfig":
         if self.warmup_epochs > self.epochs:
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs}, more than epochs = {self.epochs}; for a shorter run give a "
@@ -148,6 +152,12 @@ class TrainConfig(BaseModel):
                 f"lr_start is {self.lr_start}, more than lr = {self.lr}: the warm-up rises from lr_start to lr; give a "
                 "lower lr_start as well"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _what_belongs_to_the_circuit(self) -> "TrainConfig":
+        from eisnn.nn import RATE_CIRCUITS
+
         own = {"circuit_options": PAPER, "ablation": None, "ei_ratio": 4}
         given = [name for name, value in own.items() if getattr(self, name) != value]
         foreign = given if self.circuit not in ("ei", "dann") else [name for name in given if name != "ei_ratio"]
@@ -178,6 +188,10 @@ class TrainConfig(BaseModel):
                 f"the units of circuit {self.circuit!r} do not spike: tau and surrogate must stay 2.0 and 'sigmoid', "
                 f"got {self.tau} and {self.surrogate!r}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _augmentation_leaves_something(self) -> "TrainConfig":
         sizes = {"crop_padding": self.augmentation.crop_padding}
         if self.augmentation.cutout == "square":
             sizes["cutout_size"] = self.augmentation.cutout_size
@@ -187,6 +201,10 @@ class TrainConfig(BaseModel):
                     f"augmentation.{name} is {size} pixels, more than the images have (image_size {self.image_size}): "
                     "nothing would be left of some"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _an_image_for_each_process(self) -> "TrainConfig":
         processes = self.devices * self.num_nodes
         if self.batch_size < processes:
             raise ValueError(f"batch_size is {self.batch_size}, less than one image for each of {processes} processes")
