@@ -63,6 +63,15 @@ def spikingjelly_neuron() -> nn.Module:
     )
 
 
+def use_stock_convolutions(model: nn.Module) -> None:
+    """Replace the convolutions of `model`, a network of `BNLayer`, by `nn.Conv2d`."""
+    for layer in model.modules():
+        if isinstance(layer, BNLayer) and isinstance(p := layer.projection, nn.Conv2d):
+            geometry = p.kernel_size, p.stride, p.padding, p.dilation
+            layer.projection = nn.Conv2d(p.in_channels, p.out_channels, *geometry, bias=False)  # type: ignore[arg-type]
+            layer.projection.weight = p.weight
+
+
 class Timed:
     """A step that can be timed; on a GPU it may be recorded as a CUDA graph first."""
 
@@ -120,13 +129,15 @@ class Subject(Timed):
         options = PLUS if network == "plus" else None
         layout = FORMATS[memory_format]
         self.model = create_model(model, time_steps=time_steps, circuit=circuit, neuron=neuron, circuit_options=options)
+        if network in neurons:
+            use_stock_convolutions(self.model)
         self.model = self.model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
         self.images = images.to(device).contiguous(memory_format=layout)
         if circuit == "ei":
             # E-I Init measures how images differ.
             several = torch.cat([self.images, torch.rand_like(self.images)]) if batch_size == 1 else self.images
             ei_init_(self.model, several, generator=torch.Generator().manual_seed(0))
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9, fused=True)
         enforce_dale(self.optimizer, self.model)
         self.device, self.precision = device, precision
         self.stateful = network == PEER
@@ -218,7 +229,7 @@ class Floor(Timed):
 
     @staticmethod
     def _outputs(x: Tensor, kernel: Tensor, lateral: Tensor | None, geometry: Any) -> list[Tensor]:
-        y = F.conv2d(x, kernel, None, geometry.stride, geometry.padding, geometry.dilation)
+        y = geometry.feedforward(x[None], kernel)[0]
         if lateral is None:
             return [y]
         n_e = lateral.shape[0]

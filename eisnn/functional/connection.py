@@ -8,9 +8,10 @@ C = features or channels.
 from dataclasses import dataclass
 from math import prod
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from eisnn.functional.kernels.convolution import conv2d, conv2d_backward
 
 Pair = tuple[int, int]
 Gradients = tuple[Tensor | None, Tensor]  # of the input, where it was asked for, and of the weight
@@ -43,15 +44,13 @@ class Conv:
 
     def feedforward(self, x: Tensor, weight: Tensor) -> Tensor:
         """`W x`: `[T, B, C, H, W]` -> `[T, B, n, H', W']`."""
-        y = F.conv2d(x.flatten(0, 1), weight, None, self.stride, self.padding, self.dilation)
+        y = conv2d(x.flatten(0, 1), weight, None, self.stride, self.padding, self.dilation)
         return y.unflatten(0, x.shape[:2])
 
     def feedforward_backward(self, grad: Tensor, x: Tensor, weight: Tensor, input_too: bool) -> Gradients:
         """Gradients of `feedforward` for that of its output, `[T, B, n, H', W']`."""
-        geometry = list(self.stride), list(self.padding), list(self.dilation)
-        grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad.flatten(0, 1), x.flatten(0, 1), weight, None, *geometry, False, [0, 0], 1, [input_too, True, False]
-        )
+        geometry = self.stride, self.padding, self.dilation
+        grad_x, grad_weight = conv2d_backward(grad.flatten(0, 1), x.flatten(0, 1), weight, *geometry, input_too)
         return None if grad_x is None else grad_x.unflatten(0, x.shape[:2]), grad_weight
 
 

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from eisnn.functional.circuit import integrate, scale_gradient
 from eisnn.functional.connection import Connection, by_position, fan_in, lateral
-from eisnn.functional.kernels.matmul import matmul, products_for
+from eisnn.functional.kernels.matmul import matmul, products_for, subtract_product
 
 
 class FoldedCurrents(NamedTuple):
@@ -123,8 +123,7 @@ class StackedKernel(Kernel):
         weight_ee, weight_ie, weight_ei = sources
         ee, ie, n_e = weight_rows(weight_ee), weight_rows(laid_out_like(weight_ie, weight_ee)), len(weight_ee)
         stacked = ee.new_empty(n_e + len(ie), ee.shape[1])
-        wide = torch.promote_types(ee.dtype, torch.float32)
-        torch.sub(ee.to(wide), matmul(weight_ei.to(wide), ie.to(wide)), out=stacked[:n_e])
+        _fold_rows(ee, ie, weight_ei, out=stacked[:n_e])
         stacked[n_e:] = ie
         return from_rows(stacked, weight_ee), None
 
@@ -132,7 +131,7 @@ class StackedKernel(Kernel):
         """`dW_EE = G_W`, `dW_IE = G_I - W_EI^T G_W`, `dW_EI = -G_W W_IE^T`, with `[G_W; G_I]` that of the kernel."""
         weight_ee, weight_ie, weight_ei = sources
         grad_ee, grad_i = weight_rows(laid_out_like(grad, weight_ee)).split([len(weight_ee), len(weight_ie)])
-        grad_ie = grad_i - matmul(weight_ei.T, grad_ee)
+        grad_ie = subtract_product(grad_i, weight_ei.T, grad_ee)
         grad_ei = matmul(grad_ee, weight_rows(laid_out_like(weight_ie, weight_ee)).T).neg_()
         return from_rows(grad_ee, weight_ee), from_rows(grad_ie, weight_ee), grad_ei
 
@@ -153,15 +152,16 @@ class StackedKernel(Kernel):
             return super().backward(grad, x, currents, connection, input_too, *sources)
         weight_ee, weight_ie, weight_ei = sources
         sizes = [len(weight_ee), len(weight_ie)]
-        grad = grad.clone()
         grad_e, grad_i = grad.split(sizes, dim=2)
-        rows_e, i_ie = (by_position(x).contiguous() for x in (grad_e, currents.split(sizes, dim=2)[1]))
+        rows_e, rows_i, i_ie = (by_position(maps) for maps in (grad_e, grad_i, currents.split(sizes, dim=2)[1]))
         grad_ei = matmul(rows_e.T, i_ie).neg_()
-        grad_i.movedim(2, -1).sub_(matmul(rows_e, weight_ei).view(grad_i.movedim(2, -1).shape))
-        kernel = torch.cat([weight_ee, laid_out_like(weight_ie, weight_ee)]).to(x.dtype)
-        grad_x, grad_kernel = connection.feedforward_backward(grad, x, kernel, input_too)
-        grad_ee, grad_ie = grad_kernel.to(weight_ee.dtype).split(sizes)
-        return grad_x, grad_ee, grad_ie, grad_ei.to(weight_ei.dtype)
+        rows_i = subtract_product(rows_i, rows_e, weight_ei)
+        grad_i = rows_i.view(grad_i.movedim(2, -1).shape).movedim(-1, 2)
+        grad_x, grad_ee = connection.feedforward_backward(grad_e, x, weight_ee, input_too)
+        through_i, grad_ie = connection.feedforward_backward(grad_i, x, laid_out_like(weight_ie, weight_ee), input_too)
+        if grad_x is not None and through_i is not None:
+            grad_x = grad_x + through_i
+        return grad_x, grad_ee, grad_ie, grad_ei
 
 
 def stacked_currents(
@@ -213,10 +213,16 @@ def fold(weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> Tensor:
     and nearly equal numbers, it loses digits.
     """
     with torch.autocast(weight_ee.device.type, enabled=False):
-        wide = torch.promote_types(weight_ee.dtype, torch.float32)
         ee, ie = weight_rows(weight_ee), weight_rows(laid_out_like(weight_ie, weight_ee))
-        folded = ee.to(wide) - matmul(weight_ei.to(wide), ie.to(wide))
-        return from_rows(folded.to(weight_ee.dtype), weight_ee)
+        return from_rows(_fold_rows(ee, ie, weight_ei).to(weight_ee.dtype), weight_ee)
+
+
+def _fold_rows(ee: Tensor, ie: Tensor, weight_ei: Tensor, out: Tensor | None = None) -> Tensor:
+    """Rows of `W`, in at least float32 unless `out`, where they go, has less."""
+    wide = torch.promote_types(ee.dtype, torch.float32)
+    if out is not None and out.dtype != wide:
+        return out.copy_(_fold_rows(ee, ie, weight_ei))
+    return subtract_product(ee.to(wide), weight_ei.to(wide), ie.to(wide), out=out)
 
 
 def weight_rows(weight: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eisnn.functional.kernels.convolution import conv2d
 from eisnn.nn.layer import (
     Size,
     check_sequence,
@@ -66,6 +67,13 @@ class BNLayer(ProjectionLayer):
         return scale, norm.bias - norm.running_mean * scale
 
 
+class PlainConv2d(nn.Conv2d):
+    """`nn.Conv2d` computed as the convolutions of the circuits are: a comparison of the two is one of circuits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)  # type: ignore[arg-type]
+
+
 def plain_conv(
     owner: str,
     in_channels: int,
@@ -77,7 +85,7 @@ def plain_conv(
 ) -> nn.Conv2d:
     """The bias-free convolution of a layer called `owner`; ValueError that names the argument."""
     check_sizes(owner, "channels", in_channels, out_channels)
-    return nn.Conv2d(
+    return PlainConv2d(
         in_channels, out_channels, *conv_geometry(owner, kernel_size, stride, padding, dilation), bias=False
     )
 

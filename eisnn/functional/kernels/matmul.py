@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,19 +12,31 @@ from torch import Tensor
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """`a @ b`, `[m, k]`, `[k, n]` -> `[m, n]`.
 
-    Whole float32 matrices on a CPU by oneDNN, where torch exposes it: torch itself takes MKL, which uses half of what
-    an AMD core can do (100 instead of 230 GFLOP/s on Zen 5).
+    Whole float32 matrices by oneDNN on a CPU that is not Intel's, where torch exposes it: torch itself takes MKL, which
+    uses half of what an AMD core can do (100 instead of 230 GFLOP/s on Zen 5).
     """
-    if not (_ONEDNN and _served(a) and _served(b)):
+    if not _by_onednn_is_faster(a, b):
         return a @ b
     if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
         return _Matmul.apply(a, b)
     return _by_onednn_in_graphs(a, b) if torch.compiler.is_compiling() else _by_onednn(a, b)
 
 
+def subtract_product(c: Tensor, a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """`c - a @ b`, `[m, n]`, `[m, k]`, `[k, n]` -> `[m, n]`; where `out` is given there, without a gradient."""
+    if _by_onednn_is_faster(a, b):
+        return torch.sub(c, matmul(a, b), out=out)
+    return torch.addmm(c, a, b, alpha=-1, out=out)
+
+
 def _by_onednn(a: Tensor, b: Tensor) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(_whole(a), _whole(b).T, None, "none", [], "")
     return product
+
+
+def _whole(x: Tensor) -> Tensor:
+    """Parts of larger matrices would take oneDNN's slow path."""
+    return x if x.is_contiguous() or x.T.is_contiguous() else x.contiguous()
 
 
 @torch.library.custom_op("eisnn::matmul", mutates_args=())
@@ -56,12 +69,20 @@ def products_for(maps: Tensor) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def _made_by_intel() -> bool:
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
-def _served(x: Tensor) -> bool:
-    """Whether oneDNN is fast with it: parts of larger matrices take its slow path."""
-    return x.is_cpu and x.dtype == torch.float32 and (x.is_contiguous() or x.T.is_contiguous()) and x.numel() > 0
+_ONEDNN = (
+    torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise") and not _made_by_intel()
+)
+
+
+def _by_onednn_is_faster(*factors: Tensor) -> bool:
+    return _ONEDNN and all(x.is_cpu and x.dtype == torch.float32 and x.numel() > 0 for x in factors)
 
 
 class _Matmul(torch.autograd.Function):

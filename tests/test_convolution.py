@@ -1,0 +1,210 @@
+"""Convolutions of small maps by products of matrices: against torch's, and where they are chosen."""
+
+import copy
+
+import pytest
+import torch
+from circuits import assert_agree, rng, spikes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+import eisnn
+from eisnn.functional.kernels import convolution
+from eisnn.functional.kernels.convolution import conv2d, conv2d_backward
+from eisnn.nn.baselines import PlainConv2d
+
+BY_PRODUCTS = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL")
+
+
+def last(x):
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def wide(images=32, size=4, channels=256, n=160, taps=3, dtype=torch.float64):
+    """Spikes and weights of a layer that products serve."""
+    x = last(spikes((images, channels, size, size), dtype=dtype))
+    return x, last(torch.randn(n, channels, taps, taps, generator=rng(1), dtype=dtype))
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """How often products were taken, forward and backward."""
+    counts = {"forward": 0, "backward": 0}
+    for name in counts:
+        operator = getattr(convolution, f"_{name}")
+
+        def count(*args, name=name, operator=operator):
+            counts[name] += 1
+            return operator(*args)
+
+        monkeypatch.setattr(convolution, f"_{name}", count)
+    return counts
+
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@given(
+    size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    taps=pairs,
+    stride=pairs,
+    padding=pairs,
+    images=st.integers(1, 4),
+)
+@settings(max_examples=150, deadline=None)
+def test_as_torch_in_value_and_gradient(size, taps, stride, padding, images):
+    padding = tuple(p - 1 for p in padding)
+    if any(s + 2 * p < k for s, p, k in zip(size, padding, taps, strict=True)):
+        return
+    g = rng(sum(size))
+    x = last(torch.rand(images, 5, *size, generator=g, dtype=torch.float64)).requires_grad_()
+    weight = last(torch.randn(7, 5, *taps, generator=g, dtype=torch.float64)).requires_grad_()
+    theirs = F.conv2d(x, weight, None, stride, padding)
+    ours = convolution._forward(x, weight, stride, padding)
+    assert_agree(ours, theirs, 1e-13, 1)
+    upstream = torch.randn(theirs.shape, generator=g, dtype=torch.float64)
+    # As it may come: contiguous, channels last, a part of something larger, one value for all.
+    larger = torch.cat([upstream, upstream], 1)[:, :7]
+    for given_grad in (upstream, last(upstream), larger, upstream[:1, :, :1, :1].expand_as(upstream)):
+        expected = torch.autograd.grad(theirs, (x, weight), given_grad, retain_graph=True)
+        found = torch.autograd.grad(ours, (x, weight), given_grad, retain_graph=True)
+        for a, b in zip(found, expected, strict=True):
+            assert_agree(a, b, 1e-13, 1)
+
+
+@BY_PRODUCTS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_wide_layers_with_few_positions_take_products(served, dtype):
+    x, weight = wide(dtype=dtype)
+    geometry = (1, 1), (1, 1), (1, 1)
+    y = conv2d(x, weight, None, *geometry)
+    assert served["forward"] == 1
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    truth = F.conv2d(x.double(), weight.double(), padding=1)
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-14
+    assert_agree(y, truth, tolerance)
+    grad = torch.randn(y.shape, generator=rng(2), dtype=dtype)
+    for input_too in (True, False):
+        grad_x, grad_weight = conv2d_backward(grad, x, weight, *geometry, input_too)
+        assert (grad_x is not None) == input_too
+        expected = torch.ops.aten.convolution_backward(
+            grad.double(),
+            x.double(),
+            weight.double(),
+            None,
+            [1, 1],
+            [1, 1],
+            [1, 1],
+            False,
+            [0, 0],
+            1,
+            [True, True, False],
+        )
+        assert_agree(grad_weight, expected[1], tolerance)
+        if grad_x is not None:
+            assert_agree(grad_x, expected[0], tolerance)
+    assert served["backward"] == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"size": 8}, {"images": 8}, {"images": 20}, {"channels": 64}, {"dtype": torch.bfloat16}],
+    ids=["many positions", "few images", "fewer images than positions", "few weights", "bf16"],
+)
+def test_others_take_torchs_operator(served, change):
+    x, weight = wide(**change)
+    y = conv2d(x, weight, None, (1, 1), (1, 1))
+    assert served["forward"] == 0
+    assert torch.equal(y, F.conv2d(x, weight, padding=1))
+
+
+def test_what_products_do_not_serve_takes_torchs_operator(served):
+    x, weight = wide(dtype=torch.float32)
+    torch.testing.assert_close(
+        conv2d(x, weight, None, (1, 1), (2, 2), (2, 2)), F.conv2d(x, weight, padding=2, dilation=2)
+    )
+    torch.testing.assert_close(conv2d(x.contiguous(), weight, None, (1, 1), (1, 1)), F.conv2d(x, weight, padding=1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv2d(x, weight, None, (1, 1), (1, 1)).dtype == torch.bfloat16
+    assert served["forward"] == 0
+    with pytest.raises(RuntimeError, match="channels"):
+        conv2d(x, weight[:, :255], None, (1, 1), (1, 1))
+
+
+def test_taps_that_meet_nothing_get_no_gradient():
+    """At one position a 3x3 kernel has its middle alone."""
+    x, weight = wide(size=1)
+    grad_x, grad_weight = conv2d_backward(
+        torch.ones(32, 160, 1, 1, dtype=x.dtype), x, weight, (1, 1), (1, 1), (1, 1), True
+    )
+    middle = torch.zeros(3, 3, dtype=torch.bool)
+    middle[1, 1] = True
+    assert not grad_weight[:, :, ~middle].any()
+    assert grad_weight[:, :, middle].any()
+    assert grad_x is not None
+    assert_agree(grad_x[0, :, 0, 0], weight[:, :, 1, 1].sum(0), 1e-13)
+
+
+@BY_PRODUCTS
+def test_circuit_and_twin_take_products(served):
+    torch.manual_seed(0)
+    for layer in (eisnn.EIConv2d(256, 160, 3, padding=1), eisnn.nn.BNConv2d(256, 160, 3, padding=1)):
+        served.update(forward=0, backward=0)
+        layer = layer.to(memory_format=torch.channels_last)
+        x = last(spikes((64, 256, 4, 4), dtype=torch.float32)).unflatten(0, (4, 16)).requires_grad_()
+        eisnn.ei_init_(layer, x) if isinstance(layer, eisnn.EIConv2d) else None
+        served.update(forward=0)
+        layer(x).sum().backward()
+        assert served["forward"] == 1
+        assert served["backward"] >= 1
+
+
+@BY_PRODUCTS
+@pytest.mark.parametrize("few", [True, False], ids=["through the currents", "through the weights"])
+def test_gradients_of_a_wide_circuit(few, served):
+    """Both ways back of the stacked kernel, with the convolutions by products: against plain autograd in float64."""
+    steps, batch = (2, 16) if few else (4, 64)
+    x, ee = wide(images=steps * batch, channels=144)
+    ie, ei = last(ee[:64].abs().clone()), torch.rand(160, 64, generator=rng(3), dtype=torch.float64) / 64
+    ee = last(torch.cat([ee, ee])[:320].abs())
+    ei = torch.cat([ei, ei]) / 10
+    leaves = [t.detach().clone().requires_grad_() for t in (x, ee, ie, ei)]
+    gain, connection = torch.ones(64, dtype=x.dtype), eisnn.functional.Conv(padding=(1, 1))
+    y = leaves[0].unflatten(0, (steps, batch))
+    currents, _ = eisnn.functional.stacked_currents(y, *leaves[1:], gain, connection)
+    i_ie = F.conv2d(leaves[0], leaves[2], padding=1)
+    written = torch.cat(
+        [F.conv2d(leaves[0], leaves[1], padding=1) - F.conv2d(i_ie, leaves[3][:, :, None, None]), i_ie], 1
+    )
+    assert_agree(currents.flatten(0, 1), written, 1e-12)
+    upstream = torch.randn(written.shape, generator=rng(4), dtype=x.dtype)
+    found = torch.autograd.grad(currents, leaves, upstream.view(currents.shape))
+    expected = torch.autograd.grad(written, leaves, upstream)
+    for a, b, factor in zip(found, expected, (1, 1, 1, 144 * 9), strict=True):
+        assert_agree(a * factor, b, 1e-12)
+    assert served["backward"] == 1  # the I neurons of the first way have too few weights
+
+
+@BY_PRODUCTS
+def test_the_plain_convolution_is_torchs(served):
+    torch.manual_seed(0)
+    ours = PlainConv2d(256, 160, 3, 2, 1, bias=True).to(memory_format=torch.channels_last)
+    theirs = nn.Conv2d(256, 160, 3, 2, 1, bias=True)
+    theirs.load_state_dict(ours.state_dict())
+    x, _ = wide(size=7, dtype=torch.float32)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+    assert served["forward"] == 1
+    assert torch.equal(copy.deepcopy(ours)(x), ours(x))
+
+
+@pytest.mark.parametrize("input_too", [True, False])
+def test_registration(input_too):
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    x, weight = (last(torch.rand(shape)) for shape in ((4, 3, 4, 5), (6, 3, 3, 3)))
+    leaves = x.requires_grad_(input_too), weight.requires_grad_()
+    torch.library.opcheck(torch.ops.eisnn.convolution, (*leaves, [2, 1], [1, 0]), test_utils=checks)
+    grad = torch.rand(4, 6, 2, 3)
+    args = (grad, x.detach(), weight.detach(), [2, 1], [1, 0], input_too)
+    torch.library.opcheck(torch.ops.eisnn.convolution_backward, args, test_utils=("test_schema", "test_faketensor"))
