@@ -137,7 +137,7 @@ class Subject(Timed):
             # E-I Init measures how images differ.
             several = torch.cat([self.images, torch.rand_like(self.images)]) if batch_size == 1 else self.images
             ei_init_(self.model, several, generator=torch.Generator().manual_seed(0))
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9, fused=True)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
         enforce_dale(self.optimizer, self.model)
         self.device, self.precision = device, precision
         self.stateful = network == PEER

@@ -12,6 +12,7 @@ from torch import nn
 import eisnn
 import eisnn.functional as EF
 from eisnn.functional import kernels
+from eisnn.functional.kernels import native
 from eisnn.nn import CircuitOptions
 
 PLUS = [
@@ -277,13 +278,17 @@ def test_options_that_need_another_are_refused():
         eisnn.create_model("vgg8", circuit="bn", circuit_options=PLUS[0])
 
 
-@pytest.mark.skipif(not kernels.HAS_TRITON or torch.cuda.is_available(), reason="for Triton's interpreter")
+@pytest.mark.parametrize("kind", ["compiled", "triton"])
 @pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("tapwise", [False, True])
-@pytest.mark.parametrize("inputs", [(7,), (5, 3, 2), (9, 1, 1)])
+@pytest.mark.parametrize("inputs", [(7,), (5, 3, 2), (9, 1, 1), (37, 3, 3)])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_the_kernel_by_triton_is_the_same(pooled, tapwise, inputs, channels_last, monkeypatch):
+def test_fast_row_operations_are_the_same(kind, pooled, tapwise, inputs, channels_last, monkeypatch):
     """Also of neurons that have lost nearly all of their weights."""
+    if kind == "triton" and (not kernels.HAS_TRITON or torch.cuda.is_available()):
+        pytest.skip("for Triton's interpreter")
+    if kind == "compiled" and native.library() is None:
+        pytest.skip("no C++ compiler here")
     g = rng(0)
     ee, ie, ei = (
         torch.rand(*shape, generator=g, dtype=torch.float64) for shape in ((6, *inputs), (3, *inputs), (6, 3))
@@ -297,7 +302,7 @@ def test_the_kernel_by_triton_is_the_same(pooled, tapwise, inputs, channels_last
     sources = ee, ie, ei, torch.rand(3, generator=g, dtype=torch.float64), total, row_norm
     made = EF.ConservedKernel(pooled, tonic=True, tapwise=tapwise and len(inputs) == 3)
     results = []
-    for served in ("torch", "triton"):
+    for served in ("torch", kind):
         monkeypatch.setattr(kernels, "of_weights", lambda _, served=served: served)
         kernel, kept = made.make(*sources)
         upstream = torch.randn(kernel.shape, generator=rng(1), dtype=torch.float64)

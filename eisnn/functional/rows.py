@@ -82,11 +82,16 @@ class TorchRows:
 
 
 def rows_of(weight: Tensor, taps: int, channels_inside: bool) -> TorchRows:
-    """The operations on weights like `weight` `[n, ...]`, by Triton on a GPU; arguments as `TorchRows`."""
-    size = weight[0].numel()
+    """The operations on weights like `weight` `[n, ...]`, by Triton on a GPU and compiled on a CPU; arguments as
+    `TorchRows`."""
+    size, served = weight[0].numel(), kernels.of_weights(weight)
     kind = TorchRows
-    if size <= LARGEST and kernels.of_weights(weight) == "triton":
+    if served == "triton" and size <= LARGEST:
         from eisnn.functional.kernels.conserved import TritonRows
 
         kind = TritonRows
+    elif served == "compiled":
+        from eisnn.functional.kernels.rows import CompiledRows
+
+        kind = CompiledRows
     return kind(len(weight), size, taps, channels_inside)

@@ -61,6 +61,6 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     for group in groups:
         del group["rule"]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, config.lr, config.momentum, fused=True)
+        return torch.optim.SGD(groups, config.lr, config.momentum)
     make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    return make(groups, config.lr, betas=(config.momentum, ADAM_BETA_2), fused=True)
+    return make(groups, config.lr, betas=(config.momentum, ADAM_BETA_2))

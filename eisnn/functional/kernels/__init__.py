@@ -26,5 +26,10 @@ def backend(maps: Tensor) -> str:
 
 
 def of_weights(weight: Tensor) -> str:
-    """What serves row operations on these weights best: "triton" on CUDA, else "torch"."""
-    return "triton" if weight.is_cuda and HAS_TRITON and weight.dtype in (torch.float32, torch.float64) else "torch"
+    """What serves row operations on these weights best: "triton" on CUDA, "compiled" on a CPU, else "torch"."""
+    if weight.dtype not in (torch.float32, torch.float64):
+        return "torch"
+    if weight.is_cuda:
+        return "triton" if HAS_TRITON else "torch"
+    served = weight.is_cpu and not torch.compiler.is_compiling() and native.library() is not None
+    return "compiled" if served else "torch"

@@ -1,4 +1,4 @@
-"""The compiled CPU kernel: built by the machine's C++ compiler when it is first needed, kept in the user's cache.
+"""The compiled CPU kernels: built by the machine's C++ compiler when it is first needed, kept in the user's cache.
 
 Without a compiler, which a warning says, or with the environment variable EISNN_NATIVE=0, everything runs on torch
 operations instead.
@@ -27,7 +27,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from eisnn.functional.lif import LIFConstants
 
-SOURCE = Path(__file__).with_name("population.cpp")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("population.cpp", "rows.cpp"))
 FLAGS = (
     "-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp",
     "-fPIC", "-shared",
@@ -189,8 +189,9 @@ def library() -> ctypes.CDLL | None:
         if (compiler := shutil.which(command[0])) is None:
             raise OSError(f"there is no C++ compiler {command[0]}")
         command[0] = compiler
-        key = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, command, _processor())).encode()).hexdigest()[:16]
-        file = _cache_folder() / f"population-{key}.so"
+        code = b"".join(source.read_bytes() for source in SOURCES)
+        key = hashlib.sha256(code + repr((FLAGS, command, _processor())).encode()).hexdigest()[:16]
+        file = _cache_folder() / f"kernels-{key}.so"
         if file.exists():
             with suppress(OSError):  # a damaged one is built again
                 return ctypes.CDLL(str(file))
@@ -212,7 +213,7 @@ def _build(compiler: list[str], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         built = Path(folder) / file.name
-        command = [*compiler, *FLAGS, str(SOURCE), "-o", str(built)]
+        command = [*compiler, *FLAGS, *map(str, SOURCES), "-o", str(built)]
         subprocess.run(command, check=True, capture_output=True, text=True)
         os.replace(built, file)
 

@@ -1,0 +1,74 @@
+"""The row operations of conserved totals (`eisnn.functional.rows`) on a CPU, compiled: rows.cpp."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from eisnn.functional.kernels import native
+from eisnn.functional.rows import LEAST_TOTAL, SMALLEST, TorchRows
+
+TENSORS = ("weight", "total", "sums", "shared", "product", "row_norm", "folded", "norms", "grad", "out")
+
+
+class Rows(ctypes.Structure):
+    """Arguments of the kernel; see rows.cpp."""
+
+    _fields_ = (
+        *((n, ctypes.c_int64) for n in ("neurons", "taps", "channels", "channels_inside", "threads")),
+        *((n, ctypes.c_double) for n in ("least", "smallest")),
+        *((n, ctypes.c_void_p) for n in TENSORS),
+    )
+
+
+class CompiledRows(TorchRows):
+    """The same, neuron by neuron."""
+
+    def share(self, weight: Tensor, total: Tensor | None) -> tuple[Tensor, Tensor]:
+        shared, sums = weight.new_empty(self.neurons, self.size), weight.new_empty(self.neurons, self.taps)
+        self._run("share", weight=weight, total=total, shared=shared, sums=sums)
+        return shared, sums
+
+    def fold(
+        self, weight: Tensor, product: Tensor, total: Tensor, row_norm: Tensor, folded: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        sums, norms = weight.new_empty(self.neurons, self.taps), weight.new_empty(self.neurons, 1)
+        self._run(
+            "fold",
+            weight=weight,
+            product=product,
+            total=total,
+            row_norm=row_norm,
+            folded=folded,
+            sums=sums,
+            norms=norms,
+        )
+        return sums, norms
+
+    def through_fold(self, grad: Tensor, folded: Tensor, norms: Tensor, row_norm: Tensor) -> Tensor:
+        grad_f = torch.empty_like(grad)
+        self._run("through_fold", grad=grad, folded=folded, norms=norms, row_norm=row_norm, out=grad_f)
+        return grad_f
+
+    def through_share(self, grad: Tensor, weight: Tensor, sums: Tensor, total: Tensor | None) -> Tensor:
+        grad_weight = torch.empty_like(grad)
+        self._run("through_share", grad=grad, weight=weight, sums=sums, total=total, out=grad_weight)
+        return grad_weight
+
+    def _run(self, operation: str, **tensors: Tensor | None) -> None:
+        """Call the kernel; tensors by their names in `Rows`, of one dtype, rows without gaps in memory."""
+        library = native.library()
+        assert library is not None
+        present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        (dtype,) = {tensor.dtype for tensor in present.values()}
+        rows = Rows(
+            **{name: tensor.data_ptr() for name, tensor in present.items()},
+            neurons=self.neurons,
+            taps=self.taps,
+            channels=self.size // self.taps,
+            channels_inside=self.channels_inside,
+            threads=torch.get_num_threads(),
+            least=LEAST_TOTAL,
+            smallest=SMALLEST,
+        )
+        getattr(library, f"rows_{operation}_{native.TYPES[dtype]}")(ctypes.byref(rows))
