@@ -43,6 +43,7 @@ def served(monkeypatch):
     return counts
 
 
+formats = st.sampled_from([torch.contiguous_format, torch.channels_last])
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
@@ -52,18 +53,23 @@ pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
     stride=pairs,
     padding=pairs,
     images=st.integers(1, 4),
+    formats=st.tuples(formats, formats),
 )
 @settings(max_examples=150, deadline=None)
-def test_as_torch_in_value_and_gradient(size, taps, stride, padding, images):
+def test_as_torch_in_value_and_gradient(size, taps, stride, padding, images, formats):
     padding = tuple(p - 1 for p in padding)
     if any(s + 2 * p < k for s, p, k in zip(size, padding, taps, strict=True)):
         return
     g = rng(sum(size))
-    x = last(torch.rand(images, 5, *size, generator=g, dtype=torch.float64)).requires_grad_()
-    weight = last(torch.randn(7, 5, *taps, generator=g, dtype=torch.float64)).requires_grad_()
+    x = torch.rand(images, 5, *size, generator=g, dtype=torch.float64).to(memory_format=formats[0]).requires_grad_()
+    weight = torch.randn(7, 5, *taps, generator=g, dtype=torch.float64).to(memory_format=formats[1]).requires_grad_()
     theirs = F.conv2d(x, weight, None, stride, padding)
     ours = convolution._forward(x, weight, stride, padding)
     assert_agree(ours, theirs, 1e-13, 1)
+    if min(*size, *taps) > 1:  # else both formats may be the same
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            if theirs.is_contiguous(memory_format=memory_format):
+                assert ours.is_contiguous(memory_format=memory_format)
     upstream = torch.randn(theirs.shape, generator=g, dtype=torch.float64)
     # As it may come: contiguous, channels last, a part of something larger, one value for all.
     larger = torch.cat([upstream, upstream], 1)[:, :7]
@@ -125,7 +131,7 @@ def test_what_products_do_not_serve_takes_torchs_operator(served):
     torch.testing.assert_close(
         conv2d(x, weight, None, (1, 1), (2, 2), (2, 2)), F.conv2d(x, weight, padding=2, dilation=2)
     )
-    torch.testing.assert_close(conv2d(x.contiguous(), weight, None, (1, 1), (1, 1)), F.conv2d(x, weight, padding=1))
+    torch.testing.assert_close(conv2d(x, weight.contiguous(), None, (1, 1), (1, 1)), F.conv2d(x, weight, padding=1))
     with torch.autocast("cpu", torch.bfloat16):
         assert conv2d(x, weight, None, (1, 1), (1, 1)).dtype == torch.bfloat16
     assert served["forward"] == 0

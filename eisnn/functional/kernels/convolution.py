@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # Where it pays, measured on an Intel processor (docs/developers/performance.md): few positions, which as many images
-# share; weights that do not fit the cache.
-MOST_POSITIONS, LEAST_IMAGES, LEAST_WEIGHTS = 36, 16, 1 << 15
+# share, more of them where the weights are rearranged first; weights that do not fit the cache.
+MOST_POSITIONS, LEAST_IMAGES, LEAST_TO_REARRANGE, LEAST_WEIGHTS = 36, 16, 64, 1 << 15
 _MKL = torch.backends.mkl.is_available()
 
 
@@ -64,11 +64,20 @@ def _pays(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[in
     return (
         tuple(dilation) == (1, 1)
         and 0 < positions <= MOST_POSITIONS
-        and len(x) >= max(LEAST_IMAGES, 2 * positions)
+        and len(x) >= max(LEAST_IMAGES if _channels_inside(weight) else LEAST_TO_REARRANGE, 2 * positions)
         and weight.shape[0] * weight.shape[1] >= LEAST_WEIGHTS
         and weight.shape[1] == x.shape[1]
-        and all(t.is_contiguous(memory_format=torch.channels_last) for t in (x, weight))
     )
+
+
+def _channels_inside(maps: Tensor) -> bool:
+    return maps.is_contiguous(memory_format=torch.channels_last)
+
+
+def _format(*tensors: Tensor) -> torch.memory_format:
+    """The memory format of what torch's operator would make of them."""
+    inside = any(_channels_inside(t) and not t.is_contiguous() for t in tensors)
+    return torch.channels_last if inside else torch.contiguous_format
 
 
 class Meeting(NamedTuple):
@@ -100,13 +109,13 @@ def _meetings(x: Tensor, weight: Tensor, y: Tensor, stride: Sequence[int], paddi
 
 
 def _rows_outside(maps: Tensor) -> Tensor:
-    """`[N, C, H, W]` -> `[H, N, W, C]`, in memory too."""
+    """`[N, C, H, W]` -> `[H, N, W, C]`, which lies so in memory too."""
     return maps.permute(2, 0, 3, 1).contiguous()
 
 
-def _back(maps: Tensor) -> Tensor:
-    """`[H, N, W, C]` -> `[N, C, H, W]`, channels last."""
-    return maps.permute(1, 3, 0, 2).contiguous(memory_format=torch.channels_last)
+def _back(maps: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """`[H, N, W, C]` -> `[N, C, H, W]`."""
+    return maps.permute(1, 3, 0, 2).contiguous(memory_format=memory_format)
 
 
 def _output(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> tuple[int, int]:
@@ -118,37 +127,41 @@ def _output(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[
 @torch.library.custom_op("eisnn::convolution", mutates_args=())
 def _forward(x: Tensor, weight: Tensor, stride: list[int], padding: list[int]) -> Tensor:
     height, width = _output(x, weight, stride, padding)
-    y = x.new_zeros(height, len(x), width, len(weight))
-    for output, inputs, weights in _meetings(_rows_outside(x), weight, y, stride, padding):
+    y, inside = x.new_zeros(height, len(x), width, len(weight)), weight.contiguous(memory_format=torch.channels_last)
+    for output, inputs, weights in _meetings(_rows_outside(x), inside, y, stride, padding):
         output.addmm_(inputs, weights.T)
-    return _back(y)
+    return _back(y, _format(x, weight))
 
 
 @_forward.register_fake
 def _(x: Tensor, weight: Tensor, stride: Any, padding: Any) -> Tensor:
-    return x.new_empty(len(x), *_output(x, weight, stride, padding), len(weight)).permute(0, 3, 1, 2)
+    shape = len(x), len(weight), *_output(x, weight, stride, padding)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_format(x, weight))
 
 
 @torch.library.custom_op("eisnn::convolution_backward", mutates_args=())
 def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, stride: list[int], padding: list[int], input_too: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `x` (empty, if not `input_too`) and of `weight`."""
-    grad, x = _rows_outside(grad), _rows_outside(x)
-    grad_weight = torch.zeros_like(weight)
-    for outputs, inputs, weights in _meetings(x, grad_weight, grad, stride, padding):
+    """Gradients of `x` (empty, if not `input_too`) and of `weight`, in the memory format of each."""
+    inside = weight.contiguous(memory_format=torch.channels_last)
+    rows_of_grad, rows_of_x = _rows_outside(grad), _rows_outside(x)
+    grad_weight = torch.zeros_like(inside)
+    for outputs, inputs, weights in _meetings(rows_of_x, grad_weight, rows_of_grad, stride, padding):
         weights.addmm_(outputs.T, inputs)
+    grad_weight = grad_weight.contiguous(memory_format=_format(weight))
     if not input_too:
         return x.new_empty(0), grad_weight
-    grad_x = torch.zeros_like(x)
-    for outputs, inputs, weights in _meetings(grad_x, weight, grad, stride, padding):
+    grad_x = torch.zeros_like(rows_of_x)
+    for outputs, inputs, weights in _meetings(grad_x, inside, rows_of_grad, stride, padding):
         inputs.addmm_(outputs, weights)
-    return _back(grad_x), grad_weight
+    return _back(grad_x, _format(x)), grad_weight
 
 
 @_backward.register_fake
 def _(grad: Tensor, x: Tensor, weight: Tensor, stride: Any, padding: Any, input_too: bool) -> Any:
-    return torch.empty_like(x) if input_too else x.new_empty(0), torch.empty_like(weight)
+    of_x, of_weight = (torch.empty_like(t, memory_format=_format(t)) for t in (x, weight))
+    return of_x if input_too else x.new_empty(0), of_weight
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
