@@ -1,6 +1,6 @@
-// The population operation on a CPU: divisive inhibition, stabilise, divide, gain, bias and LIF over T, in one pass over
-// memory, image by image. The divisive current M u is formed here from the currents of the I neurons and stays in the
-// cache; or it is given as a map (i_div). With neither it is the LIF neuron alone, and balanced its input.
+// The population operation on a CPU: divisive inhibition, stabilise, divide, gain, bias and LIF over T, in one pass
+// over memory, image by image. The divisive current M u is formed here from the currents of the I neurons and stays in
+// the cache; or it is given as a map (i_div). With neither it is the LIF neuron alone, and balanced its input.
 //
 // A map is [steps, batch, rows, inner] with inner contiguous: rows are positions and inner the neurons (channels last,
 // dense layers), or rows are neurons and inner the positions. The arithmetic and its order are those of the readable
@@ -277,27 +277,33 @@ template <class C> struct Weight {
     static constexpr int64_t PANEL = VECTORS * LANES<C>;
 };
 
-// One image's currents of the I neurons, and what is made of them; rows are (step, position).
+// The currents of the I neurons of some rows of an image, and what is made of them; their own rows are (step, row).
 template <class C> struct Lateral {
-    int64_t rows;
-    std::vector<C> u, i_div, grad_u;  // [rows, width_i], [rows, width_e], [rows, width_i]
+    int64_t first, count;  // of the rows of the image
+    std::vector<C> u, i_div, grad_u;  // [steps_in count, width_i], [steps_in count, width_e], [steps_in count, width_i]
 
-    template <class S> void load(const Problem &p, const Weight<C> &w, int64_t b) {
-        rows = p.steps_in * p.rows;
-        grow(i_div, rows * w.width_e);
-        if (!in_place<S>(w)) grow(u, rows * w.width_i);
+    // I_div of `n` rows from `start`.
+    template <class S> void load(const Problem &p, const Weight<C> &w, int64_t b, int64_t start, int64_t n) {
+        first = start;
+        count = n;
+        grow(i_div, p.steps_in * count * w.width_e);
+        if (!in_place<S>(w)) grow(u, p.steps_in * count * w.width_i);
         for (int64_t t = 0; t < p.steps_in; ++t) {
             const Panels<C> at_t = currents<S>(p, w, b, t);
             if (!in_place<S>(w))
-                for (int64_t row = 0; row < p.rows; ++row) {
-                    const S *from = at<S>(p.i_ie, t, b, row);
-                    C *to = u.data() + (t * p.rows + row) * w.width_i;
+                for (int64_t row = 0; row < count; ++row) {
+                    const S *from = at<S>(p.i_ie, t, b, first + row);
+                    C *to = u.data() + (t * count + row) * w.width_i;
                     for (int64_t k = 0; k < w.n_i; ++k) to[k] = widen(from[k]);
                     for (int64_t k = w.n_i; k < w.width_i; ++k) to[k] = C(0);
                 }
-            product<C>(p.rows, w.n_i, at_t.data, at_t.row, 1, w.to_e(), i_div.data() + t * p.rows * w.width_e, w.width_e,
-                       false);
+            product<C>(count, w.n_i, at_t.data, at_t.row, 1, w.to_e(), of_row(w, t, first), w.width_e, false);
         }
+    }
+
+    // Where I_div, or later its gradient, of one row lies.
+    C *of_row(const Weight<C> &w, int64_t t, int64_t row) {
+        return i_div.data() + (t * count + row - first) * w.width_e;
     }
 
     // Whether the currents of the I neurons are whole vectors of the right type where they lie.
@@ -307,24 +313,24 @@ template <class C> struct Lateral {
 
     // Those of one step, where they lie or as `load` copied them.
     template <class S> Panels<C> currents(const Problem &p, const Weight<C> &w, int64_t b, int64_t t) {
-        const void *there = at<S>(p.i_ie, t, b, 0);
+        const void *there = at<S>(p.i_ie, t, b, first);
         if (in_place<S>(w)) return {static_cast<const C *>(there), w.width_i, p.i_ie.row, VECTORS * LANES<C>};
-        return {u.data() + t * p.rows * w.width_i, w.width_i, w.width_i, VECTORS * LANES<C>};
+        return {u.data() + t * count * w.width_i, w.width_i, w.width_i, VECTORS * LANES<C>};
     }
 
     // With dL/dI_div in place of I_div: dL/du = M^T dL/dI_div, and dL/dM = (or +=) dL/dI_div u^T.
     template <class S> void backward(const Problem &p, const Weight<C> &w, int64_t b, C *grad_weight, bool add) {
-        grow(grad_u, rows * w.width_i);
-        product<C>(rows, w.n_e, i_div.data(), w.width_e, 1, w.to_i(), grad_u.data(), w.width_i, false);
+        grow(grad_u, p.steps_in * count * w.width_i);
+        product<C>(p.steps_in * count, w.n_e, i_div.data(), w.width_e, 1, w.to_i(), grad_u.data(), w.width_i, false);
         for (int64_t t = 0; t < p.steps_in; ++t)
-            for (int64_t row = 0; row < p.rows; ++row) {
-                const C *from = grad_u.data() + (t * p.rows + row) * w.width_i;
-                S *to = at<S>(p.grad_i_ie, t, b, row);
+            for (int64_t row = 0; row < count; ++row) {
+                const C *from = grad_u.data() + (t * count + row) * w.width_i;
+                S *to = at<S>(p.grad_i_ie, t, b, first + row);
                 for (int64_t k = 0; k < w.n_i; ++k) to[k] = narrow<S, C>(from[k]);
             }
         for (int64_t t = 0; t < p.steps_in; ++t)
-            product<C>(w.n_e, p.rows, i_div.data() + t * p.rows * w.width_e, 1, w.width_e, currents<S>(p, w, b, t),
-                       grad_weight, w.width_i, add || t > 0);
+            product<C>(w.n_e, count, of_row(w, t, first), 1, w.width_e, currents<S>(p, w, b, t), grad_weight, w.width_i,
+                       add || t > 0);
     }
 
     static void grow(std::vector<C> &buffer, size_t n) {
@@ -337,21 +343,15 @@ template <class C> Lateral<C> &lateral_of_this_thread() {
     return lateral;
 }
 
-// I_div of one image, [steps_in, rows, width_e]; null where it is a map or absent.
-template <class S, class C> C *divisive_current(const Problem &p, const Weight<C> &w, int64_t b) {
-    if (!p.i_ie.data) return nullptr;
-    Lateral<C> &lateral = lateral_of_this_thread<C>();
-    lateral.template load<S>(p, w, b);
-    return lateral.i_div.data();
-}
-
-template <class S, class C> void find_smallest(const Problem &p, const C *computed, int64_t width, int64_t b) {
-    if (!p.i_div.data && !computed) return;
+// Of each step of an image; `lateral` holds all its rows, or is null.
+template <class S, class C>
+void find_smallest(const Problem &p, const Weight<C> &w, Lateral<C> *lateral, int64_t b) {
+    if (!p.i_div.data && !lateral) return;
     for (int64_t t = 0; t < p.steps_in; ++t) {
         C smallest = std::numeric_limits<C>::infinity();
         for (int64_t row = 0; row < p.rows; ++row) {
-            if (computed) {
-                const C *d = computed + (t * p.rows + row) * width;
+            if (lateral) {
+                const C *d = lateral->of_row(w, t, row);
 #pragma omp simd reduction(min : smallest)
                 for (int64_t i = 0; i < p.inner; ++i) {
                     const C y = d[i] <= 0 ? std::numeric_limits<C>::infinity() : d[i];
@@ -373,11 +373,11 @@ template <class S, class C> void find_smallest(const Problem &p, const C *comput
 
 // q = N / I_div~ and d = I_div~ of n neurons at one step; without divisive inhibition q = N and d = 1.
 template <class S, class C>
-void divide(const Problem &p, const C *computed, int64_t width, int64_t t, int64_t b, int64_t row, int64_t start,
+void divide(const Problem &p, const Weight<C> &w, Lateral<C> *lateral, int64_t t, int64_t b, int64_t row, int64_t start,
             int64_t n, C *q, C *d) {
     const S *N = at<S>(p.balanced, t, b, row) + start;
-    if (computed) {
-        const C *D = computed + (t * p.rows + row) * width + start;
+    if (lateral) {
+        const C *D = lateral->of_row(w, t, row) + start;
         const C m = static_cast<const C *>(p.smallest)[t * p.batch + b];
 #pragma omp simd
         for (int64_t i = 0; i < n; ++i) {
@@ -405,8 +405,9 @@ void divide(const Problem &p, const C *computed, int64_t width, int64_t t, int64
 }
 
 template <class S, class C> void forward_image(const Problem &p, const Weight<C> &w, int64_t b) {
-    const C *i_div = divisive_current<S, C>(p, w, b);
-    find_smallest<S, C>(p, i_div, w.width_e, b);
+    Lateral<C> *lateral = p.i_ie.data ? &lateral_of_this_thread<C>() : nullptr;
+    if (lateral) lateral->template load<S>(p, w, b, 0, p.rows);
+    find_smallest<S, C>(p, w, lateral, b);
     const C decay = C(p.decay), theta = C(p.theta);
     const bool hard = p.hard_reset;
     Neurons<C> neurons;
@@ -418,7 +419,7 @@ template <class S, class C> void forward_image(const Problem &p, const Weight<C>
             for (int64_t i = 0; i < n; ++i) v[i] = p.v.data ? at<C>(p.v, 0, b, row)[start + i] : C(0);
             for (int64_t t = 0; t < p.steps; ++t) {
                 if (t < p.steps_in) {
-                    divide<S>(p, i_div, w.width_e, t, b, row, start, n, current, d);
+                    divide<S>(p, w, lateral, t, b, row, start, n, current, d);
                     if (p.gain)
                         for (int64_t i = 0; i < n; ++i) current[i] = current[i] * neurons.gain[i] + neurons.bias[i];
                 }
@@ -436,12 +437,17 @@ template <class S, class C> void forward_image(const Problem &p, const Weight<C>
         }
 }
 
-// One step backwards in time: `v` holds dL/dV[t] and then dL/dV[t - 1], `h` the potential and then dL/dI_E[t].
-template <class S, class C>
-using BackwardStep = void (*)(C decay, C theta, const S *upstream, const C *slope, C *h, C *v, int64_t n);
+// How many rows of an image the backward pass works through at once: what is made of their I neurons, over all steps,
+// stays in the second-level cache.
+template <class C> int64_t rows_at_once(const Problem &p, const Weight<C> &w) {
+    const int64_t fit = (int64_t(1) << 17) / int64_t(sizeof(C)) / (p.steps_in * w.width_e);
+    return fit < 16 ? 16 : fit;
+}
 
+// One step backwards in time: `v` holds dL/dV[t] and then dL/dV[t - 1], `h` the potential and then dL/dI_E[t].
 template <class S, class C, bool HARD, bool DETACHED>
-void step_back_by(C decay, C theta, const S *upstream, const C *slope, C *h, C *v, int64_t n) {
+void step_back(const Problem &p, const S *upstream, const C *slope, C *h, C *v, int64_t n) {
+    const C decay = C(p.decay), theta = C(p.theta);
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) {
         const C through = HARD && h[i] >= theta ? C(0) : v[i];
@@ -452,12 +458,17 @@ void step_back_by(C decay, C theta, const S *upstream, const C *slope, C *h, C *
     }
 }
 
-template <class S, class C> void backward_image(const Problem &p, const Weight<C> &w, int64_t b, C *grad_weight, bool add) {
-    C *i_div = divisive_current<S, C>(p, w, b);
+template <class S, class C> auto step_back_of(const Problem &p) {
+    if (p.hard_reset) return p.detach_reset ? step_back<S, C, true, true> : step_back<S, C, true, false>;
+    return p.detach_reset ? step_back<S, C, false, true> : step_back<S, C, false, false>;
+}
+
+template <class S, class C>
+void backward_image(const Problem &p, const Weight<C> &w, int64_t b, C *grad_weight, bool add) {
+    Lateral<C> *lateral = p.i_ie.data ? &lateral_of_this_thread<C>() : nullptr;
     const C decay = C(p.decay), theta = C(p.theta);
     const bool hard = p.hard_reset;
-    const BackwardStep<S, C> step_back = p.hard_reset ? (p.detach_reset ? step_back_by<S, C, true, true> : step_back_by<S, C, true, false>)
-                                                      : (p.detach_reset ? step_back_by<S, C, false, true> : step_back_by<S, C, false, false>);
+    const auto step_back_by_slope = step_back_of<S, C>(p);
     const int64_t neurons_count = p.neurons_inside ? p.inner : p.rows;
     C *grad_gain = static_cast<C *>(p.grad_gain) + b * neurons_count;
     C *grad_bias = static_cast<C *>(p.grad_bias) + b * neurons_count;
@@ -468,78 +479,84 @@ template <class S, class C> void backward_image(const Problem &p, const Weight<C
     Neurons<C> neurons;
     C v[CHUNK], slope[CHUNK];
     const S nothing[CHUNK] = {};
-    for (int64_t row = 0; row < p.rows; ++row)
-        for (int64_t start = 0; start < p.inner; start += CHUNK) {
-            const int64_t n = p.inner - start < CHUNK ? p.inner - start : CHUNK;
-            neurons.set(p, row, start, n);
-            // The forward pass once more: q = N / I_div~, d = I_div~, and the trajectory h.
-            for (int64_t i = 0; i < n; ++i) v[i] = p.v.data ? at<C>(p.v, 0, b, row)[start + i] : C(0);
-            for (int64_t t = 0; t < p.steps; ++t) {
-                C *ht = h + t * CHUNK, *qt = q + (t < p.steps_in ? t : 0) * CHUNK, *dt = d + (qt - q);
-                if (t < p.steps_in) divide<S>(p, i_div, w.width_e, t, b, row, start, n, qt, dt);
-#pragma omp simd
-                for (int64_t i = 0; i < n; ++i) {
-                    ht[i] = decay * v[i] + (qt[i] * neurons.gain[i] + neurons.bias[i]);
-                    const C s = ht[i] >= theta ? C(1) : C(0);
-                    v[i] = hard ? (ht[i] >= theta ? C(0) : ht[i]) : ht[i] - theta * s;
-                }
-            }
-            // Backwards in time; v holds dL/dV[t], and h becomes dL/dI_E[t].
-            for (int64_t i = 0; i < n; ++i) v[i] = p.grad_v_last.data ? at<C>(p.grad_v_last, 0, b, row)[start + i] : C(0);
-            for (int64_t t = p.steps - 1; t >= 0; --t) {
-                C *ht = h + t * CHUNK;
-                slopes(p, ht, slope, n);
-                const S *from_spikes = p.grad_spikes.data ? at<S>(p.grad_spikes, t, b, row) + start : nothing;
-                step_back(decay, theta, from_spikes, slope, ht, v, n);
-            }
-            if (p.grad_v.data)
-                for (int64_t i = 0; i < n; ++i) at<C>(p.grad_v, 0, b, row)[start + i] = v[i];
-            if (p.steps_in != p.steps)
-                for (int64_t t = 1; t < p.steps; ++t)
-                    for (int64_t i = 0; i < n; ++i) h[i] += h[t * CHUNK + i];
-            for (int64_t t = 0; t < p.steps_in; ++t) {
-                const C *qt = q + t * CHUNK, *dt = d + t * CHUNK, *delta = h + t * CHUNK;
-                S *to_balanced = at<S>(p.grad_balanced, t, b, row) + start;
-                if (!p.gain) {
-                    for (int64_t i = 0; i < n; ++i) to_balanced[i] = narrow<S, C>(delta[i]);
-                    continue;
-                }
-                if (i_div) {
-                    C *to_i_div = i_div + (t * p.rows + row) * w.width_e + start;
+    const int64_t block = lateral ? rows_at_once(p, w) : p.rows;
+    for (int64_t first = 0; first < p.rows; first += block) {
+        const int64_t end = p.rows - first < block ? p.rows : first + block;
+        if (lateral) lateral->template load<S>(p, w, b, first, end - first);
+        for (int64_t row = first; row < end; ++row)
+            for (int64_t start = 0; start < p.inner; start += CHUNK) {
+                const int64_t n = p.inner - start < CHUNK ? p.inner - start : CHUNK;
+                neurons.set(p, row, start, n);
+                // The forward pass once more: q = N / I_div~, d = I_div~, and the trajectory h.
+                for (int64_t i = 0; i < n; ++i) v[i] = p.v.data ? at<C>(p.v, 0, b, row)[start + i] : C(0);
+                for (int64_t t = 0; t < p.steps; ++t) {
+                    C *ht = h + t * CHUNK, *qt = q + (t < p.steps_in ? t : 0) * CHUNK, *dt = d + (qt - q);
+                    if (t < p.steps_in) divide<S>(p, w, lateral, t, b, row, start, n, qt, dt);
 #pragma omp simd
                     for (int64_t i = 0; i < n; ++i) {
-                        const C g = delta[i] * neurons.gain[i] / dt[i];
-                        to_balanced[i] = narrow<S, C>(g);
-                        to_i_div[i] = -(g * qt[i]);
-                    }
-                } else {
-                    S *to_i_div = at<S>(p.grad_i_div, t, b, row) + start;
-#pragma omp simd
-                    for (int64_t i = 0; i < n; ++i) {
-                        const C g = delta[i] * neurons.gain[i] / dt[i];
-                        to_balanced[i] = narrow<S, C>(g);
-                        to_i_div[i] = narrow<S, C>(-(g * qt[i]));
+                        ht[i] = decay * v[i] + (qt[i] * neurons.gain[i] + neurons.bias[i]);
+                        const C s = ht[i] >= theta ? C(1) : C(0);
+                        v[i] = hard ? (ht[i] >= theta ? C(0) : ht[i]) : ht[i] - theta * s;
                     }
                 }
-                if (p.neurons_inside) {
-#pragma omp simd
-                    for (int64_t i = 0; i < n; ++i) {
-                        grad_bias[start + i] += delta[i];
-                        grad_gain[start + i] += delta[i] * qt[i];
+                // Backwards in time; v holds dL/dV[t], and h becomes dL/dI_E[t].
+                const C *last = p.grad_v_last.data ? at<C>(p.grad_v_last, 0, b, row) + start : nullptr;
+                for (int64_t i = 0; i < n; ++i) v[i] = last ? last[i] : C(0);
+                for (int64_t t = p.steps - 1; t >= 0; --t) {
+                    C *ht = h + t * CHUNK;
+                    slopes(p, ht, slope, n);
+                    const S *from_spikes = p.grad_spikes.data ? at<S>(p.grad_spikes, t, b, row) + start : nothing;
+                    step_back_by_slope(p, from_spikes, slope, ht, v, n);
+                }
+                if (p.grad_v.data)
+                    for (int64_t i = 0; i < n; ++i) at<C>(p.grad_v, 0, b, row)[start + i] = v[i];
+                if (p.steps_in != p.steps)
+                    for (int64_t t = 1; t < p.steps; ++t)
+                        for (int64_t i = 0; i < n; ++i) h[i] += h[t * CHUNK + i];
+                for (int64_t t = 0; t < p.steps_in; ++t) {
+                    const C *qt = q + t * CHUNK, *dt = d + t * CHUNK, *delta = h + t * CHUNK;
+                    S *to_balanced = at<S>(p.grad_balanced, t, b, row) + start;
+                    if (!p.gain) {
+                        for (int64_t i = 0; i < n; ++i) to_balanced[i] = narrow<S, C>(delta[i]);
+                        continue;
                     }
-                } else {
-                    C sum = 0, product = 0;
+                    if (lateral) {
+                        C *to_i_div = lateral->of_row(w, t, row) + start;
+#pragma omp simd
+                        for (int64_t i = 0; i < n; ++i) {
+                            const C g = delta[i] * neurons.gain[i] / dt[i];
+                            to_balanced[i] = narrow<S, C>(g);
+                            to_i_div[i] = -(g * qt[i]);
+                        }
+                    } else {
+                        S *to_i_div = at<S>(p.grad_i_div, t, b, row) + start;
+#pragma omp simd
+                        for (int64_t i = 0; i < n; ++i) {
+                            const C g = delta[i] * neurons.gain[i] / dt[i];
+                            to_balanced[i] = narrow<S, C>(g);
+                            to_i_div[i] = narrow<S, C>(-(g * qt[i]));
+                        }
+                    }
+                    if (p.neurons_inside) {
+#pragma omp simd
+                        for (int64_t i = 0; i < n; ++i) {
+                            grad_bias[start + i] += delta[i];
+                            grad_gain[start + i] += delta[i] * qt[i];
+                        }
+                    } else {
+                        C sum = 0, product = 0;
 #pragma omp simd reduction(+ : sum, product)
-                    for (int64_t i = 0; i < n; ++i) {
-                        sum += delta[i];
-                        product += delta[i] * qt[i];
+                        for (int64_t i = 0; i < n; ++i) {
+                            sum += delta[i];
+                            product += delta[i] * qt[i];
+                        }
+                        grad_bias[row] += sum;
+                        grad_gain[row] += product;
                     }
-                    grad_bias[row] += sum;
-                    grad_gain[row] += product;
                 }
             }
-        }
-    if (i_div) lateral_of_this_thread<C>().template backward<S>(p, w, b, grad_weight, add);
+        if (lateral) lateral->template backward<S>(p, w, b, grad_weight, add || first > 0);
+    }
 }
 
 template <class S, class C> void forward(const Problem &p) {
