@@ -214,3 +214,20 @@ def test_registration(input_too):
     grad = torch.rand(4, 6, 2, 3)
     args = (grad, x.detach(), weight.detach(), [2, 1], [1, 0], input_too)
     torch.library.opcheck(torch.ops.eisnn.convolution_backward, args, test_utils=("test_schema", "test_faketensor"))
+
+
+@BY_PRODUCTS
+@pytest.mark.parametrize("kind", [eisnn.EIConv2d, eisnn.nn.BNConv2d])
+def test_compiled_in_one_graph(kind):
+    torch.manual_seed(0)
+    layer = kind(256, 160, 3, padding=1).to(memory_format=torch.channels_last)
+    x = last(spikes((32, 256, 4, 4), dtype=torch.float32)).unflatten(0, (2, 16))
+    if isinstance(layer, eisnn.EIConv2d):
+        eisnn.ei_init_(layer, x)
+    torch._dynamo.reset()
+    results = []
+    for run in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
+        y = run(x)
+        results.append([y, *torch.autograd.grad(y.sum(), list(layer.parameters()))])
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, eager)

@@ -253,22 +253,26 @@ void product(int64_t rows, int64_t depth, const C *a, int64_t a_row, int64_t a_c
     }
 }
 
-// M and its transpose in panels, padded with zeros to whole vectors.
+// M and its transpose in panels, padded with zeros to whole vectors; the forward pass needs the transpose alone.
 template <class C> struct Weight {
     int64_t n_e, n_i, width_e, width_i;
     std::vector<C> m, transposed;
 
-    explicit Weight(const Problem &p)
+    Weight(const Problem &p, bool backward)
         : n_e(p.inner), n_i(p.n_i), width_e(padded(n_e, LANES<C>)), width_i(padded(n_i, LANES<C>)) {
         if (!p.i_ie.data) return;
-        m.assign(n_e * padded(n_i, PANEL), C(0));
-        transposed.assign(n_i * padded(n_e, PANEL), C(0));
         const C *given = static_cast<const C *>(p.weight);
-        for (int64_t i = 0; i < n_e; ++i)
-            for (int64_t k = 0; k < n_i; ++k) {
-                m[(k / PANEL * n_e + i) * PANEL + k % PANEL] = given[i * n_i + k];
-                transposed[(i / PANEL * n_i + k) * PANEL + i % PANEL] = given[i * n_i + k];
-            }
+        transposed.assign(n_i * padded(n_e, PANEL), C(0));
+        for (int64_t i = 0; i < n_e; ++i) {
+            C *column = transposed.data() + i / PANEL * n_i * PANEL + i % PANEL;
+            for (int64_t k = 0; k < n_i; ++k) column[k * PANEL] = given[i * n_i + k];
+        }
+        if (!backward) return;
+        m.assign(n_e * padded(n_i, PANEL), C(0));
+        for (int64_t start = 0; start < n_i; start += PANEL)
+            for (int64_t i = 0; i < n_e; ++i)
+                for (int64_t k = start; k < start + PANEL && k < n_i; ++k)
+                    m[start * n_e + i * PANEL + k - start] = given[i * n_i + k];
     }
 
     Panels<C> to_e() const { return {transposed.data(), width_e, PANEL, n_i * PANEL}; }
@@ -560,13 +564,13 @@ void backward_image(const Problem &p, const Weight<C> &w, int64_t b, C *grad_wei
 }
 
 template <class S, class C> void forward(const Problem &p) {
-    const Weight<C> w(p);
+    const Weight<C> w(p, false);
 #pragma omp parallel for schedule(static) num_threads(p.threads)
     for (int64_t b = 0; b < p.batch; ++b) forward_image<S, C>(p, w, b);
 }
 
 template <class S, class C> void backward(const Problem &p) {
-    const Weight<C> w(p);
+    const Weight<C> w(p, true);
     const int64_t size = w.n_e * w.width_i;
 #pragma omp parallel for schedule(static) num_threads(p.threads)
     for (int64_t g = 0; g < p.groups; ++g) {
