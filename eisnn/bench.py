@@ -5,8 +5,9 @@ own faster memory format.
 
 ei, bn         the E-I network and its batch-norm twin
 stock          Conv2d, BatchNorm2d and an LIF written as a loop over T in plain autograd: is the twin a slow baseline?
-spikingjelly   the twin with SpikingJelly's multi-step LIF neuron, where that package is installed
-ei_floor, ...  the bare convolutions of a network, by stock operators: what is left is the cost of all the rest
+spikingjelly   Conv2d, BatchNorm2d and SpikingJelly's multi-step LIF neuron, where that package is installed
+ei_floor, ...  the bare convolutions of a network, as the network computes them, and by a stock operator the lateral 1x1
+               one of circuits: what is left is the cost of all the rest
 """
 
 import gc
@@ -181,8 +182,8 @@ class Subject(Timed):
 
 
 class Floor(Timed):
-    """The convolutions of a network alone, forward and backward, by stock operators; of a circuit the one with the
-    stacked kernel and the lateral 1x1."""
+    """The convolutions of a network alone, forward and backward; of a circuit the one with the stacked kernel and, by a
+    stock operator, the lateral 1x1."""
 
     def __init__(self, subject: Subject) -> None:
         self.device = subject.device
@@ -307,7 +308,7 @@ def bench(
         time_steps: T.
         precision: 32, or bf16 for mixed precision.
         repeats: Timed steps of each network and memory format, in turn, after one warm-up.
-        floor: Also time the bare convolutions of the two networks, by stock operators.
+        floor: Also time the bare convolutions of the two networks.
         inference: Also time the two networks with folded weights and merged batch norms (`eisnn.fold`).
         compile: Also time the folded networks after `torch.compile` (with `inference`); it builds for some seconds.
         int8: Also time the folded networks with int8 weights, on a CPU (with `inference`; `eisnn.deploy.quantize`).

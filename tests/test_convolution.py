@@ -116,7 +116,7 @@ def test_wide_layers_with_few_positions_take_products(served, dtype):
 
 @pytest.mark.parametrize(
     "change",
-    [{"size": 8}, {"images": 8}, {"images": 20}, {"channels": 64}, {"dtype": torch.bfloat16}],
+    [{"size": 9, "images": 96}, {"images": 8}, {"size": 5, "images": 20}, {"channels": 64}, {"dtype": torch.bfloat16}],
     ids=["many positions", "few images", "fewer images than positions", "few weights", "bf16"],
 )
 def test_others_take_torchs_operator(served, change):

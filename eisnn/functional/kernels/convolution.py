@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 # Where it pays, measured on an Intel processor (docs/developers/performance.md): few positions, which as many images
 # share, more of them where the weights are rearranged first; weights that do not fit the cache.
-MOST_POSITIONS, LEAST_IMAGES, LEAST_TO_REARRANGE, LEAST_WEIGHTS = 36, 16, 64, 1 << 15
+MOST_POSITIONS, LEAST_IMAGES, LEAST_TO_REARRANGE, LEAST_WEIGHTS = 64, 16, 64, 1 << 15
 _MKL = torch.backends.mkl.is_available()
 
 
@@ -64,7 +64,7 @@ def _pays(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[in
     return (
         tuple(dilation) == (1, 1)
         and 0 < positions <= MOST_POSITIONS
-        and len(x) >= max(LEAST_IMAGES if _channels_inside(weight) else LEAST_TO_REARRANGE, 2 * positions)
+        and len(x) >= max(LEAST_IMAGES if _channels_inside(weight) else LEAST_TO_REARRANGE, positions)
         and weight.shape[0] * weight.shape[1] >= LEAST_WEIGHTS
         and weight.shape[1] == x.shape[1]
     )
