@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eisnn.bench import FORMATS
-from eisnn.functional.kernels import convolution
+from eisnn.functional.kernels.convolution import Geometry, backward_by_products, by_products
 from eisnn.process import keep_memory
 from eisnn.provenance import provenance, write_result
 
@@ -33,15 +33,16 @@ SHAPES = (
 
 def ways(x: Tensor, weight: Tensor, stride: int) -> dict[str, Callable[[], Any]]:
     """Forward and backward pass by torch's operator and by products."""
-    grad = torch.randn_like(F.conv2d(x, weight, stride=stride, padding=1))
-    geometry = [stride, stride], [1, 1]
+    geometry = Geometry((stride, stride), (1, 1))
+    grad = torch.randn_like(F.conv2d(x, weight, None, *geometry))
+    lists = [list(pair) for pair in geometry]
     return {
-        "stock forward": lambda: F.conv2d(x, weight, stride=stride, padding=1),
-        "products forward": lambda: convolution._forward(x, weight, *geometry),
+        "stock forward": lambda: F.conv2d(x, weight, None, *geometry),
+        "products forward": lambda: by_products(x, weight, geometry),
         "stock backward": lambda: torch.ops.aten.convolution_backward(
-            grad, x, weight, None, *geometry, [1, 1], False, [0, 0], 1, [True, True, False]
+            grad, x, weight, None, *lists, False, [0, 0], 1, [True, True, False]
         ),
-        "products backward": lambda: convolution._backward(grad, x, weight, *geometry, True),
+        "products backward": lambda: backward_by_products(grad, x, weight, geometry, True),
     }
 
 
@@ -69,20 +70,10 @@ def main() -> None:
                         if repeat > 1:
                             seconds[way].append(time.process_time() - start)
                 medians = {way: statistics.median(values) for way, values in seconds.items()}
-                geometry = (stride, stride), (1, 1), (1, 1)
-                rows.append(
-                    {
-                        **{"size": size, "channels": channels, "n": n, "stride": stride, "images": images},
-                        **{
-                            "memory_format": name,
-                            "chosen": convolution._pays(x, weight, *geometry),
-                            "seconds": medians,
-                        },
-                    }
-                )
+                shape = {"size": size, "channels": channels, "n": n, "stride": stride, "images": images}
+                rows.append({**shape, "memory_format": name, "seconds": medians})
                 times = "  ".join(f"{way} {1000 * t:6.1f}" for way, t in medians.items())
-                mark = "products" if rows[-1]["chosen"] else "stock"
-                print(f"{size}x{size} {channels} to {n}, stride {stride}, {images} images, {name}: {times} ms ({mark})")
+                print(f"{size}x{size} {channels} to {n}, stride {stride}, {images} images, {name}: {times} ms")
     if args.output:
         write_result(args.output, {**provenance(), "repeats": args.repeats, "threads": args.threads, "rows": rows})
 

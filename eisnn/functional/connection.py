@@ -11,7 +11,7 @@ from math import prod
 from torch import Tensor
 from torch.nn import functional as F
 
-from eisnn.functional.kernels.convolution import conv2d, conv2d_backward
+from eisnn.functional.kernels.convolution import Geometry, conv2d, conv2d_backward
 
 Pair = tuple[int, int]
 Gradients = tuple[Tensor | None, Tensor]  # of the input, where it was asked for, and of the weight
@@ -42,15 +42,19 @@ class Conv:
 
     spatial = 2
 
+    @property
+    def _geometry(self) -> Geometry:
+        return Geometry(self.stride, self.padding, self.dilation)
+
     def feedforward(self, x: Tensor, weight: Tensor) -> Tensor:
         """`W x`: `[T, B, C, H, W]` -> `[T, B, n, H', W']`."""
-        y = conv2d(x.flatten(0, 1), weight, None, self.stride, self.padding, self.dilation)
+        y = conv2d(x.flatten(0, 1), weight, None, self._geometry)
         return y.unflatten(0, x.shape[:2])
 
     def feedforward_backward(self, grad: Tensor, x: Tensor, weight: Tensor, input_too: bool) -> Gradients:
         """Gradients of `feedforward` for that of its output, `[T, B, n, H', W']`."""
-        geometry = self.stride, self.padding, self.dilation
-        grad_x, grad_weight = conv2d_backward(grad.flatten(0, 1), x.flatten(0, 1), weight, *geometry, input_too)
+        grad_x, grad_weight = conv2d_backward(grad.flatten(0, 1), x.flatten(0, 1), weight, self._geometry, input_too)
+        assert grad_weight is not None
         return None if grad_x is None else grad_x.unflatten(0, x.shape[:2]), grad_weight
 
 

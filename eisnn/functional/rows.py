@@ -94,4 +94,4 @@ def rows_of(weight: Tensor, taps: int, channels_inside: bool) -> TorchRows:
         from eisnn.functional.kernels.rows import CompiledRows
 
         kind = CompiledRows
-    return kind(len(weight), size, taps, channels_inside)
+    return kind(len(weight), size, taps, channels_inside or taps == 1)

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eisnn.functional.kernels.convolution import conv2d
+from eisnn.functional.kernels.convolution import Geometry, conv2d
 from eisnn.nn.layer import (
     Size,
     check_sequence,
@@ -70,8 +70,11 @@ class BNLayer(ProjectionLayer):
 class PlainConv2d(nn.Conv2d):
     """`nn.Conv2d` computed as the convolutions of the circuits are: a comparison of the two is one of circuits."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)  # type: ignore[arg-type]
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        plain = self.groups == 1 and self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        if not plain or input.ndim != 4:
+            return super()._conv_forward(input, weight, bias)
+        return conv2d(input, weight, bias, Geometry(self.stride, self.padding, self.dilation))  # type: ignore[arg-type]
 
 
 def plain_conv(

@@ -5,65 +5,99 @@ Beside the stock operator nothing is multiplied by padding, which is more than h
 and weights are read for all images at once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-# Where it pays, measured on an Intel processor (docs/developers/performance.md): few positions, which as many images
-# share, more of them where the weights are rearranged first; weights that do not fit the cache.
-MOST_POSITIONS, LEAST_IMAGES, LEAST_TO_REARRANGE, LEAST_WEIGHTS = 64, 16, 64, 1 << 15
+# Where it pays, measured on an Intel processor (docs/developers/performance.md): few positions, fewer forwards than
+# backwards, which as many images share, more of them where the weights are rearranged first; weights that do not fit
+# the cache.
+MOST_FORWARD, MOST_BACKWARD = 36, 64
+LEAST_IMAGES, LEAST_TO_REARRANGE, LEAST_WEIGHTS = 16, 64, 1 << 15
 _MKL = torch.backends.mkl.is_available()
 
 
-def conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int] = (1, 1),
-) -> Tensor:
+class Geometry(NamedTuple):
+    """Of a convolution: vertical and horizontal."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int] = (1, 1)
+
+    def out_size(self, x: Tensor, weight: Tensor) -> tuple[int, int]:
+        """H' and W'."""
+        height, width = (
+            (x.shape[2 + a] + 2 * self.padding[a] - weight.shape[2 + a]) // self.stride[a] + 1 for a in (0, 1)
+        )
+        return height, width
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """As torch's, `[N, C, H, W]`, `[n, C, kh, kw]` -> `[N, n, H', W']`: by products where that is faster."""
-    if not _pays(x, weight, stride, padding, dilation):
-        return F.conv2d(x, weight, bias, stride, padding, dilation)
-    y: Tensor = _forward(x, weight, stride, padding)
+    if not pays(x, weight, geometry, MOST_BACKWARD):
+        return F.conv2d(x, weight, bias, *geometry)
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        y: Tensor = _Convolution.apply(x, weight, geometry)
+    else:
+        y = _forward(x, weight, geometry)
     return y if bias is None else y + bias[:, None, None]
 
 
 def conv2d_backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    input_too: bool,
-) -> tuple[Tensor | None, Tensor]:
-    """Gradients of `x`, if `input_too`, and of `weight`, by the faster way too."""
-    if _pays(x, weight, stride, padding, dilation):
-        return _gradients_of(grad, x, weight, stride, padding, input_too)
-    geometry = list(stride), list(padding), list(dilation)
+    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, input_too: bool, weight_too: bool = True
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of `x` and of `weight`, where asked for, by the faster way too."""
+    differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in (grad, x, weight))  # as products are not
+    if pays(x, weight, geometry, MOST_BACKWARD) and not differentiable:
+        return backward_by_products(grad, x, weight, geometry, input_too, weight_too)
+    stride, padding, dilation = map(list, geometry)
     grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, *geometry, False, [0, 0], 1, [input_too, True, False]
+        grad, x, weight, None, stride, padding, dilation, False, [0, 0], 1, [input_too, weight_too, False]
     )
     return grad_x, grad_weight
 
 
-def _pays(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> bool:
-    """Whether products of matrices can serve these maps and weights, and are faster."""
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+        ctx.geometry = geometry
+        ctx.save_for_backward(x, weight)
+        return _forward(x, weight, geometry)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (input_too, weight_too, _) = ctx.saved_tensors, ctx.needs_input_grad
+        return *conv2d_backward(grads[0], x, weight, ctx.geometry, input_too, weight_too), None
+
+
+def _forward(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    rearranged = geometry.stride != (1, 1) and not _channels_inside(weight)  # the sum of both costs too much
+    if pays(x, weight, geometry, MOST_FORWARD) and not rearranged:
+        return by_products(x, weight, geometry)
+    return F.conv2d(x, weight, None, *geometry)
+
+
+def pays(x: Tensor, weight: Tensor, geometry: Geometry, most: int) -> bool:
+    """Whether products of matrices can serve these maps and weights, up to `most` positions, and are faster.
+
+    They serve plain eager tensors: what compiles, exports, transforms or differentiates forwards knows torch's
+    operator.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
     if not (x.is_cpu and weight.is_cpu and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)):
         return False
     if torch.is_autocast_enabled("cpu") or not _MKL:
         return False
-    positions = 1
-    for size in _output(x, weight, stride, padding):
-        positions *= size
+    positions = prod(geometry.out_size(x, weight))
     return (
-        tuple(dilation) == (1, 1)
-        and 0 < positions <= MOST_POSITIONS
+        geometry.dilation == (1, 1)
+        and 0 < positions <= most
         and len(x) >= max(LEAST_IMAGES if _channels_inside(weight) else LEAST_TO_REARRANGE, positions)
         and weight.shape[0] * weight.shape[1] >= LEAST_WEIGHTS
         and weight.shape[1] == x.shape[1]
@@ -75,9 +109,38 @@ def _channels_inside(maps: Tensor) -> bool:
 
 
 def _format(*tensors: Tensor) -> torch.memory_format:
-    """The memory format of what torch's operator would make of them."""
+    """The memory format of what torch's operator makes of them."""
     inside = any(_channels_inside(t) and not t.is_contiguous() for t in tensors)
     return torch.channels_last if inside else torch.contiguous_format
+
+
+def by_products(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """The convolution, whether it pays or not; without a dilation."""
+    height, width = geometry.out_size(x, weight)
+    y, inside = x.new_zeros(height, len(x), width, len(weight)), weight.contiguous(memory_format=torch.channels_last)
+    for output, inputs, weights in _meetings(_rows_outside(x), inside, y, geometry):
+        torch.addmm(output, inputs, weights.T, out=output)
+    return _back(y, _format(x, weight))
+
+
+def backward_by_products(
+    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, input_too: bool, weight_too: bool = True
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of `x` and of `weight`, in the memory format of each; None where not asked for."""
+    rows_of_grad, rows_of_x = _rows_outside(grad), _rows_outside(x)
+    inside = weight.contiguous(memory_format=torch.channels_last)
+    grad_x = grad_weight = None
+    if weight_too:
+        grad_weight = torch.zeros_like(inside)
+        for outputs, inputs, weights in _meetings(rows_of_x, grad_weight, rows_of_grad, geometry):
+            torch.addmm(weights, outputs.T, inputs, out=weights)
+        grad_weight = grad_weight.contiguous(memory_format=_format(weight))
+    if input_too:
+        grad_rows = torch.zeros_like(rows_of_x)
+        for outputs, inputs, weights in _meetings(grad_rows, inside, rows_of_grad, geometry):
+            torch.addmm(inputs, outputs, weights, out=inputs)
+        grad_x = _back(grad_rows, _format(x))
+    return grad_x, grad_weight
 
 
 class Meeting(NamedTuple):
@@ -88,8 +151,9 @@ class Meeting(NamedTuple):
     weight: Tensor  # [n, taps C]
 
 
-def _meetings(x: Tensor, weight: Tensor, y: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Iterator[Meeting]:
+def _meetings(x: Tensor, weight: Tensor, y: Tensor, geometry: Geometry) -> Iterator[Meeting]:
     """Everything that meets on the map, of `x` `[H, N, W, C]`, `y` `[H', N, W', n]` and `weight` `[n, C, kh, kw]`."""
+    stride, padding, _ = geometry
     weight = weight.permute(0, 2, 3, 1)
     (height, _, width, _), (rows, _, columns, _), (_, kh, kw, _) = x.shape, y.shape, weight.shape
     for k in range(kh):
@@ -116,69 +180,3 @@ def _rows_outside(maps: Tensor) -> Tensor:
 def _back(maps: Tensor, memory_format: torch.memory_format) -> Tensor:
     """`[H, N, W, C]` -> `[N, C, H, W]`."""
     return maps.permute(1, 3, 0, 2).contiguous(memory_format=memory_format)
-
-
-def _output(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> tuple[int, int]:
-    """H' and W'."""
-    height, width = ((x.shape[2 + a] + 2 * padding[a] - weight.shape[2 + a]) // stride[a] + 1 for a in (0, 1))
-    return height, width
-
-
-@torch.library.custom_op("eisnn::convolution", mutates_args=())
-def _forward(x: Tensor, weight: Tensor, stride: list[int], padding: list[int]) -> Tensor:
-    height, width = _output(x, weight, stride, padding)
-    y, inside = x.new_zeros(height, len(x), width, len(weight)), weight.contiguous(memory_format=torch.channels_last)
-    for output, inputs, weights in _meetings(_rows_outside(x), inside, y, stride, padding):
-        output.addmm_(inputs, weights.T)
-    return _back(y, _format(x, weight))
-
-
-@_forward.register_fake
-def _(x: Tensor, weight: Tensor, stride: Any, padding: Any) -> Tensor:
-    shape = len(x), len(weight), *_output(x, weight, stride, padding)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_format(x, weight))
-
-
-@torch.library.custom_op("eisnn::convolution_backward", mutates_args=())
-def _backward(
-    grad: Tensor, x: Tensor, weight: Tensor, stride: list[int], padding: list[int], input_too: bool
-) -> tuple[Tensor, Tensor]:
-    """Gradients of `x` (empty, if not `input_too`) and of `weight`, in the memory format of each."""
-    inside = weight.contiguous(memory_format=torch.channels_last)
-    rows_of_grad, rows_of_x = _rows_outside(grad), _rows_outside(x)
-    grad_weight = torch.zeros_like(inside)
-    for outputs, inputs, weights in _meetings(rows_of_x, grad_weight, rows_of_grad, stride, padding):
-        weights.addmm_(outputs.T, inputs)
-    grad_weight = grad_weight.contiguous(memory_format=_format(weight))
-    if not input_too:
-        return x.new_empty(0), grad_weight
-    grad_x = torch.zeros_like(rows_of_x)
-    for outputs, inputs, weights in _meetings(grad_x, inside, rows_of_grad, stride, padding):
-        inputs.addmm_(outputs, weights)
-    return _back(grad_x, _format(x)), grad_weight
-
-
-@_backward.register_fake
-def _(grad: Tensor, x: Tensor, weight: Tensor, stride: Any, padding: Any, input_too: bool) -> Any:
-    of_x, of_weight = (torch.empty_like(t, memory_format=_format(t)) for t in (x, weight))
-    return of_x if input_too else x.new_empty(0), of_weight
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, ctx.stride, ctx.padding = inputs
-    ctx.save_for_backward(x, weight)
-
-
-def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight = ctx.saved_tensors
-    return *_gradients_of(grad, x, weight, ctx.stride, ctx.padding, ctx.needs_input_grad[0]), None, None
-
-
-def _gradients_of(
-    grad: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], input_too: bool
-) -> tuple[Tensor | None, Tensor]:
-    grad_x, grad_weight = _backward(grad, x, weight, stride, padding, input_too)
-    return grad_x if input_too else None, grad_weight
-
-
-_forward.register_autograd(_gradients, setup_context=_keep)

@@ -4,7 +4,8 @@
 //
 // A map is [steps, batch, rows, inner] with inner contiguous: rows are positions and inner the neurons (channels last,
 // dense layers), or rows are neurons and inner the positions. The arithmetic and its order are those of the readable
-// reference (no contraction to fused multiply-add), so that in the forward pass both give the same bits.
+// reference (no contraction to fused multiply-add, but for the sums of products), so that in the forward pass both give
+// the same bits.
 //
 // Sums of gradients are kept for every image, those of M for every group of images; Python adds them up. So results do
 // not depend on the number of threads.
@@ -85,7 +86,7 @@ inline float exponential(float x) {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    const int32_t bits = (int32_t(n) + 127) << 23;
+    const uint32_t bits = uint32_t(int32_t(n) + 127) << 23;
     float scale;
     std::memcpy(&scale, &bits, 4);
     return p * scale;
@@ -93,7 +94,7 @@ inline float exponential(float x) {
 
 inline double reciprocal(double x) { return 1 / x; }
 
-// 1 / x of 1 <= x < 1e37, by Newton's iteration from a guess of the exponent's bits: 1e-7 relative, in a fifth of the
+// 1 / x of 1 <= x < 1e37 (what `exponential` gives, plus 1), by Newton's iteration from a guess of the exponent's bits: 1e-7 relative, in a fifth of the
 // time of a division.
 inline float reciprocal(float x) {
     int32_t bits;
