@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eisnn.bench import FORMATS
-from eisnn.functional.kernels.convolution import Geometry, backward_by_products, by_products
+from eisnn.functional import Conv
+from eisnn.functional.kernels.convolution import backward_by_products, by_products
 from eisnn.process import keep_memory
 from eisnn.provenance import provenance, write_result
 
@@ -33,11 +34,11 @@ SHAPES = (
 
 def ways(x: Tensor, weight: Tensor, stride: int) -> dict[str, Callable[[], Any]]:
     """Forward and backward pass by torch's operator and by products."""
-    geometry = Geometry((stride, stride), (1, 1))
-    grad = torch.randn_like(F.conv2d(x, weight, None, *geometry))
-    lists = [list(pair) for pair in geometry]
+    geometry = Conv((stride, stride), (1, 1))
+    grad = torch.randn_like(F.conv2d(x, weight, None, geometry.stride, geometry.padding))
+    lists = [list(pair) for pair in (geometry.stride, geometry.padding, geometry.dilation)]
     return {
-        "stock forward": lambda: F.conv2d(x, weight, None, *geometry),
+        "stock forward": lambda: F.conv2d(x, weight, None, geometry.stride, geometry.padding),
         "products forward": lambda: by_products(x, weight, geometry),
         "stock backward": lambda: torch.ops.aten.convolution_backward(
             grad, x, weight, None, *lists, False, [0, 0], 1, [True, True, False]

@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import eisnn
+from eisnn.functional import Conv
 from eisnn.functional.kernels import convolution
-from eisnn.functional.kernels.convolution import Geometry, conv2d, conv2d_backward
+from eisnn.functional.kernels.convolution import conv2d, conv2d_backward
 from eisnn.nn.baselines import PlainConv2d
 
 BY_PRODUCTS = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL")
@@ -64,7 +65,7 @@ def test_as_torch_in_value_and_gradient(size, taps, stride, padding, images, for
     x = torch.rand(images, 5, *size, generator=g, dtype=torch.float64).to(memory_format=formats[0]).requires_grad_()
     weight = torch.randn(7, 5, *taps, generator=g, dtype=torch.float64).to(memory_format=formats[1]).requires_grad_()
     theirs = F.conv2d(x, weight, None, stride, padding)
-    ours = convolution.by_products(x.detach(), weight.detach(), Geometry(stride, padding))
+    ours = convolution.by_products(x.detach(), weight.detach(), Conv(stride, padding))
     assert_agree(ours, theirs, 1e-13, 1)
     if min(*size, *taps) > 1:  # else both formats may be the same
         for memory_format in (torch.contiguous_format, torch.channels_last):
@@ -75,9 +76,7 @@ def test_as_torch_in_value_and_gradient(size, taps, stride, padding, images, for
     larger = torch.cat([upstream, upstream], 1)[:, :7]
     for given_grad in (upstream, last(upstream), larger, upstream[:1, :, :1, :1].expand_as(upstream)):
         expected = torch.autograd.grad(theirs, (x, weight), given_grad, retain_graph=True)
-        found = convolution.backward_by_products(
-            given_grad, x.detach(), weight.detach(), Geometry(stride, padding), True
-        )
+        found = convolution.backward_by_products(given_grad, x.detach(), weight.detach(), Conv(stride, padding), True)
         for a, b in zip(found, expected, strict=True):
             assert_agree(a, b, 1e-13, 1)
 
@@ -86,7 +85,7 @@ def test_as_torch_in_value_and_gradient(size, taps, stride, padding, images, for
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_wide_layers_with_few_positions_take_products(served, dtype):
     x, weight = wide(dtype=dtype)
-    geometry = Geometry((1, 1), (1, 1))
+    geometry = Conv((1, 1), (1, 1))
     y = conv2d(x, weight, None, geometry)
     assert served["forward"] == 1
     assert y.is_contiguous(memory_format=torch.channels_last)
@@ -123,7 +122,7 @@ def test_wide_layers_with_few_positions_take_products(served, dtype):
 )
 def test_others_take_torchs_operator(served, change):
     x, weight = wide(**change)
-    y = conv2d(x, weight, None, Geometry((1, 1), (1, 1)))
+    y = conv2d(x, weight, None, Conv((1, 1), (1, 1)))
     assert served["forward"] == 0
     assert torch.equal(y, F.conv2d(x, weight, padding=1))
 
@@ -131,23 +130,23 @@ def test_others_take_torchs_operator(served, change):
 def test_what_products_do_not_serve_takes_torchs_operator(served):
     x, weight = wide(dtype=torch.float32)
     torch.testing.assert_close(
-        conv2d(x, weight, None, Geometry((1, 1), (2, 2), (2, 2))), F.conv2d(x, weight, padding=2, dilation=2)
+        conv2d(x, weight, None, Conv((1, 1), (2, 2), (2, 2))), F.conv2d(x, weight, padding=2, dilation=2)
     )
     torch.testing.assert_close(
-        conv2d(x, weight.contiguous(), None, Geometry((1, 1), (1, 1))), F.conv2d(x, weight, padding=1)
+        conv2d(x, weight.contiguous(), None, Conv((1, 1), (1, 1))), F.conv2d(x, weight, padding=1)
     )
     with torch.autocast("cpu", torch.bfloat16):
-        assert conv2d(x, weight, None, Geometry((1, 1), (1, 1))).dtype == torch.bfloat16
+        assert conv2d(x, weight, None, Conv((1, 1), (1, 1))).dtype == torch.bfloat16
     assert served["forward"] == 0
     with pytest.raises(RuntimeError, match="channels"):
-        conv2d(x, weight[:, :255], None, Geometry((1, 1), (1, 1)))
+        conv2d(x, weight[:, :255], None, Conv((1, 1), (1, 1)))
 
 
 def test_taps_that_meet_nothing_get_no_gradient():
     """At one position a 3x3 kernel has its middle alone."""
     x, weight = wide(size=1)
     grad_x, grad_weight = conv2d_backward(
-        torch.ones(32, 160, 1, 1, dtype=x.dtype), x, weight, Geometry((1, 1), (1, 1)), True
+        torch.ones(32, 160, 1, 1, dtype=x.dtype), x, weight, Conv((1, 1), (1, 1)), True
     )
     middle = torch.zeros(3, 3, dtype=torch.bool)
     middle[1, 1] = True
@@ -233,7 +232,7 @@ def test_compiled_in_one_graph_for_any_batch(kind):
 def test_derivatives_of_all_kinds(served):
     """Second and forward derivatives and transforms are torch's, where the first one is ours."""
     x, weight = wide()
-    geometry = Geometry((1, 1), (1, 1))
+    geometry = Conv((1, 1), (1, 1))
 
     def second(conv):
         leaf = x.detach().clone().requires_grad_()
@@ -269,7 +268,7 @@ def test_only_what_is_asked_for_is_computed(frozen, monkeypatch):
     x, weight = wide()
     x.requires_grad_(frozen != "x")
     weight.requires_grad_(frozen != "weight")
-    conv2d(x, weight, None, Geometry((1, 1), (1, 1))).sum().backward()
+    conv2d(x, weight, None, Conv((1, 1), (1, 1))).sum().backward()
     assert asked == [(frozen != "x", frozen != "weight")]
     assert (x.grad is None) == (frozen == "x")
     assert (weight.grad is None) == (frozen == "weight")

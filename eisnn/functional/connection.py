@@ -11,7 +11,7 @@ from math import prod
 from torch import Tensor
 from torch.nn import functional as F
 
-from eisnn.functional.kernels.convolution import Geometry, conv2d, conv2d_backward
+from eisnn.functional.kernels.convolution import conv2d, conv2d_backward
 
 Pair = tuple[int, int]
 Gradients = tuple[Tensor | None, Tensor]  # of the input, where it was asked for, and of the weight
@@ -42,18 +42,23 @@ class Conv:
 
     spatial = 2
 
-    @property
-    def _geometry(self) -> Geometry:
-        return Geometry(self.stride, self.padding, self.dilation)
+    def out_size(self, x: Tensor, weight: Tensor) -> Pair:
+        """H' and W' of `x` `[N, C, H, W]` and `weight` `[n, C, kh, kw]`."""
+        height, width = (
+            (x.shape[2 + a] + 2 * self.padding[a] - self.dilation[a] * (weight.shape[2 + a] - 1) - 1) // self.stride[a]
+            + 1
+            for a in (0, 1)
+        )
+        return height, width
 
     def feedforward(self, x: Tensor, weight: Tensor) -> Tensor:
         """`W x`: `[T, B, C, H, W]` -> `[T, B, n, H', W']`."""
-        y = conv2d(x.flatten(0, 1), weight, None, self._geometry)
+        y = conv2d(x.flatten(0, 1), weight, None, self)
         return y.unflatten(0, x.shape[:2])
 
     def feedforward_backward(self, grad: Tensor, x: Tensor, weight: Tensor, input_too: bool) -> Gradients:
         """Gradients of `feedforward` for that of its output, `[T, B, n, H', W']`."""
-        grad_x, grad_weight = conv2d_backward(grad.flatten(0, 1), x.flatten(0, 1), weight, self._geometry, input_too)
+        grad_x, grad_weight = conv2d_backward(grad.flatten(0, 1), x.flatten(0, 1), weight, self, input_too)
         assert grad_weight is not None
         return None if grad_x is None else grad_x.unflatten(0, x.shape[:2]), grad_weight
 

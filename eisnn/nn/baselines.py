@@ -5,7 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eisnn.functional.kernels.convolution import Geometry, conv2d
+from eisnn.functional.connection import Conv
+from eisnn.functional.kernels.convolution import conv2d
 from eisnn.nn.layer import (
     Size,
     check_sequence,
@@ -74,7 +75,7 @@ class PlainConv2d(nn.Conv2d):
         plain = self.groups == 1 and self.padding_mode == "zeros" and not isinstance(self.padding, str)
         if not plain or input.ndim != 4:
             return super()._conv_forward(input, weight, bias)
-        return conv2d(input, weight, bias, Geometry(self.stride, self.padding, self.dilation))  # type: ignore[arg-type]
+        return conv2d(input, weight, bias, Conv(self.stride, self.padding, self.dilation))  # type: ignore[arg-type]
 
 
 def plain_conv(

@@ -7,12 +7,15 @@ and weights are read for all images at once.
 
 from collections.abc import Iterator
 from math import prod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from eisnn.functional.connection import Conv, Pair
 
 # Where it pays, measured on an Intel processor (docs/developers/performance.md): few positions, fewer forwards than
 # backwards, which as many images share, more of them where the weights are rearranged first; weights that do not fit
@@ -22,25 +25,10 @@ LEAST_IMAGES, LEAST_TO_REARRANGE, LEAST_WEIGHTS = 16, 64, 1 << 15
 _MKL = torch.backends.mkl.is_available()
 
 
-class Geometry(NamedTuple):
-    """Of a convolution: vertical and horizontal."""
-
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int] = (1, 1)
-
-    def out_size(self, x: Tensor, weight: Tensor) -> tuple[int, int]:
-        """H' and W'."""
-        height, width = (
-            (x.shape[2 + a] + 2 * self.padding[a] - weight.shape[2 + a]) // self.stride[a] + 1 for a in (0, 1)
-        )
-        return height, width
-
-
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: "Conv") -> Tensor:
     """As torch's, `[N, C, H, W]`, `[n, C, kh, kw]` -> `[N, n, H', W']`: by products where that is faster."""
     if not pays(x, weight, geometry, MOST_BACKWARD):
-        return F.conv2d(x, weight, bias, *geometry)
+        return F.conv2d(x, weight, bias, *_options(geometry))
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         y: Tensor = _Convolution.apply(x, weight, geometry)
     else:
@@ -49,13 +37,13 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
 
 
 def conv2d_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, input_too: bool, weight_too: bool = True
+    grad: Tensor, x: Tensor, weight: Tensor, geometry: "Conv", input_too: bool, weight_too: bool = True
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of `x` and of `weight`, where asked for, by the faster way too."""
     differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in (grad, x, weight))  # as products are not
     if pays(x, weight, geometry, MOST_BACKWARD) and not differentiable:
         return backward_by_products(grad, x, weight, geometry, input_too, weight_too)
-    stride, padding, dilation = map(list, geometry)
+    stride, padding, dilation = map(list, _options(geometry))
     grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad, x, weight, None, stride, padding, dilation, False, [0, 0], 1, [input_too, weight_too, False]
     )
@@ -64,7 +52,7 @@ def conv2d_backward(
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: "Conv") -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(x, weight)
         return _forward(x, weight, geometry)
@@ -75,14 +63,14 @@ class _Convolution(torch.autograd.Function):
         return *conv2d_backward(grads[0], x, weight, ctx.geometry, input_too, weight_too), None
 
 
-def _forward(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+def _forward(x: Tensor, weight: Tensor, geometry: "Conv") -> Tensor:
     rearranged = geometry.stride != (1, 1) and not _channels_inside(weight)  # the sum of both costs too much
     if pays(x, weight, geometry, MOST_FORWARD) and not rearranged:
         return by_products(x, weight, geometry)
-    return F.conv2d(x, weight, None, *geometry)
+    return F.conv2d(x, weight, None, *_options(geometry))
 
 
-def pays(x: Tensor, weight: Tensor, geometry: Geometry, most: int) -> bool:
+def pays(x: Tensor, weight: Tensor, geometry: "Conv", most: int) -> bool:
     """Whether products of matrices can serve these maps and weights, up to `most` positions, and are faster.
 
     They serve plain eager tensors: what compiles, exports, transforms or differentiates forwards knows torch's
@@ -104,6 +92,11 @@ def pays(x: Tensor, weight: Tensor, geometry: Geometry, most: int) -> bool:
     )
 
 
+def _options(geometry: "Conv") -> "tuple[Pair, Pair, Pair]":
+    """As torch's operator takes them."""
+    return geometry.stride, geometry.padding, geometry.dilation
+
+
 def _channels_inside(maps: Tensor) -> bool:
     return maps.is_contiguous(memory_format=torch.channels_last)
 
@@ -114,7 +107,7 @@ def _format(*tensors: Tensor) -> torch.memory_format:
     return torch.channels_last if inside else torch.contiguous_format
 
 
-def by_products(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+def by_products(x: Tensor, weight: Tensor, geometry: "Conv") -> Tensor:
     """The convolution, whether it pays or not; without a dilation."""
     height, width = geometry.out_size(x, weight)
     y, inside = x.new_zeros(height, len(x), width, len(weight)), weight.contiguous(memory_format=torch.channels_last)
@@ -124,7 +117,7 @@ def by_products(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
 
 
 def backward_by_products(
-    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, input_too: bool, weight_too: bool = True
+    grad: Tensor, x: Tensor, weight: Tensor, geometry: "Conv", input_too: bool, weight_too: bool = True
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of `x` and of `weight`, in the memory format of each; None where not asked for."""
     rows_of_grad, rows_of_x = _rows_outside(grad), _rows_outside(x)
@@ -151,9 +144,9 @@ class Meeting(NamedTuple):
     weight: Tensor  # [n, taps C]
 
 
-def _meetings(x: Tensor, weight: Tensor, y: Tensor, geometry: Geometry) -> Iterator[Meeting]:
+def _meetings(x: Tensor, weight: Tensor, y: Tensor, geometry: "Conv") -> Iterator[Meeting]:
     """Everything that meets on the map, of `x` `[H, N, W, C]`, `y` `[H', N, W', n]` and `weight` `[n, C, kh, kw]`."""
-    stride, padding, _ = geometry
+    stride, padding = geometry.stride, geometry.padding
     weight = weight.permute(0, 2, 3, 1)
     (height, _, width, _), (rows, _, columns, _), (_, kh, kw, _) = x.shape, y.shape, weight.shape
     for k in range(kh):

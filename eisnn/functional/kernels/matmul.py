@@ -1,4 +1,4 @@
-"""The product of two matrices, by the faster of the libraries that torch carries."""
+"""Products of two matrices, alone or taken from a third, by the faster of the libraries that torch carries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
