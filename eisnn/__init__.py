@@ -21,7 +21,7 @@ _EXPORTS = {
     "fold": "eisnn.nn",
     "list_models": "eisnn.models",
 }
-_SUBMODULES = ("analysis", "bench", "data", "deploy", "functional", "init", "models", "nn", "train")
+_SUBMODULES = ("analysis", "bench", "data", "deploy", "functional", "init", "interop", "models", "nn", "train")
 
 __all__ = [*_EXPORTS, *_SUBMODULES]
 

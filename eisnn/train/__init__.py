@@ -1,12 +1,12 @@
 """Training: a typed configuration, the published recipes, and `fit`."""
 
+from eisnn.interop.authors import read_released, write_released
 from eisnn.train.build import initial_model
 from eisnn.train.checkpoint import CheckpointError
 from eisnn.train.config import TrainConfig
 from eisnn.train.engine import Diverged, Interrupted, Result, fit, resume
 from eisnn.train.evaluation import Trained, evaluate, load_trained
 from eisnn.train.recipes import recipe, recipes
-from eisnn.train.released import read_released, write_released
 from eisnn.train.run import Run, RunError
 
 __all__ = [

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eisnn.data import Dataset, Loader
+from eisnn.interop.authors import Released, read_released, released_folder
 from eisnn.models import SpikingNetwork
 from eisnn.train.average import averaged_weights
 from eisnn.train.build import build_model, keeps_resident, load_data, make_fabric, require_same_data
@@ -17,7 +18,6 @@ from eisnn.train.checkpoint import CheckpointError, load_model
 from eisnn.train.config import TrainConfig
 from eisnn.train.loss import cross_entropy
 from eisnn.train.metrics import FiringRate, Meter
-from eisnn.train.released import Released, read_released, released_folder
 from eisnn.train.run import open_checkpoint
 
 RATE_STEPS = 10  # the firing rate is measured at every tenth step: it costs a pass over all spikes

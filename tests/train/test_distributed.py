@@ -105,7 +105,7 @@ def environment(folder: Path) -> dict[str, str]:
     """Without traces of an earlier launch, which would make this process one of two."""
     launch = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_", "SLURM_")
     mine = {k: v for k, v in os.environ.items() if not k.startswith(launch)}
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return mine | {"EISNN_DATA": str(folder), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 

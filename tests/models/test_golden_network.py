@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import eisnn
 import eisnn.functional as EF
+from eisnn.interop.authors_names import parameter_map, to_ours
 from eisnn.models import VGG
-from eisnn.models.released import parameter_map, to_ours
 from eisnn.nn import EILayer, make_layers
 
 

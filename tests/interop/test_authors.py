@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import eisnn
 from eisnn.cli import main
+from eisnn.interop.authors_names import parameter_map
 from eisnn.models import VGG
-from eisnn.models.released import parameter_map
 from eisnn.nn import PLUS, make_layers
 from eisnn.train import CheckpointError, TrainConfig, evaluate, load_trained, read_released, write_released
 

@@ -10,7 +10,7 @@ import torch
 from networks import images, small
 
 from eisnn.analysis import Recording, record
-from eisnn.analysis.interchange import from_neo, load_npz, read_nwb, save_npz, to_neo, write_nwb
+from eisnn.interop.neo_nwb import from_neo, load_npz, read_nwb, save_npz, to_neo, write_nwb
 
 LAYERS = ["layers.0", "layers.1"]
 

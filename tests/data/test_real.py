@@ -9,7 +9,7 @@ from eisnn.data import load
 from eisnn.data.fashion_mnist import DEBIAN
 from eisnn.data.mosaic import CIFAR10
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def means(pixels: torch.Tensor) -> torch.Tensor:

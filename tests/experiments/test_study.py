@@ -304,7 +304,7 @@ def test_feature_maps_on_contours_and_dense_ones_are_told_apart():
 
 
 def test_table_4_reads_what_the_bench_wrote():
-    stored = json.loads((Path(__file__).parents[1] / "benchmarks" / "results" / "cpu_vgg8_b32.json").read_text())
+    stored = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "cpu_vgg8_b32.json").read_text())
     head, _, row = table4.table({"vgg8": stored}).splitlines()
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert len(cells) == head.count("|") - 1

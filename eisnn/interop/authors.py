@@ -1,5 +1,5 @@
 """Checkpoints of the authors' program (DeepEISNN): a folder with `model.safetensors` and `config.json`, read into our
-VGG networks and written back. `eisnn.models.released` maps the names."""
+VGG networks and written back. `eisnn.interop.authors_names` maps the names."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from eisnn.data import list_datasets
 from eisnn.files import write_atomically
+from eisnn.interop.authors_names import feedforward, numbered_names, parameter_map, to_ours, to_theirs, unpaired
 from eisnn.models import PLANS, VGG
-from eisnn.models.released import feedforward, numbered_names, parameter_map, to_ours, to_theirs, unpaired
 from eisnn.nn import LIF, PAPER, EICircuit, make_layers
 from eisnn.train.checkpoint import CheckpointError, load_model
 from eisnn.train.config import TrainConfig, problems
