@@ -1,0 +1,111 @@
+"""Events a second that `eisnn.data.events.read` gives, beside other libraries on the same file, in one run.
+
+    python benchmarks/event_readers.py [--samples event-format-samples.zip] [--output FILE]
+
+Peers, where they are installed: aedat, evio, evlib. Each file is read in turn by every library, `--repeats` times, and
+the medians are compared. The small samples are repeated to a few million events where the format allows it (records of
+fixed width): reading a small file measures the opening of files.
+"""
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from eisnn.data.events import Events, read, write
+
+EVENTS = 3_000_000
+
+
+def aedat(path: Path) -> int:
+    from aedat import Decoder
+
+    packets = [packet["events"] for packet in Decoder(path) if "events" in packet]
+    return len(np.concatenate(packets))
+
+
+def evio(path: Path) -> int:
+    from evio import read
+
+    return len(read(path))
+
+
+def evlib(path: Path) -> int:
+    from evlib import load_events
+
+    return load_events(str(path)).collect().height
+
+
+def recordings(samples: Path, folder: Path) -> dict[Path, list[Callable[[Path], int]]]:
+    """The files, and who else reads them."""
+    with zipfile.ZipFile(samples) as archive:
+        archive.extractall(folder)
+    rng = np.random.default_rng(0)
+    large = Events(
+        np.sort(rng.integers(0, 8_000_000, EVENTS)),
+        *(rng.integers(0, high, EVENTS).astype(kind) for high, kind in ((240, "u2"), (180, "u2"), (2, "u1"))),
+        (180, 240),
+    )
+    for name in ("large.dat", "large.bin"):
+        write(large, folder / name)
+    return {
+        folder / "faery_evt2.raw": [evlib],
+        folder / "tonic_sample.aedat4": [aedat, evlib],
+        folder / "large.dat": [evio],
+        folder / "large.bin": [evio],
+        folder / "tonic_sample_ncars.dat": [evio],
+        folder / "tonic_sample_nmnist.bin": [evio],
+    }
+
+
+def ours(path: Path) -> int:
+    return len(read(path))
+
+
+def measure(path: Path, readers: list[Callable[[Path], int]], repeats: int) -> dict[str, float]:
+    """Median events a second of each reader; all must find as many events."""
+    counts = {reader(path) for reader in readers}
+    if len(counts) != 1:
+        raise SystemExit(f"{path.name}: the readers find {sorted(counts)} events")
+    seconds: dict[str, list[float]] = {reader.__name__: [] for reader in readers}
+    for _ in range(repeats):
+        for reader in readers:
+            start = time.perf_counter()
+            reader(path)
+            seconds[reader.__name__].append(time.perf_counter() - start)
+    return {name: round(counts.copy().pop() / median(times)) for name, times in seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=Path, default=Path("../shared/data/event-format-samples.zip"))
+    parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rates = {
+            path.name: measure(path, [ours, *peers], args.repeats)
+            for path, peers in recordings(args.samples, Path(folder)).items()
+        }
+    for name, row in rates.items():
+        print(f"{name:28}" + "  ".join(f"{reader} {rate / 1e6:8.2f}" for reader, rate in row.items()) + "  Mev/s")
+    if args.output:
+        record = {
+            "machine": platform.processor() or platform.machine(),
+            "repeats": args.repeats,
+            "versions": {name: version(name) for name in ("numpy", "aedat", "evio", "evlib")},
+            "events_per_second": rates,
+        }
+        args.output.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,428 @@
+"""Every format is read exactly, event by event; every fault is an error that says where, or a counted repair."""
+
+import struct
+import zipfile
+from itertools import pairwise
+from pathlib import Path
+
+import event_loops as naive
+import numpy as np
+import pytest
+from event_files import FORMATS, Format
+from hypothesis import given
+from hypothesis import strategies as st
+from mutants import mutations
+
+from eisnn.data import DataError
+from eisnn.data.events import Events, read, write
+from eisnn.data.events.recording import MAX_DISORDER
+
+SAMPLES = Path(__file__).parents[3].parent / "shared/data/event-format-samples.zip"
+EVERY = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+
+
+def table(events: Events) -> list[naive.Event]:
+    return list(zip(*(array.tolist() for array in (events.t, events.x, events.y, events.p)), strict=True))
+
+
+def in_order(events: list[naive.Event]) -> list[naive.Event]:
+    return sorted(events, key=lambda event: event[0])
+
+
+def save(folder: Path, content: bytes, name: str = "recording") -> Path:
+    file = folder / name
+    file.write_bytes(content)
+    return file
+
+
+def example(format: Format, seed: int = 0) -> bytes:
+    return format.body(np.random.default_rng(seed))
+
+
+@EVERY
+def test_reads_what_the_format_says(format: Format, tmp_path: Path) -> None:
+    body = example(format)
+    events = read(save(tmp_path, format.header + body))
+    expected = format.naive(body)
+    assert len(expected) > 250
+    assert table(events) == in_order(expected)
+    assert expected != in_order(expected) or format.name in ("Event Stream", "EVT3")  # or sorting is not tested
+    assert events.format == format.name
+    assert [array.dtype for array in (events.t, events.x, events.y, events.p)] == ["i8", "u2", "u2", "u1"]
+    assert events.size_known == (format.size is not None)
+    largest = (max(e[2] for e in expected) + 1, max(e[1] for e in expected) + 1)
+    assert events.size == (format.size or largest)
+
+
+@EVERY
+def test_truncated_files_are_errors_that_say_where(format: Format, tmp_path: Path) -> None:
+    body = example(format)
+    if format.name == "Event Stream":
+        body = body + b"\x02"  # the first byte of an event
+    file = save(tmp_path, (format.header + body)[:-1] if format.name != "Event Stream" else format.header + body)
+    with pytest.raises(DataError, match=r"recording: it ends inside|the file ends after") as caught:
+        read(file)
+    assert f"of {file.stat().st_size:,}" in str(caught.value)
+    mended = read(file, repair=True)
+    assert mended.repairs["truncated bytes"] > 0
+    whole = in_order(format.naive(example(format)))
+    assert set(table(mended)) <= set(whole)
+    assert len(mended) >= len(whole) - 1 - 20 * (format.name == "EVT3")  # a vector
+
+
+@EVERY
+def test_a_header_alone_is_an_error(format: Format, tmp_path: Path) -> None:
+    content = format.header + (b"\x0c\x08" if format.name == "DAT" else b"")
+    with pytest.raises(DataError, match=r"without any event|it is empty"):
+        read(save(tmp_path, content))
+
+
+@EVERY
+def test_mutants_are_read_as_the_slow_reader_does_or_refused(format: Format, tmp_path: Path) -> None:
+    """Sixty damaged copies of each format: no crash, no wrong count, and no error without a cause."""
+    refused = 0
+    for content in mutations(format.header + example(format), seed=1, count=60, start=len(format.header)):
+        file = save(tmp_path, content)
+        try:
+            expected = in_order(checked(format, content[len(format.header) :]))
+        except naive.Damaged:
+            refused += 1
+            with pytest.raises(DataError, match=str(file)):
+                read(file)
+        else:
+            assert table(read(file)) == expected
+        require_sane(file, repair=True)
+    assert 0 < refused < 60
+
+
+def require_sane(file: Path, repair: bool = False) -> int:
+    """A damaged file is refused by its name, or gives events in order, on the sensor; returns how many."""
+    try:
+        events = read(file, repair=repair)
+    except DataError as error:
+        if str(file) not in str(error):
+            raise
+        return 0
+    assert len(events)
+    assert (np.diff(events.t) >= 0).all()
+    assert events.y.max() < events.size[0]
+    assert events.x.max() < events.size[1]
+    return len(events)
+
+
+def checked(format: Format, body: bytes) -> list[naive.Event]:
+    """The slow reader's events; `Damaged` for what no reader may accept."""
+    events = format.naive(body)
+    latest = -MAX_DISORDER
+    height, width = format.size or (1 << 16, 1 << 16)
+    for t, x, y, _ in events:
+        latest = max(latest, t)
+        if latest - t > MAX_DISORDER or x >= width or y >= height:
+            raise naive.Damaged
+    if not events or (format.name == "N-MNIST" and not runs_on([event[0] for event in naive.five_bytes(body)])):
+        raise naive.Damaged
+    return events
+
+
+def runs_on(times: list[int]) -> bool:
+    forward = sum(b >= a for a, b in pairwise(times))
+    return len(times) >= 20 and forward >= 0.9 * (len(times) - 1)
+
+
+@EVERY
+def test_headers_that_are_damaged_never_crash(format: Format, tmp_path: Path) -> None:
+    if not format.header:
+        pytest.skip("a format without a header")
+    body = example(format)
+    for content in mutations(format.header, seed=2):
+        require_sane(save(tmp_path, content + body))
+
+
+@given(st.lists(st.integers(0, 0xFFFF), max_size=60), st.booleans())
+def test_any_words_of_evt3(words: list[int], known: bool) -> None:
+    """The state machine without a loop, on words that no sensor sends."""
+    kinds = [0x0, 0x2, 0x3, 0x4, 0x5, 0x6, 0x8, 0x7, 0xA, 0xE, 0xF]
+    words = [kinds[(word >> 12) % len(kinds)] << 12 | word & (0xFFF if known else 0x3F) for word in words]
+    body = struct.pack(f"<{len(words)}H", *words)
+    check_words("3.0", body, naive.evt3)
+
+
+@given(st.lists(st.integers(0, 0xFFFFFFFF), max_size=60))
+def test_any_words_of_evt2(words: list[int]) -> None:
+    kinds = [0x0, 0x1, 0x8, 0xA]
+    words = [kinds[(word >> 28) % len(kinds)] << 28 | word & 0x0FFFFFFF for word in words]
+    check_words("2.0", struct.pack(f"<{len(words)}I", *words), naive.evt2)
+
+
+def check_words(version: str, body: bytes, reader) -> None:
+    from tempfile import TemporaryDirectory
+
+    format = Format(version, f"% evt {version}\n".encode(), lambda _: b"", reader, (2048, 2048))
+    with TemporaryDirectory() as folder:
+        file = save(Path(folder), format.header + body)
+        try:
+            expected = in_order(checked(format, body))
+        except naive.Damaged:
+            with pytest.raises(DataError):
+                read(file)
+        else:
+            assert table(read(file)) == expected
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_of_an_event_stream(body: bytes) -> None:
+    from tempfile import TemporaryDirectory
+
+    format = FORMATS["Event Stream"]
+    header = format.header[:16] + b"\xff\xff\xff\xff"
+    with TemporaryDirectory() as folder:
+        file = save(Path(folder), header + body)
+        try:
+            expected = [event for event in format.naive(body) if event[1] < 0xFFFF and event[2] < 0xFFFF]
+            if len(expected) < len(format.naive(body)) or not expected:
+                raise naive.Damaged
+        except naive.Damaged:
+            with pytest.raises(DataError):
+                read(file)
+        else:
+            assert table(read(file)) == expected
+
+
+def test_an_event_stream_longer_than_a_piece(tmp_path: Path) -> None:
+    """Pieces hand over where the chain of events goes on."""
+    rng = np.random.default_rng(0)
+    body = b"".join(example(FORMATS["Event Stream"], seed) for seed in range(33)) + rng.bytes(4)
+    body += b"\xff" * (-len(body) % 3)
+    assert len(body) > 3 << 14
+    events = naive.event_stream(body + b"\xfe" * 4)  # whatever those four bytes begin is completed
+    file = save(tmp_path, FORMATS["Event Stream"].header[:16] + b"\xff\xff\xff\xff" + body + b"\xfe" * 4)
+    assert table(read(file)) == events
+
+
+def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
+    repairs = {name: read(save(tmp_path, f.header + example(f))).repairs for name, f in FORMATS.items()}
+    three = repairs["AEDAT 3.1"]
+    assert three["special events"] == 1
+    for kind in ("frame", "IMU6", "IMU9", "sample", "ear", "configuration", "point1D", "point2D", "point3D", "point4D"):
+        assert three[f"{kind} events"] == 4, kind
+    assert three["spike events"] == three["matrix4x4 events"] == 2
+    assert three["events marked as not valid"] == 7
+    assert repairs["AEDAT 2.0"]["records that are no polarity events"] == 1
+    for name in ("AEDAT 2.0", "N-MNIST", "EVT2", "EVT3"):
+        assert repairs[name]["times that had run over"] == 1, name
+    assert repairs["EVT2"]["events before the first time"] == 1
+    assert repairs["EVT3"]["events before the first time, row or column"] == 13
+    assert repairs["Event Stream"]["resets"] == 1
+    assert repairs["DAT"] == {"events out of order, sorted": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty, at byte 0"),
+        (b"hello, world", "no known format begins with b'hello, world'"),
+        (bytes(500), "no known format begins"),
+        (b"#!AER-DAT3.0\r\n", "AEDAT in a version that is not read"),
+        (b"\x89HDF\r\n\x1a\n", "it is HDF5"),
+        (b"Event Stream\x02\x00\x00\x00", "holds generic events, bytes without a pixel"),
+        (b"Event Stream\x01\x00\x00\x00", r"it is Event Stream 1\.0\.0"),
+        (b"% evt 2.1\n", "it is EVT 2.1; read are EVT 2.0 and EVT 3.0"),
+        (b"% Version 1\n\x00\x08", "names Version 1; read is DAT version 2"),
+        (b"#!AER-DAT2.0\r\n# AEChip: a.b.Cochlea\r\n", "recorded by a chip 'Cochlea'; read are DVS128"),
+        (b"#!AER-DAT3.1\r\n#Format: PNG\r\n#!END-HEADER\r\n", "its packets are PNG, read are RAW"),
+        (b"#!AER-DAT3.1\r\n", "its header has no end"),
+        (b"#!AER-DAT4.0\r\n", "cannot be decoded"),
+        (b"MATLAB 5.0 MAT-file" + bytes(200), "it is damaged|no matrix"),
+        (b"PK\x03\x04 and so on", "it is damaged, or no archive of t, x, y, p and size"),
+    ],
+)
+def test_other_files_are_refused_by_name(content: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read(save(tmp_path, content))
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(DataError, match=str(path)):
+            read(path)
+
+
+def dat(events: list[tuple[int, int, int, int]], header: bytes = FORMATS["DAT"].header) -> bytes:
+    return header + b"\x0c\x08" + b"".join(struct.pack("<II", t, x | y << 14 | p << 28) for t, x, y, p in events)
+
+
+def test_events_off_the_sensor(tmp_path: Path) -> None:
+    file = save(tmp_path, dat([(1, 5, 5, 0), (2, 120, 5, 1), (3, 0, 0, 1)]))
+    with pytest.raises(DataError, match=r"event 1 lies at x 120, y 5, off the sensor of 120 x 100.*at byte 47"):
+        read(file)
+    mended = read(file, repair=True)
+    assert table(mended) == [(1, 5, 5, 0), (3, 0, 0, 1)]
+    assert mended.repairs == {"events off the sensor": 1}
+
+
+def test_the_size_of_the_sensor_may_be_given(tmp_path: Path) -> None:
+    file = save(tmp_path, dat([(1, 5, 7, 0)], b"% Version 2\n"))
+    assert (read(file).size, read(file).size_known) == ((8, 6), False)
+    assert (read(file, size=(34, 40)).size, read(file, size=(34, 40)).size_known) == ((34, 40), True)
+    with pytest.raises(DataError, match="off the sensor of 40 x 7"):
+        read(file, size=(7, 40))
+    with pytest.raises(DataError, match=r"has height and width \(100, 120\), not \(34, 34\) as given"):
+        read(save(tmp_path, dat([(1, 5, 7, 0)])), size=(34, 34))
+
+
+def test_events_a_little_late_are_sorted_and_others_refused(tmp_path: Path) -> None:
+    events = [(10, 1, 0, 0), (5, 2, 0, 0), (10, 3, 0, 0), (10, 4, 0, 0)]
+    sorted_ = read(save(tmp_path, dat(events)))
+    assert sorted_.x.tolist() == [2, 1, 3, 4]  # equal times keep their order
+    assert sorted_.repairs == {"events out of order, sorted": 1}
+    late = [(MAX_DISORDER + 11, 1, 0, 0), (10, 2, 0, 0)]
+    with pytest.raises(DataError, match=r"jumps back by 1\.000 s at event 1.*at byte 47"):
+        read(save(tmp_path, dat(late)))
+
+
+def test_a_damaged_time_is_no_overflow(tmp_path: Path) -> None:
+    """One flipped bit throws a time forward by half the counter; what follows must not be shifted for it."""
+    with pytest.raises(DataError, match="jumps back"):
+        read(save(tmp_path, dat([(10, 1, 0, 0), (1 << 31, 1, 0, 0), (20, 1, 0, 0)])))
+
+
+@pytest.mark.parametrize("name", ["recording.aedat", "recording.bin", "recording.dat", "recording.npz"])
+def test_what_is_written_is_read_again(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    n, size = 1000, (128, 128)
+    columns = (rng.integers(0, high, n) for high in (size[1], size[0], 2))
+    x, y, p = (column.astype(dtype) for column, dtype in zip(columns, ("u2", "u2", "u1"), strict=True))
+    events = Events(np.sort(rng.integers(0, 8_000_000, n)), x, y, p, size)
+    write(events, tmp_path / name)
+    again = read((tmp_path / name).rename(tmp_path / "renamed"), size=size)  # the name does not matter
+    assert table(again) == table(events)
+    assert again.size == size
+    assert again.repairs == {}
+
+
+def test_what_a_format_cannot_hold_is_not_written(tmp_path: Path) -> None:
+    arrays = [np.array([0, 1]), np.zeros(2, "u2"), np.zeros(2, "u2"), np.zeros(2, "u1")]
+    with pytest.raises(DataError, match=r"128 x 128 pixels; the recording has size \(34, 34\)"):
+        write(Events(*arrays, (34, 34)), tmp_path / "a.aedat")
+    arrays[0] = np.array([0, 1 << 23])
+    with pytest.raises(DataError, match=r"8\.3 s"):
+        write(Events(*arrays, (34, 34)), tmp_path / "a.bin")
+    arrays[0] = np.array([0, 1 << 32])
+    with pytest.raises(DataError, match="32 bits"):
+        write(Events(*arrays, (34, 34)), tmp_path / "a.dat")
+    with pytest.raises(DataError, match=r"to '\.txt'; known are \.aedat, \.bin"):
+        write(Events(*arrays, (34, 34)), tmp_path / "a.txt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_addresses_of_a_davis(tmp_path: Path) -> None:
+    """y in bits 22-30, x in 12-21, polarity bit 11; bit 31 marks samples of images, bit 10 external signals."""
+    records = [(5 << 22 | 7 << 12 | 1 << 11, 100), (1 << 31, 101), (1 << 10, 102), (6 << 22 | 8 << 12, 103)]
+    header = b"#!AER-DAT2.0\r\n# AEChip: eu.seebetter.ini.chips.davis.Davis346red\r\n#End Of ASCII Header\r\n"
+    events = read(save(tmp_path, header + b"".join(struct.pack(">II", *record) for record in records)))
+    assert table(events) == [(100, 345 - 7, 259 - 5, 1), (103, 345 - 8, 259 - 6, 0)]
+    assert events.size == (260, 346)
+    assert events.repairs == {"records that are no polarity events": 2}
+
+
+# --- Files of other programs
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not SAMPLES.exists():
+        pytest.skip(f"needs {SAMPLES}")
+    folder = tmp_path_factory.mktemp("samples")
+    with zipfile.ZipFile(SAMPLES) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "count", "first", "last", "size"),
+    [
+        ("faery_dvs.es", "Event Stream", 473_225, 0, 999_000, (240, 320)),
+        ("faery_evt2.raw", "EVT2", 521_252, 913_716_224, 913_812_095, (480, 640)),
+        ("hummus_nmnist_00002.es", "Event Stream", 5_028, 937, 305_341, (34, 34)),
+        ("mnistdvs_mnist_0_scale04_0001.aedat", "AEDAT 2.0", 15_744, 0, 2_210_588, (128, 128)),
+        ("slayer_dvsgesture_hand_clapping.bs2", "N-MNIST", 63_471, 28, 1_449_996, (128, 128)),
+        ("slayer_nmnist_00001.bs2", "N-MNIST", 4_681, 893, 305_924, (34, 34)),
+        ("tonic_sample.aedat4", "AEDAT4", 111_954, 1605537493718345, 1605537494308262, (240, 320)),
+        ("tonic_sample_ncars.dat", "DAT", 2_009, 0, 99_952, (42, 78)),
+        ("tonic_sample_nmnist.bin", "N-MNIST", 4_325, 654, 311_175, (34, 34)),
+        ("tonic_sample_stmnist.mat", "ST-MNIST", 2_346, 196_626, 895_745, (10, 10)),
+    ],
+)
+def test_sample(samples: Path, name: str, format: str, count: int, first: int, last: int, size: tuple) -> None:
+    if name.endswith("aedat4"):
+        pytest.importorskip("aedat")
+    events = read(samples / name)
+    assert (events.format, len(events), events.t[0], events.t[-1], events.size) == (format, count, first, last, size)
+    assert set(events.repairs) <= {"imus packets"}
+
+
+def test_samples_without_events_of_a_camera(samples: Path) -> None:
+    with pytest.raises(DataError, match=r"AEDAT 2\.0 without any event, at byte 599 of 599"):
+        read(samples / "tonic_sample_aedat_header.aedat")
+    with pytest.raises(DataError, match="generic events, bytes without a pixel"):
+        read(samples / "faery_generic.es")
+
+
+def same_events(events: Events, t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> None:
+    for ours, theirs in ((events.t, t), (events.x, x), (events.y, y), (events.p, p > 0)):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_aedat_agrees(samples: Path) -> None:
+    aedat = pytest.importorskip("aedat")
+    packets = [packet["events"] for packet in aedat.Decoder(samples / "tonic_sample.aedat4") if "events" in packet]
+    theirs = np.concatenate(packets)
+    same_events(read(samples / "tonic_sample.aedat4"), *(theirs[name] for name in theirs.dtype.names))
+
+
+@pytest.mark.parametrize("name", ["tonic_sample_ncars.dat", "tonic_sample_nmnist.bin"])
+def test_evio_agrees(samples: Path, name: str) -> None:
+    theirs = pytest.importorskip("evio").read(samples / name)
+    same_events(read(samples / name), *(theirs[field] for field in "txyp"))
+
+
+@pytest.mark.parametrize("name", ["faery_evt2.raw", "tonic_sample.aedat4"])
+def test_evlib_agrees(samples: Path, name: str) -> None:
+    theirs = pytest.importorskip("evlib").load_events(str(samples / name)).collect()
+    t = theirs["t"].cast(int).to_numpy()
+    same_events(read(samples / name), t, *(theirs[field].to_numpy() for field in ("x", "y", "polarity")))
+
+
+def test_the_leading_edge_of_a_bright_digit_is_on(samples: Path) -> None:
+    """Which polarity bit is ON, seen in a recording: where a bright digit on black moves to, it becomes brighter."""
+    events = read(samples / "mnistdvs_mnist_0_scale04_0001.aedat")
+    events = events[(abs(events.x.astype(int) - 64) < 34) & (abs(events.y.astype(int) - 64) < 34)]  # without noise
+    leading = []
+    step = 40_000
+    for start in range(0, events.duration - 2 * step, step // 2):
+        before, after, between = (
+            events[(events.t >= begin) & (events.t < begin + step)]
+            for begin in (start, start + step, start + step // 2)
+        )
+        motion = centre(after) - centre(before)
+        if not motion.any():
+            continue
+        along = np.stack((between.x, between.y), 1) @ (motion / np.linalg.norm(motion))
+        leading.append(between.p[along > np.percentile(along, 85)].mean())
+    assert np.mean(leading) > 0.8
+
+
+def centre(events: Events) -> np.ndarray:
+    return np.percentile(np.stack((events.x, events.y), 1), (5, 95), axis=0).mean(0)
+
+
+@pytest.mark.parametrize(
+    "name", ["tonic_sample.aedat4", "tonic_sample_stmnist.mat", "tonic_sample_nmnist.bin", "tonic_sample_ncars.dat"]
+)
+def test_damaged_samples_never_crash(samples: Path, tmp_path: Path, name: str) -> None:
+    if name.endswith("aedat4"):
+        pytest.importorskip("aedat")
+    content = (samples / name).read_bytes()
+    whole = read(samples / name)
+    for damaged in mutations(content, seed=3, count=30):
+        assert require_sane(save(tmp_path, damaged)) < 1.2 * len(whole)
