@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eisnn.analysis.libraries import library
 from eisnn.analysis.perturb import Perturbation, mean_division, perturb
 from eisnn.analysis.respond import Position, responses
 from eisnn.analysis.stimuli import scale_contrast, scale_intensity
+from eisnn.libraries import library
 
 Scaling = Literal["intensity", "contrast"]
 SCALINGS = {"intensity": scale_intensity, "contrast": scale_contrast}

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eisnn.analysis.libraries import library
 from eisnn.analysis.record import Recording
+from eisnn.libraries import library
 
 if TYPE_CHECKING:
     import neo

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from eisnn.libraries import library
+
 from .recording import Decoded, File
 
 MAGIC = b"#!AER-DAT4.0"
@@ -35,8 +37,7 @@ def decode(file: File) -> Decoded:
 
 def _packets(file: File) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
     """Place, stream and content of each packet."""
-    import aedat
-
+    aedat = library("aedat", "events")
     place = len(MAGIC) + 2  # the end of the line
     try:
         decoder = aedat.Decoder(str(file.path))
@@ -45,7 +46,7 @@ def _packets(file: File) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]
         for packet in decoder:
             yield place, streams[packet["stream_id"]], packet
             place += 8 + struct.unpack_from("<I", file.data.data, place + 4)[0]
-    except (ImportError, KeyboardInterrupt, MemoryError, GeneratorExit):
+    except (KeyboardInterrupt, MemoryError, GeneratorExit):
         raise
     except BaseException as error:  # a panic of its Rust is no Exception
         problem = f"its packets cannot be decoded from there on ({error})"

@@ -7,6 +7,8 @@ import io
 
 import numpy as np
 
+from eisnn.libraries import library
+
 from .recording import Decoded, File
 
 MAGIC = b"MATLAB 5.0 MAT-file"
@@ -15,8 +17,7 @@ SIDE = 10
 
 def decode(file: File) -> Decoded:
     """Raises: ImportError without SciPy."""
-    from scipy.io import loadmat
-
+    loadmat = library("scipy.io", "events").loadmat
     try:
         matrix = loadmat(io.BytesIO(file.data.tobytes()), variable_names="spiketrain")["spiketrain"]
     except KeyError as error:

@@ -1,6 +1,7 @@
 """Every format is read exactly, event by event; every fault is an error that says where, or a counted repair."""
 
 import struct
+import sys
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -426,3 +427,10 @@ def test_damaged_samples_never_crash(samples: Path, tmp_path: Path, name: str) -
     whole = read(samples / name)
     for damaged in mutations(content, seed=3, count=30):
         assert require_sane(save(tmp_path, damaged)) < 1.2 * len(whole)
+
+
+def test_what_an_extra_brings_is_named(samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, module in (("tonic_sample.aedat4", "aedat"), ("tonic_sample_stmnist.mat", "scipy.io")):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(ImportError, match=r"pip install 'eisnn\[events\]'"):
+            read(samples / name)
