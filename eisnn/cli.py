@@ -241,8 +241,8 @@ def _explore(args: list[str]) -> None:
 
 def _list(args: list[str]) -> None:
     from eisnn.data import list_datasets
+    from eisnn.methods import ABLATIONS, CIRCUITS
     from eisnn.models import list_models
-    from eisnn.nn import ABLATIONS, CIRCUITS
     from eisnn.train import recipes
 
     if args and args[0] in ("-h", "--help"):

@@ -28,8 +28,9 @@ from torch.nn import functional as F
 import eisnn
 from eisnn.analysis import dissimilarity, record, representational_similarity, spiking_layers
 from eisnn.data import load
+from eisnn.methods import make_layers
 from eisnn.models import VGG, SpikingNetwork, list_models
-from eisnn.nn import LIF, PLUS, make_layers
+from eisnn.nn import LIF, PLUS
 from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
 from eisnn.train import Diverged, Run, fit, recipe

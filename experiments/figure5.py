@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from study import budgeted, described, parser, run_script
 
 from eisnn.analysis.figures import COLORS
-from eisnn.nn import ABLATIONS, EILayer
+from eisnn.methods import ABLATIONS
+from eisnn.nn import EILayer
 from eisnn.provenance import provenance, write_result
 from eisnn.train import TrainConfig, initial_model, recipe
 from eisnn.train.build import load_data, train_loader

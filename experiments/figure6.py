@@ -13,7 +13,7 @@ from table1 import DANN
 from telling import Row, final
 
 from eisnn.analysis.figures import BLUE, ORANGE
-from eisnn.nn import CIRCUITS
+from eisnn.methods import CIRCUITS
 from eisnn.train import recipe
 
 DEPTHS = ("vgg8", "vgg11", "vgg16", "vgg19")

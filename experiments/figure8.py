@@ -16,9 +16,9 @@ from telling import Row
 from torch import Tensor
 from torch.nn import functional as F
 
+from eisnn.methods.bn import BNLayer
 from eisnn.models import SpikingNetwork
 from eisnn.nn import EILayer
-from eisnn.nn.baselines import BNLayer
 from eisnn.provenance import provenance, write_result
 from eisnn.train import recipe
 

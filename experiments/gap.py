@@ -23,10 +23,9 @@ from study import RESULTS, positive, require_same, run_script
 from torch import Tensor
 from torch.nn import functional as F
 
-from eisnn.nn import EILayer
-from eisnn.nn.baselines import BNLayer
-from eisnn.nn.layer import layer_output, run_neuron
-from eisnn.nn.lif import LIF
+from eisnn.methods.bn import BNLayer
+from eisnn.nn import LIF, EILayer
+from eisnn.nn.neurons import run_neuron
 from eisnn.provenance import provenance, write_result
 from eisnn.train import Run, fit
 
@@ -80,9 +79,7 @@ def once(layer: Any, name: str, measured: Tensor) -> float:
 def stepped(steps: frozenset[str]) -> Callable[..., Any]:
     """What a layer of the twin does with `steps`."""
 
-    def forward(
-        self: BNLayer, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False
-    ) -> Any:
+    def respond(self: BNLayer, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> Any:
         conv = self.projection
         geometry = {"stride": conv.stride, "padding": conv.padding}
         maps = x.flatten(0, 1)
@@ -95,18 +92,15 @@ def stepped(steps: frozenset[str]) -> Callable[..., Any]:
             current = scaled * by_channel(self.norm.weight) + by_channel(self.norm.bias)
         else:
             current = self.norm(current)
-        out, state = run_neuron(self.neuron, current.unflatten(0, x.shape[:2]), time_steps, state, return_state)
-        return layer_output(out, state, return_state)
+        return run_neuron(self.neuron, current.unflatten(0, x.shape[:2]), time_steps, state, return_state)
 
-    return forward
+    return respond
 
 
 def normalized(steps: frozenset[str], ordinary: Callable[..., Any]) -> Callable[..., Any]:
     """What a circuit does whose integrated current is centred or scaled over the batch."""
 
-    def forward(
-        self: EILayer, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False
-    ) -> Any:
+    def respond(self: EILayer, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> Any:
         if not isinstance(self.neuron, LIF):  # E-I Init looks
             return ordinary(self, x, time_steps, state, return_state)
         i_e = self.integrated(x)
@@ -118,10 +112,9 @@ def normalized(steps: frozenset[str], ordinary: Callable[..., Any]) -> Callable[
         gain, bias = by_channel(self.gain_e), by_channel(self.bias)
         maps = scaled * gain if "scale" in steps else maps - mean
         maps = maps + (bias if "centre" in steps else mean)
-        out, state = self.neuron(maps.unflatten(0, i_e.shape[:2]), time_steps, state, return_state=True)
-        return layer_output(out, state, return_state)
+        return self.neuron(maps.unflatten(0, i_e.shape[:2]), time_steps, state, return_state=True)
 
-    return forward
+    return respond
 
 
 def run(name: str, seed: int, args: argparse.Namespace) -> None:
@@ -136,8 +129,8 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
         config = changed(config, steps)
     elif steps:
         layer = BNLayer if method == TWIN else EILayer
-        forward = stepped(steps) if method == TWIN else normalized(steps, EILayer.forward)
-        otherwise = patch.object(layer, "forward", forward)
+        respond = stepped(steps) if method == TWIN else normalized(steps, EILayer.respond)
+        otherwise = patch.object(layer, "respond", respond)
     file = args.output / f"{name} {seed}.json".replace(", ", "-").replace(" ", "_")
     if file.exists():
         require_same(json.loads(file.read_text())["config"], config, file)

@@ -15,7 +15,7 @@ from study import RESULTS, parser, run_script, study
 from telling import Row
 
 from eisnn.data import Augmentation
-from eisnn.nn import CIRCUITS
+from eisnn.methods import CIRCUITS
 from eisnn.train import TrainConfig, recipe
 
 NETWORKS = {"cifar10": ("vgg16", "vgg19", "resnet18"), "cifar100": ("vgg16", "vgg19"), "tiny-imagenet": ("resnet18",)}

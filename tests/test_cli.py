@@ -17,7 +17,7 @@ from train_runs import SIZE, assert_same_run, interrupt_at, tiny
 import eisnn
 from eisnn import cli, train
 from eisnn.data import list_datasets
-from eisnn.nn import ABLATIONS, CIRCUITS
+from eisnn.methods import ABLATIONS, CIRCUITS
 from eisnn.train import Result, Run, TrainConfig, recipe, recipes
 from eisnn.train import loss as objective
 from eisnn.train.checkpoint import load_checkpoint

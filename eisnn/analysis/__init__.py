@@ -10,7 +10,7 @@ from eisnn.analysis.distributions import Moments, bimodality_coefficient, moment
 from eisnn.analysis.dose import DoseResponse, assess, dose_response
 from eisnn.analysis.gain import GainControl, NakaRushton, fit_naka_rushton, gain_control, gain_curve, naka_rushton
 from eisnn.analysis.geometry import dissimilarity, effective_dimension, representational_similarity
-from eisnn.analysis.layers import CURRENTS, QUANTITIES, spiking_layers
+from eisnn.analysis.layers import spiking_layers
 from eisnn.analysis.noise import noise_correlation, noisy_responses, signal_to_noise
 from eisnn.analysis.perturb import Perturbation, UndefinedDivision, effective_gain, mean_division, perturb
 from eisnn.analysis.rates import firing_rate, interval_cv, saturated_fraction, silent_fraction
@@ -26,10 +26,10 @@ from eisnn.analysis.tuning import (
 )
 from eisnn.analysis.weights import WeightSummary, gradient_norms, pathways, weight_summary
 from eisnn.nn import dale_violations
+from eisnn.nn.circuit import CURRENTS
 
 __all__ = [
     "CURRENTS",
-    "QUANTITIES",
     "DipTest",
     "DoseResponse",
     "GainControl",

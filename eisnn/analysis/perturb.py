@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from eisnn import functional as EF
-from eisnn.analysis.layers import choose_layers, has_synapses, spiking_layers
+from eisnn.analysis.layers import choose_layers, spiking_layers
 from eisnn.analysis.perturbed import PerturbedLayer
 from eisnn.analysis.record import is_recorded, running_statistics
 from eisnn.functional.checks import check_int
-from eisnn.nn import EILayer
-from eisnn.nn.circuit import uninitialized
+from eisnn.nn import EILayer, SpikingLayer, uninitialized
 
 
 class UndefinedDivision(ValueError):
@@ -117,6 +116,7 @@ def perturbed_layer(layer: EILayer | PerturbedLayer, change: Perturbation, name:
     """The layer for inference that `perturb` puts in the place of `layer`; `name` is its name in the model, of which
     the random choices depend."""
     synapses = layer.synapses()
+    assert synapses is not None
     draws = torch.Generator().manual_seed(_seed(change.seed, name))
     chosen = _choose(change.fraction, synapses.subtractive.shape[1], draws).to(synapses.subtractive)
     changed = _lesioned(_scaled(synapses, change, chosen), change, draws)
@@ -160,9 +160,9 @@ def mean_division(model: nn.Module, images: Tensor, layers: str | Iterable[str] 
 def _circuits(model: nn.Module, layers: str | Iterable[str] | None) -> dict[str, EILayer | PerturbedLayer]:
     if names := uninitialized(model):
         raise RuntimeError(f"{', '.join(names)} was never initialised: call eisnn.ei_init_ or load a checkpoint first")
-    if isinstance(model, EILayer | PerturbedLayer):
+    if isinstance(model, SpikingLayer):
         raise ValueError("perturb takes a model with E-I layers in it; for one layer by itself use perturbed_layer")
-    kinds = {name: layer for name, layer in spiking_layers(model).items() if has_synapses(layer)}
+    kinds = {name: layer for name, layer in spiking_layers(model).items() if layer.synapses() is not None}
     chosen = choose_layers(model, kinds if layers is None else layers)
     if not chosen:
         raise ValueError(f"{type(model).__name__} has no E-I layer to perturb (a folded or ablated one cannot be)")
@@ -170,7 +170,7 @@ def _circuits(model: nn.Module, layers: str | Iterable[str] | None) -> dict[str,
         raise ValueError(
             f"{', '.join(wrong)} is no E-I layer, or an ablated one (of a folded one, perturb the model it comes from)"
         )
-    return {name: kinds[name] for name in chosen}
+    return {name: kinds[name] for name in chosen}  # type: ignore[misc]
 
 
 def _replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from eisnn import functional as EF
 from eisnn.nn import EILayer
-from eisnn.nn.folded import FoldedLayer
+from eisnn.nn.circuit import CURRENTS, circuit_currents
+from eisnn.nn.inference import FoldedLayer
 
 
 class PerturbedLayer(FoldedLayer):
@@ -22,22 +23,21 @@ class PerturbedLayer(FoldedLayer):
 
     @torch.no_grad()
     def __init__(self, layer: EILayer, synapses: EF.Synapses, bias: Tensor, inject_i: Tensor) -> None:
-        super().__init__(layer)
         ee, ie, subtractive, divisive = (weight.detach() for weight in synapses[:4])
         sigma = None if synapses.sigma is None else synapses.sigma.detach()
+        tonic = torch.zeros_like(ie[: sigma is not None])
+        kernel = torch.cat([EF.fold(ee, ie, subtractive), ie, tonic])
+        weight = divisive if sigma is None else torch.cat([divisive, sigma[:, None]], 1)
+        super().__init__(layer.connection, kernel, weight, layer.gain_e, bias, layer.neuron, sigma is not None)
         self._origin = (layer,)  # no submodule: its parameters are not the perturbed network's
         self._synapses = EF.Synapses(ee, ie, subtractive, divisive, sigma)
-        self.tonic = sigma is not None
-        tonic = torch.zeros_like(ie[: int(self.tonic)])
-        self.kernel = torch.cat([EF.fold(ee, ie, subtractive), ie, tonic])
-        self.weight = divisive if sigma is None else torch.cat([divisive, sigma[:, None]], 1)
-        self.bias, self.inject_i = bias.detach(), inject_i
+        self.inject_i = inject_i
         shift = torch.cat([-subtractive @ inject_i, inject_i, inject_i.new_zeros(len(tonic))])
         self.offset = shift.view(-1, *(1,) * self.connection.spatial) if bool(inject_i.any()) else None
         self.train(layer.training)
 
-    def _project(self, x: Tensor, time_steps: int | None) -> Tensor:
-        currents = super()._project(x, time_steps)
+    def project(self, x: Tensor) -> Tensor:
+        currents = super().project(x)
         return currents if self.offset is None else currents + self.offset
 
     @property
@@ -49,10 +49,12 @@ class PerturbedLayer(FoldedLayer):
         """The weights with which the perturbed circuit acts."""
         return self._synapses
 
-    def injected(self, i_sub: Tensor, i_div: Tensor) -> tuple[Tensor, Tensor]:
-        """`I_sub` and `I_div` `[T, B, n_E, ...]` with what the current injected into I neurons adds to them."""
+    def quantities(self) -> tuple[str, ...]:
+        """All currents: nothing is lost, as the synapses are known."""
+        return (*CURRENTS, "undivided")
+
+    @torch.no_grad()
+    def measure(self, x: Tensor, out: Tensor) -> dict[str, Tensor]:
         s = self._synapses
-        return tuple(  # type: ignore[return-value]
-            current + EF.per_neuron(weight @ self.inject_i, current)
-            for current, weight in ((i_sub, s.subtractive), (i_div, s.divisive))
-        )
+        injected = s.subtractive @ self.inject_i, s.divisive @ self.inject_i
+        return circuit_currents(x, s, self.connection, self.gain_e, self.bias, injected)

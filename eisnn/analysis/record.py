@@ -10,19 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from eisnn.analysis.layers import (
-    QUANTITIES,
-    SpikingLayer,
-    available,
-    choose_layers,
-    circuit_currents,
-    current_gradient,
-    membrane,
-    names_of,
-)
+from eisnn.analysis.layers import available, choose_layers, current_gradient, membrane, names_of
 from eisnn.functional.checks import check_int
-from eisnn.nn import LIF
-from eisnn.nn.baselines import ProjectionLayer
+from eisnn.nn import LIF, SpikingLayer
 
 
 class Recording(Mapping[str, dict[str, Tensor]]):
@@ -216,8 +206,6 @@ def _wanted(layers: Mapping[str, SpikingLayer], what: str | Iterable[str] | None
     if what is None:
         return {name: [q for q in available(layer) if q.startswith("I_")] for name, layer in layers.items()}
     asked = names_of(what)
-    if unknown := [name for name in asked if name not in QUANTITIES]:
-        raise ValueError(f"what holds {', '.join(unknown)}; known: {', '.join(QUANTITIES)}")
     for name, layer in layers.items():
         if missing := [quantity for quantity in asked if quantity not in available(layer)]:
             raise ValueError(
@@ -228,14 +216,12 @@ def _wanted(layers: Mapping[str, SpikingLayer], what: str | Iterable[str] | None
 
 
 class _Observer:
-    """The hook of one layer. Where neurons are a module of their own it watches them: what they take is `I_E`, and what
-    they give are the spikes, whatever the layer does with them. In a circuit they are part of a fused operation."""
+    """The hook of one layer, on the module that the layer says shows its activity (`SpikingLayer.watched`)."""
 
     def __init__(self, name: str, layer: SpikingLayer, wanted: list[str], add: _Add, sample: _Sample) -> None:
         self.name, self.layer, self.wanted, self.add, self.sample = name, layer, wanted, add, sample
         self.turn = self.images = 0
-        has_neuron = isinstance(layer, ProjectionLayer) and layer.neuron is not None
-        self.watched: nn.Module = layer.neuron if has_neuron else layer  # type: ignore[assignment]
+        self.watched = layer.watched
 
     def see(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         x = args[0] if args else kwargs["x"]
@@ -245,7 +231,7 @@ class _Observer:
         self.images, self.turn = before + x.shape[1], turn + 1
         values = {"spikes": out.detach()}
         if set(self.wanted) - {"spikes"}:
-            values |= self._currents(x, out)
+            values |= self.layer.measure(x, out)
         kept = {key: self.sample(self.name, values[key], before) for key in values if key in {*self.wanted, "I_E"}}
         i_e, neuron, potentials = kept.get("I_E"), self.layer.neuron, None
         if i_e is not None and isinstance(neuron, LIF) and {"membrane", "gradient"} & set(self.wanted):
@@ -257,11 +243,6 @@ class _Observer:
                 self.add(self.name, quantity, turn, value)
         if "gradient" in self.wanted and out.requires_grad and i_e is not None:
             out.register_hook(lambda grad: self._gradient(grad, potentials, before, turn))
-
-    def _currents(self, x: Tensor, out: Tensor) -> dict[str, Tensor]:
-        if not isinstance(self.layer, ProjectionLayer):
-            return circuit_currents(self.layer, x)
-        return {"I_E": (out if self.layer.neuron is None else x).detach()}
 
     def _gradient(self, grad: Tensor, potentials: Tensor | None, before: int, turn: int) -> None:
         kept = self.sample(self.name, grad, before)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from eisnn.analysis.layers import has_synapses
+from eisnn.nn import layers_of
 
 
 def gradient_norms(model: nn.Module) -> dict[str, dict[str, float]]:
@@ -36,9 +36,9 @@ def pathways(model: nn.Module) -> dict[str, dict[str, Tensor]]:
     weights.
     """
     return {
-        name: {pathway: w for pathway, w in circuit.synapses()._asdict().items() if w is not None}
-        for name, circuit in model.named_modules()
-        if has_synapses(circuit)
+        name: {pathway: w for pathway, w in synapses._asdict().items() if w is not None}
+        for name, layer in layers_of(model).items()
+        if (synapses := layer.synapses()) is not None
     }
 
 

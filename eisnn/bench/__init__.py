@@ -10,6 +10,7 @@ ei_floor, ...  the bare convolutions of a network, as the network computes them,
                one of circuits: what is left is the cost of all the rest
 """
 
+import copy
 import gc
 import multiprocessing
 import statistics
@@ -26,14 +27,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eisnn import functional as EF
 from eisnn.deploy import quantize
 from eisnn.files import require_writable
 from eisnn.functional import LIFConstants, kernels, lif_reference
 from eisnn.init import ei_init_
 from eisnn.models import create_model
-from eisnn.nn import PLUS, EILayer, enforce_dale, fold
-from eisnn.nn.baselines import BNLayer
+from eisnn.nn import PLUS, ProjectionLayer, SpikingLayer, enforce_dale, fold, layers_of
 from eisnn.process import release_memory
 from eisnn.provenance import provenance, write_result
 
@@ -65,9 +64,9 @@ def spikingjelly_neuron() -> nn.Module:
 
 
 def use_stock_convolutions(model: nn.Module) -> None:
-    """Replace the convolutions of `model`, a network of `BNLayer`, by `nn.Conv2d`."""
+    """Replace the convolutions of `model`, the twin, by `nn.Conv2d`."""
     for layer in model.modules():
-        if isinstance(layer, BNLayer) and isinstance(p := layer.projection, nn.Conv2d):
+        if isinstance(layer, ProjectionLayer) and isinstance(p := layer.projection, nn.Conv2d):
             geometry = p.kernel_size, p.stride, p.padding, p.dilation
             layer.projection = nn.Conv2d(p.in_channels, p.out_channels, *geometry, bias=False)  # type: ignore[arg-type]
             layer.projection.weight = p.weight
@@ -189,24 +188,16 @@ class Floor(Timed):
         self.device = subject.device
         self.calls: list[tuple[Tensor, Tensor, Tensor | None, Any]] = []
 
-        def hook(layer: nn.Module, args: Any) -> None:
+        def hook(layer: SpikingLayer, args: Any) -> None:
             x = args[0].detach().to(torch.bfloat16 if subject.precision == "bf16" else torch.float32)
             x = x.flatten(0, 1).clone().requires_grad_(len(self.calls) > 0)  # the images need no gradient
-            if isinstance(layer, EILayer):
-                kernel, lateral = layer.stacked()
-                connection = layer.connection
-            else:
-                p = layer.projection
-                if not isinstance(p, nn.Conv2d):
-                    return
-                kernel, lateral = p.weight, None
-                connection = EF.Conv(p.stride, p.padding, p.dilation)  # type: ignore[arg-type]
-            if kernel.ndim == 4:
-                weights = [None if w is None else w.detach().to(x.dtype, copy=True) for w in (kernel, lateral)]
-                leaves = [None if w is None else w.requires_grad_() for w in weights]
-                self.calls.append((x, leaves[0], leaves[1], connection))  # type: ignore[arg-type]
+            with torch.no_grad():
+                forward, *lateral = copy.deepcopy(layer).folded().pathways()
+            if forward.weight.ndim == 4:
+                weights = [p.weight.detach().to(x.dtype, copy=True).requires_grad_() for p in (forward, *lateral)]
+                self.calls.append((x, weights[0], weights[1] if lateral else None, forward.connection))
 
-        layers = [m for m in subject.model.modules() if isinstance(m, EILayer | BNLayer)]
+        layers = [layer for layer in layers_of(subject.model).values() if layer.hidden]
         handles = [m.register_forward_pre_hook(hook) for m in layers]
         subject.forward()
         for handle in handles:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from eisnn import functional as EF
 from eisnn.nn import fold
-from eisnn.nn.folded import FoldedLayer, MergedBNLayer
+from eisnn.nn.inference import FoldedLayer
+from eisnn.nn.projection import ProjectionLayer
 
 QUANTUM = 0.25  # of the inputs
 LARGEST = 255 * QUANTUM
@@ -82,7 +83,7 @@ def quantize(model: nn.Module, images: Tensor) -> nn.Module:
     if not hasattr(torch.ops.onednn, "qconv_pointwise"):
         raise RuntimeError("this build of torch has no int8 convolution (oneDNN); run eisnn.fold(model) in float32")
     model = fold(model)
-    layers = [m for m in model.modules() if isinstance(m, FoldedLayer | MergedBNLayer)]
+    layers = [m for m in model.modules() if isinstance(m, FoldedLayer) or type(m) is ProjectionLayer]
     exact: dict[nn.Module, bool] = {}
 
     def look(layer: nn.Module, args: Any, kwargs: Any) -> None:
@@ -109,7 +110,7 @@ def _quantize_layer(layer: nn.Module) -> None:
     if isinstance(layer, FoldedLayer):
         assert isinstance(layer.connection, EF.Conv)
         layer.connection = _Int8Connection(Int8Conv2d(layer.kernel, layer.connection))  # type: ignore[assignment]
-    elif isinstance(layer, MergedBNLayer):
+    elif isinstance(layer, ProjectionLayer):
         p = layer.projection
         geometry = EF.Conv(p.stride, p.padding, p.dilation)  # type: ignore[arg-type]
         layer.projection = Int8Conv2d(p.weight, geometry, p.bias)  # type: ignore[assignment]

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from eisnn.analysis import Perturbation, perturb, record, spiking_layers
-from eisnn.analysis.layers import has_synapses
 from eisnn.analysis.stimuli import add_noise, scale_contrast
 
 BINS, NEURONS = 60, 500  # of a histogram; whose currents it counts in each layer
@@ -71,7 +70,7 @@ class Laboratory:
         self._lock = Lock()  # a perturbation changes the model while it lasts
         found = spiking_layers(model)
         self.layers = list(found)
-        self.has_inhibition = any(has_synapses(layer) for layer in found.values())
+        self.has_inhibition = any(layer.synapses() is not None for layer in found.values())
         self.edges = {name: _edges(values["I_E"]) for name, values in self._run(images)[1].items()}
         self.intact = self.respond(Setting())
 

@@ -36,7 +36,7 @@ from eisnn.functional.folded import (
 from eisnn.functional.lif import LIFConstants, lif, lif_reference, lif_step
 from eisnn.functional.pooling import average_pool
 from eisnn.functional.population import population, population_reference
-from eisnn.functional.stabilize import smallest_positive, stabilize
+from eisnn.functional.stabilize import smallest_positive, stabilize, undivided
 from eisnn.functional.surrogate import SURROGATES, heaviside, surrogate_derivative
 
 __all__ = [
@@ -84,4 +84,5 @@ __all__ = [
     "stabilize",
     "stacked_currents",
     "surrogate_derivative",
+    "undivided",
 ]

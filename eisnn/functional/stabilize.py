@@ -38,6 +38,11 @@ def zero_level(i_div: Tensor) -> Tensor:
     return i_div.amax(tuple(range(2, i_div.ndim)), keepdim=True).mul_(noise_of(i_div))
 
 
+def undivided(balanced: Tensor, i_div: Tensor) -> Tensor:
+    """1 where nothing divides a balanced current `I_EE - I_sub` that is not zero, else 0; `[T, B, C, ...]`."""
+    return ((i_div <= zero_level(i_div)) & (balanced.abs() > zero_level(balanced.abs()))).to(balanced)
+
+
 def stabilize(i_div: Tensor) -> Tensor:
     """`I_div~`: `I_div` where it is positive and the sample's smallest positive value where it is zero.
 

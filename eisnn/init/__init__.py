@@ -1,6 +1,6 @@
 """E-I Init: what fills the circuits before training, from one batch of data or from a firing probability."""
 
-from eisnn.init.from_data import ei_init_, fill_circuit_
+from eisnn.init.from_data import adjust_, ei_init_, fill_
 from eisnn.init.statistics import (
     InputStatistics,
     bernoulli_statistics,
@@ -11,9 +11,10 @@ from eisnn.init.statistics import (
 
 __all__ = [
     "InputStatistics",
+    "adjust_",
     "bernoulli_statistics",
     "ei_init_",
-    "fill_circuit_",
+    "fill_",
     "inhibitory_gain",
     "measure_input",
     "weight_scale",

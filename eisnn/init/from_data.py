@@ -6,12 +6,12 @@ deviation of the excitatory one. Section 2 of the method; eqs. (16)-(21), (40)-(
 """
 
 from collections.abc import Iterable
+from functools import singledispatch
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from eisnn.functional import conserve
 from eisnn.init.gradients import even_gradients_
 from eisnn.init.statistics import (
     InputStatistics,
@@ -21,7 +21,8 @@ from eisnn.init.statistics import (
     standard_deviation,
     weight_scale,
 )
-from eisnn.nn import EICircuit, EILayer, EIReadout
+from eisnn.nn import EICircuit, EILayer, SpikingLayer, layers_of
+from eisnn.nn.dale import require_plain
 from eisnn.nn.layer import check_floating
 
 
@@ -40,42 +41,71 @@ def exponential_weights(shape: torch.Size, scale: float, generator: torch.Genera
     return torch.empty(shape, dtype=torch.float64).exponential_(generator=generator).mul_(scale)
 
 
-def fill_circuit_(
-    circuit: EICircuit, statistics: InputStatistics, generator: torch.Generator | None = None, group: Any = None
+@singledispatch
+def fill_(
+    layer: SpikingLayer, statistics: InputStatistics, generator: torch.Generator | None = None, group: Any = None
 ) -> None:
-    """Fill one circuit: `W_EE, W_IE ~ Exponential(1/lambda)`, `W_EI = 1/n_I`, `g_I` by (54), `g_E = 1`, `b_E = 0`.
-    With `options.balanced` the rows of `W_EE` and `W_IE` are then scaled to the sum `d / lambda`.
+    """Fill a layer that is not initialised, for inputs with these statistics; a kind of layer registers its own way
+    (`@fill_.register`).
 
     Weights are drawn on the CPU in float64, so that they are the same on any device and in any dtype, and come from
-    the first process of `group`. A circuit may have a `draw_weights` of its own.
+    the first process of `group`.
     """
-    d = circuit.fan_in
+    raise TypeError(f"E-I Init does not know how to fill a {type(layer).__name__}: register its way in fill_")
+
+
+@fill_.register
+@torch.no_grad()
+def _(
+    layer: EICircuit, statistics: InputStatistics, generator: torch.Generator | None = None, group: Any = None
+) -> None:
+    """`W_EE, W_IE ~ Exponential(1/lambda)`, `W_EI = 1/n_I`, `g_I` by (54), `g_E = 1`, `b_E = 0`. A circuit may have a
+    `draw_weights` of its own."""
+    d = layer.fan_in
     scale = weight_scale(statistics, d)
-    draw = getattr(circuit, "draw_weights", None) or exponential_weights
-    balanced = isinstance(circuit, EILayer | EIReadout) and circuit.options.balanced
-    with torch.no_grad():
-        for weight in (circuit.weight_ee, circuit.weight_ie):
-            drawn = draw(weight.shape, scale, generator)
-            weight.copy_(conserve(drawn, d * scale) if balanced else drawn)
-            if group is not None:
-                distributed.broadcast(weight, group=group, group_src=0)
-        circuit.weight_ei.fill_(1 / circuit.n_i)
-    if isinstance(circuit, EILayer):  # a readout has neither gains nor bias
-        circuit.start_(scale, inhibitory_gain(statistics, d), statistics.mean)
-    elif isinstance(circuit, EIReadout) and circuit.options.conserved:
-        circuit.balance_()
-    circuit.initialized = True
+    draw = getattr(layer, "draw_weights", None) or exponential_weights
+    for weight in (layer.weight_ee, layer.weight_ie):
+        weight.copy_(draw(weight.shape, scale, generator))
+        if group is not None:
+            distributed.broadcast(weight, group=group, group_src=0)
+    layer.weight_ei.fill_(1 / layer.n_i)
+    layer.start_(scale, inhibitory_gain(statistics, d), statistics.mean)
+    layer.initialized = True
 
 
-def _require_nothing_measured(circuits: dict[str, EICircuit]) -> None:
-    """Raise ValueError if an option of `circuits` takes data that the theoretical form has not."""
-    for name, circuit in circuits.items():
-        if isinstance(circuit, EILayer):
-            measured = [option for option in ("unit_variance", "even_gradients") if getattr(circuit.options, option)]
-            if measured:
+@singledispatch
+def adjust_(layer: SpikingLayer, x: Tensor, group: Any = None) -> None:
+    """What else a layer that is filled sets by its first input `x` `[T or 1, B, ...]`; by default nothing."""
+
+
+@adjust_.register
+def _(layer: EILayer, x: Tensor, group: Any = None) -> None:
+    """Unit variance (P4)."""
+    if layer.options.unit_variance:
+        layer.scale_division_(standard_deviation(layer.integrated(x), group))
+
+
+def _require_nothing_measured(layers: dict[str, SpikingLayer]) -> None:
+    """Raise ValueError if an option of `layers` takes data that the theoretical form has not."""
+    for name, layer in layers.items():
+        if layer.measured:
+            raise ValueError(
+                f"{name} has {', '.join(layer.measured)}, measured from data, which a firing_probability does not "
+                "give: give a first_batch instead"
+            )
+
+
+def _require_own_weights(layers: dict[str, SpikingLayer]) -> None:
+    """Raise ValueError if two of `layers` share a parameter, or one is not a layer's own: the second fill would
+    overwrite the first."""
+    owners: dict[int, str] = {}
+    for name, layer in layers.items():
+        require_plain(layer, name)
+        for own, parameter in layer.named_parameters():
+            if (other := owners.setdefault(id(parameter), name)) != name:
                 raise ValueError(
-                    f"{name} has {', '.join(measured)}, measured from data, which a firing_probability does not give: "
-                    "give a first_batch instead"
+                    f"E-I Init: {other} and {name} share the parameter {own}, so filling one would overwrite the "
+                    "other; use one layer twice, or share weights after ei_init_"
                 )
 
 
@@ -84,7 +114,7 @@ class _Snapshot:
     (batch norms count and average what they see), as they are now. Widths of surrogates are set last, when nothing can
     fail any more."""
 
-    def __init__(self, model: nn.Module, circuits: Iterable[EICircuit]) -> None:
+    def __init__(self, model: nn.Module, circuits: Iterable[SpikingLayer]) -> None:
         self._circuits = [(m, m.initialized, [p.detach().clone() for p in m.parameters()]) for m in circuits]
         self._buffers = [
             (m, dict(m._buffers), {key: b.clone() for key, b in m._buffers.items() if b is not None})
@@ -103,6 +133,21 @@ class _Snapshot:
                 setattr(module, key, buffer)  # the module may have put another tensor in its place
                 if buffer is not None:
                     buffer.copy_(copies[key])
+
+
+def _require_group(group: Any) -> None:
+    """Raise ValueError if other processes would fill the same model by themselves."""
+    if (
+        group is None
+        and distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    ):
+        raise ValueError(
+            f"torch.distributed runs {distributed.get_world_size()} processes, and without a process_group each would "
+            "draw and measure by itself; give process_group=torch.distributed.group.WORLD on every rank (for a model "
+            "of this process alone a group of it: torch.distributed.new_group([rank], use_local_synchronization=True))"
+        )
 
 
 def ei_init_(
@@ -154,39 +199,43 @@ def ei_init_(
             f"the generator must live on the CPU, so that every device gives the same weights; it is on "
             f"{generator.device}"
         )
-    circuits = {name or type(m).__name__: m for name, m in model.named_modules() if isinstance(m, EICircuit)}
-    todo = {name: m for name, m in circuits.items() if redraw or not m.initialized}
+    _require_group(process_group)
+    todo = {
+        name or type(m).__name__: m
+        for name, m in layers_of(model).items()
+        if m.data_driven and (redraw or not m.initialized)
+    }
+    _require_own_weights(todo)
     if firing_probability is not None:
         _require_nothing_measured(todo)
     seen: dict[str, InputStatistics] = {}
 
-    def fill(name: str, circuit: EICircuit, statistics: InputStatistics) -> None:
-        fill_circuit_(circuit, statistics, generator, process_group)
+    def fill(name: str, layer: SpikingLayer, statistics: InputStatistics) -> None:
+        fill_(layer, statistics, generator, process_group)
         seen[name] = statistics
 
     def hook(name: str) -> Any:
-        def before_forward(circuit: EICircuit, args: Any, kwargs: Any) -> None:
-            if name in seen:  # a circuit used twice keeps its first initialisation
+        def before_forward(layer: SpikingLayer, args: Any, kwargs: Any) -> None:
+            if name in seen:  # a layer used twice keeps its first initialisation
                 return
             x = args[0] if args else kwargs["x"]
-            _check_dtype(x, circuit.weight_ee.dtype, name)
+            _check_dtype(x, next(layer.parameters()).dtype, name)
             time_steps = args[1] if len(args) > 1 else kwargs.get("time_steps")
             repeats = time_steps if time_steps is not None and x.shape[0] == 1 else 1
-            fill(name, circuit, measure_input(x, repeats, name, process_group))
-            if isinstance(circuit, EILayer) and circuit.options.unit_variance:
-                circuit.scale_division_(standard_deviation(circuit.integrated(x), process_group))
+            fill(name, layer, measure_input(x, repeats, name, process_group))
+            adjust_(layer, x, process_group)
 
         return before_forward
 
-    uneven = [m for m in todo.values() if isinstance(m, EILayer) and m.options.even_gradients]
+    uneven = [m for m in todo.values() if "even_gradients" in m.measured]
     for layer in uneven:
         layer.surrogate  # noqa: B018 - ValueError, before anything is changed, if its neuron has none
     before = _Snapshot(model, todo.values())
     handles = []
     try:
         if firing_probability is not None:
-            for name, circuit in todo.items():
-                fill(name, circuit, bernoulli_statistics(firing_probability))
+            for name, layer in todo.items():
+                fill(name, layer, bernoulli_statistics(firing_probability))
         elif todo:
             handles = [m.register_forward_pre_hook(hook(name), with_kwargs=True) for name, m in todo.items()]
             with torch.no_grad():

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from eisnn.functional import LIFConstants, lif
 from eisnn.init.statistics import sum_over
-from eisnn.nn import EILayer
+from eisnn.nn import SpikingLayer, layers_of
 
 REACH = 8.0  # a width lies within this factor of the one that the neuron came with
 TOLERANCE = 0.01  # of the norm
 STEPS = 20  # at most, towards it
 
 
-def even_gradients_(model: nn.Module, batch: Tensor, layers: Iterable[EILayer], group: Any = None) -> None:
+def even_gradients_(model: nn.Module, batch: Tensor, layers: Iterable[SpikingLayer], group: Any = None) -> None:
     """Set the surrogate widths of `layers` so that `dL/dI_E` has the same Euclidean norm in each, for this batch.
 
     One forward and one backward pass of the model. The circuit that the gradient reaches first keeps its width and sets
@@ -44,7 +44,7 @@ def even_gradients_(model: nn.Module, batch: Tensor, layers: Iterable[EILayer], 
     if torch.is_inference_mode_enabled():
         raise RuntimeError("even gradients need a backward pass: call ei_init_ outside of torch.inference_mode()")
     target = _Target(group)
-    circuits = [m for m in model.modules() if isinstance(m, EILayer) and (id(m) in free or m.options.even_gradients)]
+    circuits = [m for m in layers_of(model).values() if "even_gradients" in m.measured]
     probes = [(layer, _Probe(layer, target, fixed=id(layer) not in free)) for layer in circuits]
     try:
         for layer, probe in probes:
@@ -88,7 +88,7 @@ class _Target:
 class _Probe(nn.Module):
     """Stands in for the neuron of one layer, and chooses its width when the gradient of its spikes arrives."""
 
-    def __init__(self, layer: EILayer, target: _Target, fixed: bool) -> None:
+    def __init__(self, layer: SpikingLayer, target: _Target, fixed: bool) -> None:
         super().__init__()
         self.neuron = neuron = layer.surrogate
         self.target, self.fixed, self.chosen = target, fixed, False

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from eisnn.data import list_datasets
 from eisnn.files import write_atomically
 from eisnn.interop.authors_names import feedforward, numbered_names, parameter_map, to_ours, to_theirs, unpaired
+from eisnn.methods import make_layers
 from eisnn.models import PLANS, VGG
-from eisnn.nn import LIF, PAPER, EICircuit, make_layers
+from eisnn.nn import LIF, PAPER, EICircuit
 from eisnn.train.checkpoint import CheckpointError, load_model
 from eisnn.train.config import TrainConfig, problems
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from eisnn.functional.checks import check_int
 from eisnn.models.network import Carry, SpikingNetwork, scaled
-from eisnn.nn import Layers
+from eisnn.nn.registry import Layers
 
 
 class MLP(SpikingNetwork):

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from eisnn.functional.checks import check_int
-from eisnn.nn.circuit import EICircuit
-from eisnn.nn.dann import DANNLayer
-from eisnn.nn.folded import FoldedCircuit
+from eisnn.nn import layers_of
 from eisnn.nn.layer import check_floating
 
 
@@ -104,7 +102,7 @@ class SpikingNetwork(nn.Module):
     def _assert_values(self, x: Tensor) -> None:
         """Asynchronous: the host does not wait for the device. NaN fails both comparisons."""
         smallest, largest = x.detach().aminmax()
-        if any(isinstance(m, EICircuit | DANNLayer | FoldedCircuit) for m in self.modules()):
+        if any(layer.non_negative for layer in layers_of(self).values()):
             torch._assert_async(
                 (smallest >= 0) & (largest < inf), "the input of an E-I network must be >= 0 and finite"
             )

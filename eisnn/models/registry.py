@@ -6,11 +6,13 @@ from typing import Any
 
 from torch import nn
 
+from eisnn.methods import make_layers
 from eisnn.models.mlp import MLP
 from eisnn.models.network import SpikingNetwork
 from eisnn.models.resnet import BLOCKS, SEWResNet
 from eisnn.models.vgg import PLANS, VGG
-from eisnn.nn import CircuitOptions, default_neuron, make_layers
+from eisnn.nn import CircuitOptions
+from eisnn.nn.registry import circuit_of
 
 MODELS: dict[str, Callable[..., SpikingNetwork]] = {
     **{name: partial(VGG, plan) for name, plan in PLANS.items()},
@@ -41,11 +43,11 @@ def create_model(
     Args:
         name: one of `list_models()`.
         num_classes, in_channels, time_steps: readout, input, and T.
-        circuit: "ei" is the paper's, "bn" the batch-norm twin; the others are in `eisnn.nn.CIRCUITS`.
+        circuit: "ei" is the paper's, "bn" the batch-norm twin; the others are in `eisnn.methods.CIRCUITS`.
         neuron: copied into each layer; None is `LIF()`, the paper's, and `ReLU()` for circuit "dann".
         ei_ratio: E neurons for each I neuron (4 in the paper), for circuits that have both.
         circuit_options: departures from the paper's circuit, for circuit "ei".
-        ablation: what part of the paper's circuit is missing, one of `eisnn.nn.ABLATIONS`, for circuit "ei".
+        ablation: what part of the paper's circuit is missing, one of `eisnn.methods.ABLATIONS`, for circuit "ei".
         **options: of the model class, e.g. `width=0.25`, `image_size=28` (MLP).
     Raises: ValueError for an unknown model, circuit or ablation or a value out of range; TypeError for a neuron that is
         no module or an option that the circuit or the model does not have.
@@ -54,5 +56,5 @@ def create_model(
         raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
     given = {"ei_ratio": ei_ratio, "options": circuit_options, "ablation": ablation}
     given = {option: value for option, value in given.items() if value is not None}
-    layers = make_layers(circuit, default_neuron(circuit) if neuron is None else neuron, time_steps, **given)
+    layers = make_layers(circuit, circuit_of(circuit).default_neuron if neuron is None else neuron, time_steps, **given)
     return MODELS[name](layers, in_channels, num_classes, time_steps, **options)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eisnn.models.network import Carry, SpikingNetwork, global_average, scaled
-from eisnn.nn import Layers
+from eisnn.nn.registry import Layers
 
 # Blocks of each stage, and whether they are bottlenecks.
 BLOCKS: dict[str, tuple[Sequence[int], bool]] = {

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from eisnn.functional import average_pool
 from eisnn.models.network import Carry, SpikingNetwork, global_average, scaled
-from eisnn.nn import Layers
+from eisnn.nn.registry import Layers
 
 Plan = Sequence[int | Literal["P"]]
 

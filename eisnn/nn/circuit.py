@@ -9,23 +9,17 @@ from torch import Tensor, nn
 from eisnn import functional as EF
 from eisnn.functional.checks import check_int
 from eisnn.nn.dale import loading_violation
-from eisnn.nn.layer import (
-    Size,
-    check_sequence,
-    check_sizes,
-    check_stateless,
-    conv_geometry,
-    copy_neuron,
-    layer_output,
-    run_neuron,
-)
-from eisnn.nn.lif import LIF
+from eisnn.nn.inference import FoldedLayer, FoldedReadout
+from eisnn.nn.layer import Pathway, Size, SpikingLayer, check_sizes, conv_geometry, copy_neuron
+from eisnn.nn.neurons import LIF, check_stateless, fusable, run_neuron
 from eisnn.nn.options import PAPER, CircuitOptions, check_options
-from eisnn.nn.parametrization import ConservedWeights, PaperWeights, Raw
-from eisnn.nn.plif import PLIF
+from eisnn.nn.weights import ConservedWeights, PaperWeights, Raw
+
+CURRENTS = ("I_EE", "I_sub", "I_div", "I_E")
+MEASURED = ("unit_variance", "even_gradients")  # options whose values E-I Init measures
 
 
-class EICircuit(nn.Module):
+class EICircuit(SpikingLayer):
     """Base of the E-I layers: the weights of one circuit, Dale's law, and whether it has been initialised.
 
     Args:
@@ -35,6 +29,8 @@ class EICircuit(nn.Module):
         ei_ratio: E neurons for each I neuron; `n_I = max(1, n_E // ei_ratio)`.
     """
 
+    non_negative = True
+    data_driven = True
     dale_parameters: ClassVar[tuple[str, ...]] = ("weight_ee", "weight_ie", "weight_ei")
 
     def __init__(
@@ -63,13 +59,12 @@ class EICircuit(nn.Module):
         """`d`: inputs of one neuron."""
         return EF.fan_in(self.weight_ee)
 
-    def _check_input(self, x: Tensor, time_steps: int | None) -> None:
-        name = type(self).__name__
-        check_sequence(x, 3 + self.connection.spatial, self.weight_ee.shape[1], time_steps, name)
-        if not self.initialized:
-            raise RuntimeError(
-                f"this {name} was never initialised: call eisnn.ei_init_(model, first_batch) once, or load a checkpoint"
-            )
+    @property
+    def receives(self) -> tuple[int, int]:
+        return 3 + self.connection.spatial, self.weight_ee.shape[1]
+
+    def populations(self) -> dict[str, int]:
+        return {"E": self.n_e, "I": self.n_i}
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -100,6 +95,10 @@ class EICircuit(nn.Module):
         """Why what `state_dict` holds for this layer must not be loaded; None if it may."""
         return loading_violation(self, state_dict, prefix)
 
+    def start_(self, scale: float, inhibitory_gain: float, mean: float) -> None:
+        """Start what else the circuit has, once E-I Init has filled the weights; arguments as `PaperWeights.start_`."""
+        raise AttributeError(f"{type(self).__name__} defines no start_()")
+
     def _circuit_state(self) -> list[str]:
         """Names of what E-I Init fills."""
         return [name for name, _ in self.named_parameters(recurse=False)]
@@ -108,12 +107,6 @@ class EICircuit(nn.Module):
         inputs = ", ".join(str(n) for n in self.weight_ee.shape[1:])
         state = "" if self.initialized else ", not initialised"
         return f"inputs=({inputs}), n_E={self.n_e}, n_I={self.n_i}{state}"
-
-
-def uninitialized(model: nn.Module) -> list[str]:
-    """Names of the circuits in `model` that were never initialised; a circuit by itself goes by its class."""
-    circuits = {name: m for name, m in model.named_modules() if isinstance(m, EICircuit)}
-    return [name or type(circuit).__name__ for name, circuit in circuits.items() if not circuit.initialized]
 
 
 class EILayer(EICircuit):
@@ -140,6 +133,7 @@ class EILayer(EICircuit):
         self.bias = nn.Parameter(torch.zeros(n_e, **factory))
         self.weights = ConservedWeights(n_e, inputs, options, **factory) if options.conserved else PaperWeights()
         self.neuron = copy_neuron(neuron)
+        self.measured = tuple(name for name in MEASURED if getattr(options, name))
         if options.even_gradients:
             _ = self.surrogate  # ValueError if there is none
 
@@ -149,17 +143,6 @@ class EILayer(EICircuit):
 
     def _circuit_state(self) -> list[str]:
         return super()._circuit_state() + [f"weights.{name}" for name in self.weights.state_dict()]
-
-    @property
-    def surrogate(self) -> LIF | PLIF:
-        """The neuron whose surrogate has a width, which `options.even_gradients` sets, saves and loads."""
-        neuron = self.neuron
-        if not isinstance(neuron, LIF | PLIF) or neuron.constants.surrogate == "leaky_relu":
-            raise ValueError(
-                f"even_gradients sets the width of the surrogate of LIF neurons; got neuron {neuron}, which has none: "
-                "give eisnn.LIF() with another surrogate than leaky_relu, or even_gradients=False"
-            )
-        return neuron
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -190,7 +173,6 @@ class EILayer(EICircuit):
 
     @torch.no_grad()
     def start_(self, scale: float, inhibitory_gain: float, mean: float) -> None:
-        """Start gains and bias, once the weights are filled (E-I Init); arguments as `PaperWeights.start_`."""
         self.gain_e.fill_(1)
         self.bias.fill_(0)
         self.weights.start_(self._raw, scale, inhibitory_gain, mean)
@@ -200,7 +182,7 @@ class EILayer(EICircuit):
         """Multiply all that divides, so that `I_E` shrinks by `factor`."""
         self.weights.scale_division_(self._raw, factor)
 
-    def synapses(self) -> EF.Synapses:
+    def synapses(self) -> EF.Synapses | None:
         """The weights with which the circuit acts: to look at and to change, not to run."""
         return self.weights.synapses(self._raw)
 
@@ -218,30 +200,60 @@ class EILayer(EICircuit):
         """`I_E` `[T, B, n_E, ...]` of `x` `[T, B, ...]`, eq. (14)."""
         return EF.integrate(*EF.split_currents(*self.currents(x)), self.gain_e, self.bias)
 
-    def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
-        """Run the circuit over a sequence.
+    def respond(self, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
+        if fusable(self.neuron):
+            constants, tonic = self.neuron.constants, self.weights.stacked.tonic
+            return EF.population(*self.currents(x), self.gain_e, self.bias, constants, state, time_steps, tonic=tonic)
+        return run_neuron(self.neuron, self.integrated(x), time_steps, state, return_state)
 
-        Args:
-            x: `[T, B, ...]` >= 0; or `[1, B, ...]` with `time_steps=T` for an input that is the same at each step.
-                Its values are not checked here, which would cost time: NaN counts as no spike and negative values
-                give spikes that mean nothing. Models and E-I Init check theirs; check others upstream.
-            time_steps: T >= 1; an error if `x` has another number of steps (it catches `[B, T, ...]`).
-            state: the neuron's state before the first step, as returned; None starts at 0. That of `LIF` is a tensor
-                `[B, n_E, ...]`, the shape of one step of the output.
-            return_state: also return the state after the last step.
-        Returns: spikes `[T, B, n_E, ...]` in {0, 1} (the current `I_E` with `neuron=None`), or (spikes, state).
-        Raises: RuntimeError before E-I Init; ValueError for a wrong shape of `x` or of the state; TypeError for a dtype
-            that is not floating-point, and for a state asked of a neuron that keeps none.
-        """
-        self._check_input(x, time_steps)
-        if isinstance(self.neuron, LIF):
-            out, state = EF.population(
-                *self.currents(x), self.gain_e, self.bias, self.neuron.constants, state, time_steps,
-                tonic=self.weights.stacked.tonic,
-            )  # fmt: skip
-        else:
-            out, state = run_neuron(self.neuron, self.integrated(x), time_steps, state, return_state)
-        return layer_output(out, state, return_state)
+    @property
+    def watched(self) -> nn.Module:
+        return self
+
+    def quantities(self) -> tuple[str, ...]:
+        """The currents of eqs. (9)-(14); and `undivided`, 1 where nothing divides a current."""
+        return (*CURRENTS, "undivided")
+
+    @torch.no_grad()
+    def measure(self, x: Tensor, out: Tensor) -> dict[str, Tensor]:
+        """As written in eqs. (9)-(14), in the precision of the weights, whatever that of `x` and of autocast: two large
+        currents are subtracted."""
+        return circuit_currents(x, self.weights.synapses(self._raw), self.connection, self.gain_e, self.bias)
+
+    def folded(self) -> SpikingLayer:
+        kernel, weight = self.stacked()
+        return FoldedLayer(
+            self.connection, kernel, weight, self.gain_e, self.bias, self.neuron, self.weights.stacked.tonic
+        )
+
+    def pathways(self) -> list[Pathway]:
+        s = self.weights.synapses(self._raw)
+        return [
+            Pathway("E->E", s.weight_ee, self.connection),
+            Pathway("E->I", s.weight_ie, self.connection),
+            Pathway("I->E, subtractive", s.subtractive, None),
+            Pathway("I->E, divisive", s.divisive, None),
+        ]
+
+
+@torch.no_grad()
+def circuit_currents(
+    x: Tensor,
+    synapses: EF.Synapses,
+    connection: EF.Connection,
+    gain_e: Tensor,
+    bias: Tensor,
+    injected: tuple[Tensor, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """All currents of a circuit for its input `x` `[T or 1, B, ...]`, each `[T or 1, B, n_E, ...]`; `injected` `[n_E]`
+    is added to `I_sub` and `I_div`."""
+    with torch.autocast(x.device.type, enabled=False):
+        i_ee, i_sub, i_div = EF.currents_of(x.to(synapses.weight_ee.dtype), synapses, connection)
+        if injected is not None:
+            i_sub, i_div = (i + EF.per_neuron(more, i) for i, more in zip((i_sub, i_div), injected, strict=True))
+        balanced = i_ee - i_sub
+        i_e = EF.integrate(balanced, i_div, gain_e, bias)
+    return dict(zip(CURRENTS, (i_ee, i_sub, i_div, i_e), strict=True)) | {"undivided": EF.undivided(balanced, i_div)}
 
 
 class EIConv2d(EILayer):
@@ -309,6 +321,9 @@ class EIReadout(EICircuit):
     themselves are free, as the logits have no neuron that would fix their scale.
     """
 
+    hidden = False
+    neuron = None
+
     def __init__(
         self,
         in_features: int,
@@ -322,18 +337,28 @@ class EIReadout(EICircuit):
         self.options = check_options(options)
 
     @torch.no_grad()
-    def balance_(self) -> None:
-        """Scale the rows of `W_EE` so that each neuron's excitation and inhibition have the same sum."""
-        inhibition = (self.weight_ei @ self.weight_ie).sum(1)
-        self.weight_ee.copy_(EF.conserve(self.weight_ee, inhibition[:, None]))
+    def start_(self, scale: float, inhibitory_gain: float, mean: float) -> None:
+        """With `options.conserved` scale the rows of `W_EE` so that each neuron's excitation and inhibition have the
+        same sum (E-I Init)."""
+        if self.options.conserved:
+            inhibition = (self.weight_ei @ self.weight_ie).sum(1)
+            self.weight_ee.copy_(EF.conserve(self.weight_ee, inhibition[:, None]))
 
-    def forward(self, x: Tensor, time_steps: int | None = None, state: None = None, return_state: bool = False) -> Any:
-        """Logits `[T, B, out_features]` of `x` `[T, B, in_features]` (a static `[1, B, ...]` gives `[1, B, ...]`)."""
-        self._check_input(x, time_steps)
+    def respond(self, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
+        """Logits `[T, B, out_features]` (a static `[1, B, ...]` gives `[1, B, ...]`)."""
         check_stateless(state, type(self).__name__)
         ee: Tensor = self.weight_ee
         ie: Tensor = self.weight_ie
         if self.options.conserved:
             ee, ie = EF.center_gradient(ee), EF.center_gradient(ie)
-        logits = EF.ei_readout_folded(x, ee, ie, self.weight_ei, self.connection)
-        return layer_output(logits, None, return_state)
+        return EF.ei_readout_folded(x, ee, ie, self.weight_ei, self.connection), None
+
+    def folded(self) -> SpikingLayer:
+        return FoldedReadout(self.connection, EF.fold(self.weight_ee, self.weight_ie, self.weight_ei))
+
+    def pathways(self) -> list[Pathway]:
+        return [
+            Pathway("E->E", self.weight_ee, self.connection),
+            Pathway("E->I", self.weight_ie, self.connection),
+            Pathway("I->E, subtractive", self.weight_ei, None),
+        ]

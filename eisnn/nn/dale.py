@@ -13,12 +13,46 @@ from torch.utils.hooks import RemovableHandle
 
 
 def constrained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Names and parameters of `model` that Dale's law constrains to >= 0."""
+    """Names and parameters of `model` that Dale's law constrains to >= 0.
+
+    Of weights that `torch.nn.utils.prune` masks it is the original: with a mask of 0 and 1 the law holds for both.
+    Raises: ValueError for weights that another reparametrization makes, as it may give them any sign.
+    """
+    for name, parameter, _ in _constrained(model):
+        yield name, parameter
+
+
+def _constrained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, float]]:
+    """With the smallest value that each may have."""
     for prefix, module in model.named_modules():
-        for name in getattr(module, "dale_parameters", ()):
-            parameter = getattr(module, name)
-            if parameter is not None:
-                yield (f"{prefix}.{name}" if prefix else name), parameter
+        bounds = getattr(module, "lower_bounds", {})
+        for own in getattr(module, "dale_parameters", ()):
+            if getattr(module, own) is not None:
+                stored = _stored_name(module, own, prefix)
+                full = f"{prefix}.{stored}" if prefix else stored
+                yield full, module._parameters[stored], bounds.get(own, 0.0)
+
+
+def _stored_name(module: nn.Module, name: str, owner: str) -> str:
+    """Under which name `module` stores the parameter `name`."""
+    if name in module._parameters:
+        return name
+    if f"{name}_orig" in module._parameters and f"{name}_mask" in module._buffers:
+        return f"{name}_orig"
+    raise ValueError(
+        f"{owner or type(module).__name__}: {name} is reparametrized ({type(module).__name__}), which may give it any "
+        "sign, so Dale's law cannot be kept; remove the reparametrization (masks of torch.nn.utils.prune are allowed)"
+    )
+
+
+def require_plain(module: nn.Module, owner: str) -> None:
+    """Raise ValueError if a parameter that Dale's law constrains is masked or reparametrized: to fill it is not to fill
+    what acts."""
+    for name in getattr(module, "dale_parameters", ()):
+        if getattr(module, name) is not None and _stored_name(module, name, owner) != name:
+            raise ValueError(
+                f"{owner}: {name} is masked already; prune after ei_init_, which would fill the mask's copy"
+            )
 
 
 def count_violations(values: Tensor) -> int:
@@ -44,11 +78,8 @@ def dale_violations(model: nn.Module) -> dict[str, int]:
 def project_(model: nn.Module) -> None:
     """Clamp all constrained parameters of `model` to >= 0 (to its module's `lower_bounds`), in place."""
     by_bound: dict[float, list[Tensor]] = {}
-    for module in model.modules():
-        bounds = getattr(module, "lower_bounds", {})
-        for name in getattr(module, "dale_parameters", ()):
-            if (parameter := getattr(module, name)) is not None:
-                by_bound.setdefault(bounds.get(name, 0.0), []).append(parameter)
+    for _, parameter, bound in _constrained(model):
+        by_bound.setdefault(bound, []).append(parameter)
     with torch.no_grad():
         for bound, parameters in by_bound.items():
             torch._foreach_clamp_min_(parameters, bound)

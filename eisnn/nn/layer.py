@@ -1,20 +1,168 @@
-"""What every spiking layer shares, with an E-I circuit inside or a normalization: neuron, time and state.
+"""The contract of a layer, and what its implementations share.
 
-A layer is called as `layer(x, time_steps=None, state=None, return_state=False)`. `x` is `[T, B, ...]`, or `[1, B, ...]`
-with `time_steps=T` for a static input, whose currents are computed once and broadcast over T by the neuron.
+Everything outside of this room asks a `SpikingLayer` what it needs to know; nothing asks which class a layer is.
 """
 
 import copy
-import inspect
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from eisnn import functional as EF
 from eisnn.functional.checks import check_int, check_steps, is_int
-from eisnn.nn.lif import LIF
+from eisnn.nn.neurons import LIF, PLIF
 
 Size = int | tuple[int, int]
 Pair = tuple[int, int]
+
+
+class Pathway(NamedTuple):
+    """One projection of a layer, to count its operations and to time it alone.
+
+    Args:
+        name: such as "E->I".
+        weight: `[targets, sources, ...]`.
+        connection: how it projects; None is a lateral projection, from one population of the layer to another at the
+            same position.
+    """
+
+    name: str
+    weight: Tensor
+    connection: EF.Connection | None
+
+
+class SpikingLayer(nn.Module):
+    """Base of every layer: the contract that models, training, recording, reports, folding, checks and costs rely on.
+
+    A layer is called as `layer(x, time_steps=None, state=None, return_state=False)`. It takes sequences `[T, B, ...]`,
+    or `[1, B, ...]` with `time_steps=T` for an input that is the same at each step, whose currents are computed once.
+    It returns the output of its neurons, `[T, B, ...]`, or (that, state) with `return_state`.
+
+    A subclass writes `receives` and `respond`, and overrides below what its circuit does otherwise than a projection
+    whose currents `neuron` integrates.
+
+    Attributes:
+        neuron: module that makes spikes of the current `I_E`; None returns the current.
+        hidden: whether the layer may end in neurons; a readout does not.
+        non_negative: whether a negative input is an error.
+        initialized: whether the weights may be used; where it is False, `eisnn.ei_init_` has to fill them.
+        data_driven: whether `eisnn.ei_init_` fills it; the way is registered in `eisnn.init.fill_`.
+        measured: names of its options whose values E-I Init measures from data, "even_gradients" among them where it
+            sets the width of the surrogate.
+        dale_parameters: names of the parameters that Dale's law keeps >= 0 (`eisnn.nn.dale`).
+    """
+
+    neuron: nn.Module | None
+    hidden: ClassVar[bool] = True
+    non_negative: ClassVar[bool] = False
+    data_driven: ClassVar[bool] = False
+    initialized: bool = True
+    measured: tuple[str, ...] = ()
+    dale_parameters: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def receives(self) -> tuple[int, int]:
+        """Number of axes of the input (3: `[T, B, features]`; 5: `[T, B, C, H, W]`), and features or channels."""
+        raise AttributeError(f"{type(self).__name__} defines no receives")
+
+    def respond(self, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
+        """Output and new state for the checked input `x`; state is asked for with `return_state` only."""
+        raise AttributeError(f"{type(self).__name__} defines no respond()")
+
+    def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
+        """Run the layer over a sequence.
+
+        Args:
+            x: `[T, B, ...]`; or `[1, B, ...]` with `time_steps=T` for an input that is the same at each step.
+            time_steps: T >= 1; an error if `x` has another number of steps (it catches `[B, T, ...]`).
+            state: the layer's state before the first step, as returned; None is the start of a sequence. That of `LIF`
+                is a tensor `[B, n_E, ...]`, the shape of one step of the output.
+            return_state: also return the state after the last step.
+        Returns: spikes `[T, B, n_E, ...]` in {0, 1} (the current `I_E` with `neuron=None`), or (spikes, state).
+        Raises: RuntimeError before E-I Init, for a layer that needs it; ValueError for a wrong shape of `x` or of the
+            state; TypeError for a dtype that is not floating-point, and for a state asked of a neuron that keeps none.
+        """
+        self.check_input(x, time_steps)
+        out, state = self.respond(x, time_steps, state, return_state)
+        return (out, state) if return_state else out
+
+    def check_input(self, x: Tensor, time_steps: int | None) -> None:
+        """Raise unless `forward` can take `x`."""
+        name = type(self).__name__
+        check_sequence(x, *self.receives, time_steps, name)
+        if not self.initialized:
+            raise RuntimeError(
+                f"this {name} was never initialised: call eisnn.ei_init_(model, first_batch) once, or load a checkpoint"
+            )
+
+    # What others ask.
+
+    @property
+    def rate_coded(self) -> bool:
+        """Whether its units are without spikes, leak and state."""
+        return isinstance(self.neuron, nn.ReLU)
+
+    @property
+    def surrogate(self) -> LIF | PLIF:
+        """The neuron whose surrogate has a width, which even gradients set; ValueError if there is none."""
+        neuron = self.neuron
+        if not isinstance(neuron, LIF | PLIF) or neuron.constants.surrogate == "leaky_relu":
+            raise ValueError(
+                f"even_gradients sets the width of the surrogate of LIF neurons; got neuron {neuron}, which has none: "
+                "give eisnn.LIF() with another surrogate than leaky_relu, or even_gradients=False"
+            )
+        return neuron
+
+    @property
+    def watched(self) -> nn.Module:
+        """The module whose calls show what happens in the layer: by default its neuron, which takes `I_E` and gives
+        spikes. Where neurons are fused with what comes before it is the layer."""
+        return self if self.neuron is None else self.neuron
+
+    def quantities(self) -> tuple[str, ...]:
+        """Names of what `measure` returns; `I_E` among them."""
+        return ("I_E",)
+
+    def measure(self, x: Tensor, out: Tensor) -> dict[str, Tensor]:
+        """The `quantities` in one call of `watched` with input `x` and output `out`, each `[T or 1, B, n, ...]`."""
+        return {"I_E": (out if self.neuron is None else x).detach()}
+
+    def populations(self) -> dict[str, int]:
+        """Number of neurons (channels) of each population by name, if the layer has several."""
+        return {}
+
+    def synapses(self) -> EF.Synapses | None:
+        """The weights with which a circuit acts, so that changing them perturbs it; None where there are none."""
+        return None
+
+    def folded(self) -> "SpikingLayer":
+        """The layer for inference, a new one or itself without gradients; see `eisnn.fold`."""
+        return self.requires_grad_(False)
+
+    def pathways(self) -> list[Pathway]:
+        """Its projections; by default those of all `nn.Conv2d` and `nn.Linear` inside."""
+        return [
+            Pathway(name, module.weight, connection_of(module))
+            for name, module in self.named_modules()
+            if isinstance(module, nn.Conv2d | nn.Linear)
+        ]
+
+
+def connection_of(projection: nn.Conv2d | nn.Linear) -> EF.Connection:
+    """How a plain projection of torch's projects."""
+    if isinstance(projection, nn.Linear):
+        return EF.Dense()
+    return EF.Conv(projection.stride, projection.padding, projection.dilation)  # type: ignore[arg-type]
+
+
+def layers_of(model: nn.Module) -> dict[str, SpikingLayer]:
+    """All layers of `model` by name, readouts included; a layer by itself has the name ""."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, SpikingLayer)}
+
+
+def uninitialized(model: nn.Module) -> list[str]:
+    """Names of the layers in `model` that were never initialised; one by itself goes by its class."""
+    return [name or type(layer).__name__ for name, layer in layers_of(model).items() if not layer.initialized]
 
 
 def check_sizes(owner: str, kind: str, inputs: Any, outputs: Any) -> None:
@@ -75,47 +223,3 @@ def check_sequence(x: Tensor, axes: int, inputs: int, time_steps: int | None, la
     check_steps(layer, x.shape, time_steps)
     if x.shape[2] != inputs:
         raise ValueError(f"{layer} has {inputs} inputs, got {x.shape[2]} (shape {list(x.shape)})")
-
-
-def run_neuron(
-    neuron: nn.Module | None, current: Tensor, time_steps: int | None, state: Any, return_state: bool
-) -> tuple[Tensor, Any]:
-    """Pass the integrated current `I_E` through `neuron`: output `[T, B, ...]` and the new state (None without one).
-
-    `LIF` broadcasts a static current itself; any other module receives `[T, B, ...]`, and state only when asked for.
-    Raises TypeError if state is asked of a module that takes none.
-    """
-    if isinstance(neuron, LIF):
-        return neuron(current, time_steps, state, return_state=True)
-    if time_steps is not None:
-        current = current.expand(time_steps, *current.shape[1:])
-    if neuron is None:
-        check_stateless(state, "a layer with neuron=None")
-        return current, None
-    if state is None and not return_state:
-        return neuron(current), None
-    try:
-        return neuron(current, state=state, return_state=True)
-    except TypeError as error:
-        if _takes_state(neuron):
-            raise
-        raise TypeError(
-            f"the neuron {type(neuron).__name__} keeps no state: its forward takes no state= and return_state=, so "
-            "call without them, or give the layers a neuron that has both, e.g. eisnn.LIF()"
-        ) from error
-
-
-def _takes_state(neuron: nn.Module) -> bool:
-    parameters = inspect.signature(neuron.forward).parameters
-    return {"state", "return_state"} <= set(parameters) or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-
-def check_stateless(state: Any, owner: str) -> None:
-    """Raise ValueError for a state given to what keeps none."""
-    if state is not None:
-        raise ValueError(f"{owner} keeps no state: state must be None, got {type(state).__name__}")
-
-
-def layer_output(output: Tensor, state: Any, return_state: bool) -> Any:
-    """A layer returns its output, with its state only on request."""
-    return (output, state) if return_state else output

@@ -22,8 +22,6 @@ class CircuitOptions:
         tightness: 1 to 1,000; conserved totals are this many times those of E-I Init, around the same differences
             between weights: stronger excitation and inhibition cancel to the same current, and weights lie farther from
             0. At 1 a gradient step conserves a total by scaling weights, at many by shifting them. Needs `conserved`.
-        balanced: E-I Init scales the rows of `weight_ee` and `weight_ie` to the same sum, so that excitation and
-            inhibition of each neuron balance exactly at the start (P1). Not with `conserved`, where they always do.
         unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer (P4).
         even_gradients: E-I Init sets the width of each layer's surrogate, within a factor of 8, so that the gradient of
             the integrated current has the same norm in every layer (P9); of layers that end in `LIF` or `PLIF`.
@@ -34,7 +32,6 @@ class CircuitOptions:
     pooled: bool = False
     tapwise: bool = False
     tightness: float = 1.0
-    balanced: bool = False
     unit_variance: bool = False
     even_gradients: bool = False
 
@@ -51,8 +48,6 @@ class CircuitOptions:
             )
         if (self.semisaturation or self.pooled or self.tapwise or self.tightness != 1) and not self.conserved:
             raise ValueError("semisaturation, pooled, tapwise and tightness need conserved=True")
-        if self.balanced and self.conserved:
-            raise ValueError("balanced is for circuits without conserved totals, which balance exactly")
 
 
 PAPER = CircuitOptions()

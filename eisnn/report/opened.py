@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from eisnn.analysis import assess, spiking_layers
-from eisnn.analysis.layers import has_synapses
 from eisnn.data import Dataset, Loader
 from eisnn.models import SpikingNetwork
-from eisnn.nn import EILayer
+from eisnn.nn import SpikingLayer
 from eisnn.train import Run, TrainConfig, initial_model, load_trained
 from eisnn.train.build import require_same_data
 from eisnn.train.checkpoint import load_checkpoint
@@ -88,10 +87,10 @@ class Opened:
             return None, str(error)
 
     @cached_property
-    def ei_layers(self) -> dict[str, EILayer]:
+    def ei_layers(self) -> dict[str, SpikingLayer]:
         """The hidden E-I layers by name; none in a baseline, or where a part of the circuit is ablated."""
         found = spiking_layers(self.model).items()
-        return {name: layer for name, layer in found if has_synapses(layer) and isinstance(layer, EILayer)}
+        return {name: layer for name, layer in found if layer.synapses() is not None}
 
     @property
     def no_circuit(self) -> str:

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from eisnn.analysis import figures as fig
 from eisnn.analysis import spiking_layers
-from eisnn.nn import EILayer, dale_violations
+from eisnn.nn import dale_violations
 from eisnn.provenance import provenance
 from eisnn.report.opened import Opened
 from eisnn.report.page import Fact, Figure, Key, Panel, Section, Table
@@ -115,9 +115,8 @@ def layers(opened: Opened) -> Section:
     for name, layer in spiking_layers(opened.model).items():
         active = activity[name]
         parameters = sum(p.numel() for p in layer.parameters())
-        sizes = ["–"] * 3
-        if isinstance(layer, EILayer):
-            sizes = [str(layer.n_e), str(layer.n_i), str(layer.fan_in)]
+        neurons, weight = layer.populations(), layer.pathways()[0].weight
+        sizes = [*(str(neurons.get(name, "–")) for name in ("E", "I")), str(weight[0].numel())]
         shares = [f"{active['rate']:.3f}", f"{100 * active['silent']:.1f}", f"{100 * active['saturated']:.1f}"]
         undivided = f"{100 * active['undivided']:.2f}" if "undivided" in active else "–"
         drive = f"{active['current_mean']:+.2f} ± {active['current_std']:.2f}"

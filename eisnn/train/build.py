@@ -13,8 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from eisnn.data import DataError, Dataset, Images, Loader, load
 from eisnn.data.storage import fits
 from eisnn.init import ei_init_
+from eisnn.methods import CIRCUITS
 from eisnn.models import SpikingNetwork, create_model
-from eisnn.nn import LIF, PLIF, RATE_CIRCUITS, TAB
+from eisnn.nn import LIF, PLIF
 from eisnn.nn.options import PAPER
 from eisnn.train.checkpoint import CheckpointError
 from eisnn.train.config import TrainConfig
@@ -76,7 +77,7 @@ def build_model(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
         in_channels=dataset.train.pixels.shape[1],
         time_steps=config.time_steps,
         circuit=config.circuit,
-        neuron=None if config.circuit in RATE_CIRCUITS else neuron,
+        neuron=None if CIRCUITS[config.circuit].neurons == "rate" else neuron,
         width=config.width,
         circuit_options=config.circuit_options if config.circuit_options != PAPER else None,
         ablation=config.ablation,
@@ -103,7 +104,7 @@ def initialize(model: SpikingNetwork, train: Loader, config: TrainConfig, proces
         raise ValueError(
             f"batch_size is 1, but E-I Init measures how the images of the first batch differ: give 2 or more ({error})"
         ) from error
-    if any(isinstance(module, _BatchNorm | TAB) for module in model.modules()):
+    if any(isinstance(module, _BatchNorm) or getattr(module, "batch_statistics", False) for module in model.modules()):
         _require_batch_statistics(model, first[:1], train)
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from eisnn.files import write_atomically
-from eisnn.nn.circuit import uninitialized
+from eisnn.nn import uninitialized
 
 
 class CheckpointError(ValueError):

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from eisnn.data.augment import Augmentation
 from eisnn.nn.options import PAPER, CircuitOptions
@@ -121,12 +121,20 @@ class TrainConfig(BaseModel):
     tensorboard: bool = Field(False, description="Write TensorBoard events beside metrics.jsonl.")
     record: bool = Field(False, description="Save histograms of each layer's currents after every epoch.")
 
+    @field_validator("circuit_options", mode="before")
+    @classmethod
+    def _without_balanced(cls, given: Any) -> Any:
+        """Runs of earlier versions name an option that is gone; none of them used it."""
+        if isinstance(given, dict) and given.get("balanced") is False:
+            return {name: value for name, value in given.items() if name != "balanced"}
+        return given
+
     @model_validator(mode="after")
     def _known_names(self) -> "TrainConfig":
         from eisnn.data import list_datasets
         from eisnn.functional import SURROGATES
+        from eisnn.methods import ABLATIONS, CIRCUITS
         from eisnn.models import list_models
-        from eisnn.nn import ABLATIONS, CIRCUITS
 
         known = {
             "model": list_models(),
@@ -156,7 +164,7 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _what_belongs_to_the_circuit(self) -> "TrainConfig":
-        from eisnn.nn import RATE_CIRCUITS
+        from eisnn.nn.registry import circuit_of
 
         own = {"circuit_options": PAPER, "ablation": None, "ei_ratio": 4}
         given = [name for name, value in own.items() if getattr(self, name) != value]
@@ -174,16 +182,17 @@ class TrainConfig(BaseModel):
             raise ValueError("synaptic_scaling is for circuits without conserved totals, which balance exactly")
         if self.stochastic_depth and not self.model.startswith("resnet"):
             raise ValueError(f"stochastic_depth is for resnets, got model {self.model!r}")
-        if self.im_loss and self.circuit in ("ei", "backei", *RATE_CIRCUITS):
+        neurons = circuit_of(self.circuit).neurons
+        if self.im_loss and (self.circuit == "ei" or neurons != "any"):
             raise ValueError(
                 f"im_loss is {self.im_loss}: it follows the LIF neurons of circuits such as plain or bn, not of "
                 f"{self.circuit!r}"
             )
-        if self.learn_tau and (self.tau == 1 or self.circuit in ("backei", *RATE_CIRCUITS)):
+        if self.learn_tau and (self.tau == 1 or neurons != "any"):
             raise ValueError(
                 f"learn_tau is for circuits of LIF neurons with tau > 1, got tau {self.tau} in circuit {self.circuit!r}"
             )
-        if self.circuit in RATE_CIRCUITS and (self.tau, self.surrogate) != (2.0, "sigmoid"):
+        if neurons == "rate" and (self.tau, self.surrogate) != (2.0, "sigmoid"):
             raise ValueError(
                 f"the units of circuit {self.circuit!r} do not spike: tau and surrogate must stay 2.0 and 'sigmoid', "
                 f"got {self.tau} and {self.surrogate!r}"

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from eisnn.functional import LIFConstants, lif_step
-from eisnn.nn import LIF
-from eisnn.nn.baselines import ProjectionLayer
+from eisnn.nn import LIF, layers_of
 
 
 def potentials(current: Tensor, constants: LIFConstants, time_steps: int | None = None) -> Tensor:
@@ -37,7 +36,7 @@ class InformationMaximization:
 
     def __init__(self, model: nn.Module) -> None:
         self._terms: list[Tensor] = []
-        neurons = [m.neuron for m in model.modules() if isinstance(m, ProjectionLayer) and type(m.neuron) is LIF]
+        neurons = [m.neuron for m in layers_of(model).values() if type(m.neuron) is LIF and m.watched is m.neuron]
         if not neurons:
             raise ValueError("the information maximization loss needs LIF neurons of a circuit such as plain or bn")
         for neuron in neurons:

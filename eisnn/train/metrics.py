@@ -6,8 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from eisnn.nn import DANNLayer, EILayer
-from eisnn.nn.baselines import ProjectionLayer
+from eisnn.nn import layers_of
 
 
 class Meter:
@@ -43,13 +42,9 @@ class FiringRate:
     def __init__(self, model: nn.Module) -> None:
         self.active = False
         self._rates: list[Tensor] = []
-        for module in model.modules():
-            if not isinstance(module, EILayer | DANNLayer | ProjectionLayer) or module.neuron is None:
-                continue
-            if isinstance(module, EILayer):  # its neurons are part of a fused operation
-                module.register_forward_hook(self._record)
-            elif not isinstance(module.neuron, nn.ReLU):
-                module.neuron.register_forward_hook(self._record)
+        for layer in layers_of(model).values():
+            if layer.neuron is not None and not layer.rate_coded:
+                layer.watched.register_forward_hook(self._record)
 
     def _record(self, module: nn.Module, args: object, output: Tensor | tuple[Tensor, object]) -> None:
         if self.active:

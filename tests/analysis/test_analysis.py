@@ -70,8 +70,8 @@ def test_one_name_is_a_name_and_a_name_twice_is_one(model):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"what": "I_X"}, "what holds I_X; known: I_EE, I_sub, I_div, I_E"),
-        ({"what": ["I_X"]}, "what holds I_X; known: I_EE, I_sub, I_div, I_E"),
+        ({"what": "I_X"}, "layers.0, a EIConv2d, has no I_X; it has: I_EE, I_sub, I_div, I_E"),
+        ({"what": ["I_X"]}, "layers.0, a EIConv2d, has no I_X; it has: I_EE, I_sub, I_div, I_E"),
         ({"layers": ["readout"]}, "no hidden layer is called readout; there are: layers.0, layers.1, layers.2"),
     ],
 )

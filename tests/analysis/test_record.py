@@ -8,8 +8,8 @@ from torch import nn
 
 import eisnn
 from eisnn import functional as EF
-from eisnn.analysis import CURRENTS, QUANTITIES, Perturbation, perturb, record, running_statistics, spiking_layers
-from eisnn.nn.factory import CIRCUITS, RATE_CIRCUITS
+from eisnn.analysis import CURRENTS, Perturbation, perturb, record, running_statistics, spiking_layers
+from eisnn.methods import CIRCUITS
 
 CONSTANTS = EF.LIFConstants()
 
@@ -27,6 +27,9 @@ def test_membrane_and_spikes_follow_from_the_current(options):
         for t in range(3):
             torch.testing.assert_close(h[t], v / 2 + steps[t], rtol=1e-12, atol=1e-12)
             v = h[t] - s[t]
+
+
+EVERYTHING = (*CURRENTS, "undivided", "membrane", "spikes", "gradient")
 
 
 def test_the_gradient_of_the_current_is_that_of_the_unfused_network():
@@ -55,10 +58,10 @@ def test_recording_leaves_gradients_as_they_are():
     model(x).sum().backward()
     expected = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
-    with record(model, what=QUANTITIES) as recorded:
+    with record(model, what=EVERYTHING) as recorded:
         model(x).sum().backward()
     assert all(torch.equal(p.grad, e) for p, e in zip(model.parameters(), expected, strict=True))
-    assert set(recorded["layers.2"]) == set(QUANTITIES)
+    assert set(recorded["layers.2"]) == set(EVERYTHING)
 
 
 def test_a_batch_norm_twin_has_its_normalized_current():
@@ -77,7 +80,7 @@ def test_a_batch_norm_twin_has_its_normalized_current():
     assert values["gradient"].shape == values["spikes"].shape
 
 
-@pytest.mark.parametrize("circuit", sorted(CIRCUITS.keys() - RATE_CIRCUITS))
+@pytest.mark.parametrize("circuit", sorted(name for name, circuit in CIRCUITS.items() if circuit.neurons != "rate"))
 def test_every_spiking_network_shows_current_and_spikes(circuit):
     model = small(circuit=circuit).train()  # by the statistics of the batch
     with record(model, what=["I_E", "spikes"]) as recorded:

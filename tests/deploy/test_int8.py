@@ -14,7 +14,8 @@ from eisnn import functional as EF
 from eisnn.deploy import quantize
 from eisnn.deploy.int8 import Int8Conv2d, _Int8Connection
 from eisnn.nn import PLUS
-from eisnn.nn.folded import FoldedLayer, MergedBNLayer
+from eisnn.nn.inference import FoldedLayer
+from eisnn.nn.projection import ProjectionLayer
 
 IMAGES = torch.rand(8, 3, 16, 16, generator=rng(0))
 
@@ -51,7 +52,7 @@ def in_int8(layer):
 
 
 def layers_of(net):
-    return [m for m in net.modules() if isinstance(m, FoldedLayer | MergedBNLayer)]
+    return [m for m in net.modules() if type(m) in (FoldedLayer, ProjectionLayer)]
 
 
 @pytest.mark.parametrize("changes", [{}, {"circuit_options": PLUS}, {"circuit": "bn"}, {"model": "resnet18"}])

@@ -21,7 +21,7 @@ from circuits import rng
 from telling import Row
 from train_runs import tiny
 
-from eisnn.nn import ABLATIONS
+from eisnn.methods import ABLATIONS
 from eisnn.train import Interrupted, Run, TrainConfig
 
 

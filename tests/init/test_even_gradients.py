@@ -11,8 +11,9 @@ from torch import nn
 
 import eisnn
 from eisnn.analysis import record, spiking_layers
+from eisnn.methods import make_layers
 from eisnn.models import VGG
-from eisnn.nn import PLIF, PLUS, CircuitOptions, EILayer, make_layers
+from eisnn.nn import PLIF, PLUS, CircuitOptions, EILayer
 
 EVEN, ONE_WIDTH = PLUS, replace(PLUS, even_gradients=False)
 DEEP = (8, "P", *[8] * 39)

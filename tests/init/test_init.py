@@ -16,7 +16,7 @@ import eisnn
 from eisnn.init import (
     InputStatistics,
     bernoulli_statistics,
-    fill_circuit_,
+    fill_,
     inhibitory_gain,
     measure_input,
     weight_scale,
@@ -31,7 +31,7 @@ def linear(d: int, n_e: int, p: float = 0.2, seed: int = 0, rows: int = 2000) ->
     """A dense circuit that returns I_E, initialised from i.i.d. spikes of probability p."""
     layer = eisnn.EILinear(d, n_e, neuron=None, dtype=torch.float64)
     statistics = measure_input(spikes((1, rows, d), p, seed + 1), 1, "layer")
-    fill_circuit_(layer, statistics, rng(seed))
+    fill_(layer, statistics, rng(seed))
     return layer, statistics
 
 

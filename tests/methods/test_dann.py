@@ -11,9 +11,7 @@ from torch.nn import functional as F
 import eisnn
 import eisnn.functional as EF
 from eisnn.init import InputStatistics, inhibitory_gain, weight_scale
-from eisnn.nn import DANNConv2d, DANNLinear, DANNReadout
-from eisnn.nn.dann import EPSILON
-from eisnn.nn.folded import FoldedDANN
+from eisnn.methods.dann import EPSILON, DANNConv2d, DANNLinear, DANNReadout, FoldedDANN
 
 GEOMETRIES = [
     {"kernel_size": 3, "padding": 1},

@@ -8,9 +8,15 @@ from circuits import assert_agree, rng
 from torch import Tensor, nn
 
 import eisnn
-from eisnn.nn import BNTT, TAB, TDBN, TEBN, NeuNorm, NormalizedLayer
-from eisnn.nn.baselines import BNConv2d, ProjectionLayer
-from eisnn.nn.folded import MergedBNLayer
+from eisnn.methods import make_layers
+from eisnn.methods.bn import BNConv2d
+from eisnn.methods.bntt import BNTT
+from eisnn.methods.neunorm import NeuNorm
+from eisnn.methods.normalization import NormalizedLayer
+from eisnn.methods.tab import TAB
+from eisnn.methods.tdbn import TDBN
+from eisnn.methods.tebn import TEBN
+from eisnn.nn.projection import ProjectionLayer
 
 T, B, C = 4, 5, 3
 TIMED = {"bntt": BNTT, "tebn": TEBN, "tab": TAB}
@@ -231,7 +237,7 @@ def test_options_out_of_range_are_named():
     with pytest.raises(ValueError, match=r"decay must lie in \[0, 1\), got 1"):
         NeuNorm(C, decay=1)
     with pytest.raises(ValueError, match="BNTT has parameters for each time step: give time_steps"):
-        eisnn.nn.make_layers("bntt", eisnn.LIF())
+        make_layers("bntt", eisnn.LIF())
     with pytest.raises(ValueError, match=r"auxiliary potential, here of shape \[5, 1, 4, 3\], got int"):
         make(NeuNorm)(currents(), state=3)
 
@@ -254,7 +260,7 @@ def test_folding_merges_what_is_one_affine_map(circuit, merged):
         net(torch.rand(6, 3, 32, 32))
     net = net.double().eval()
     folded = eisnn.fold(net)
-    assert any(isinstance(m, MergedBNLayer) for m in folded.modules()) == merged
+    assert any(type(m) is ProjectionLayer for m in folded.modules()) == merged
     assert not any(p.requires_grad for m in folded.modules() if isinstance(m, ProjectionLayer) for p in m.parameters())
     assert all(p.requires_grad for p in net.parameters())
     for name, layer in net.named_modules():
@@ -275,7 +281,7 @@ def test_a_bias_of_the_projection_is_merged_too():
 
 
 def test_norm_layers_check_like_their_kin():
-    layers = eisnn.nn.make_layers("tdbn", eisnn.LIF())
+    layers = make_layers("tdbn", eisnn.LIF())
     with pytest.raises(ValueError, match="conv: kernel_size must be an int >= 1"):
         layers.conv(3, 4, 0)
     with pytest.raises(ValueError, match="linear: in_features must be an int >= 1, got 0"):

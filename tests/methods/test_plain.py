@@ -11,8 +11,8 @@ from train_runs import records, tiny, write_images
 
 import eisnn
 import eisnn.functional as EF
-from eisnn.nn.backei import BackEI, BackEILayer
-from eisnn.nn.plain import PlainLayer, activity_preserving_, fluctuation_driven_
+from eisnn.methods.backei import BackEI, BackEILayer
+from eisnn.methods.plain import PlainLayer, activity_preserving_, fluctuation_driven_
 from eisnn.train import Run, evaluate, fit, recipe, resume
 from eisnn.train.im_loss import InformationMaximization, potentials
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 import eisnn
 import eisnn.functional as EF
 from eisnn.interop.authors_names import parameter_map, to_ours
+from eisnn.methods import make_layers
 from eisnn.models import VGG
-from eisnn.nn import EILayer, make_layers
+from eisnn.nn import EILayer
 
 
 def tiny_vgg8(file: dict[str, Tensor]) -> tuple[nn.Module, dict[str, str]]:

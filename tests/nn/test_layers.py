@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import eisnn
 import eisnn.functional as EF
-from eisnn.nn import BNConv2d, BNLinear, EICircuit, LinearReadout
+from eisnn.methods.bn import BNConv2d, BNLinear
+from eisnn.nn import EICircuit, LinearReadout
 from eisnn.nn.circuit import EILayer
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]

@@ -14,7 +14,8 @@ import eisnn
 from eisnn.functional import Conv
 from eisnn.functional.kernels import convolution
 from eisnn.functional.kernels.convolution import conv2d, conv2d_backward
-from eisnn.nn.baselines import PlainConv2d
+from eisnn.methods.bn import BNConv2d
+from eisnn.nn.projection import PlainConv2d
 
 BY_PRODUCTS = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL")
 
@@ -159,7 +160,7 @@ def test_taps_that_meet_nothing_get_no_gradient():
 @BY_PRODUCTS
 def test_circuit_and_twin_take_products(served):
     torch.manual_seed(0)
-    for layer in (eisnn.EIConv2d(256, 160, 3, padding=1), eisnn.nn.BNConv2d(256, 160, 3, padding=1)):
+    for layer in (eisnn.EIConv2d(256, 160, 3, padding=1), BNConv2d(256, 160, 3, padding=1)):
         served.update(forward=0, backward=0)
         layer = layer.to(memory_format=torch.channels_last)
         x = last(spikes((64, 256, 4, 4), dtype=torch.float32)).unflatten(0, (4, 16)).requires_grad_()
@@ -209,7 +210,7 @@ def test_the_plain_convolution_is_torchs(served):
 
 
 @BY_PRODUCTS
-@pytest.mark.parametrize("kind", [eisnn.EIConv2d, eisnn.nn.BNConv2d])
+@pytest.mark.parametrize("kind", [eisnn.EIConv2d, BNConv2d])
 def test_compiled_in_one_graph_for_any_batch(kind):
     torch.manual_seed(0)
     layer = kind(256, 160, 3, padding=1).to(memory_format=torch.channels_last)

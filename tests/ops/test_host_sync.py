@@ -18,7 +18,8 @@ from eisnn.functional.lif import _backward as lif_backward
 from eisnn.functional.lif import _forward as lif_forward
 from eisnn.functional.population import _backward as population_backward
 from eisnn.functional.population import _forward as population_forward
-from eisnn.nn import CIRCUITS, EILayer
+from eisnn.methods import CIRCUITS
+from eisnn.nn import EILayer
 from eisnn.nn.options import PLUS
 from eisnn.train import TrainConfig
 from eisnn.train.loss import Objective

@@ -11,8 +11,9 @@ from torch import nn
 
 import eisnn
 from eisnn.data import Augmentation
-from eisnn.nn import ABLATIONS, PAPER
-from eisnn.nn.ablations import AblatedConv2d, AblatedReadout
+from eisnn.methods import ABLATIONS
+from eisnn.methods.ablations import AblatedConv2d, AblatedReadout
+from eisnn.nn import PAPER
 from eisnn.train import RunError, TrainConfig, recipe, recipes
 from eisnn.train.build import build_model, load_data
 from eisnn.train.optim import learning_rate, make_optimizer

@@ -5,8 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eisnn.functional.connection import per_neuron
-from eisnn.nn.normalization import SequenceNorm
+from eisnn.functional import per_neuron
+from eisnn.methods.normalization import NormalizedLayer, SequenceNorm
+from eisnn.methods.plain import fluctuation_driven_, lif_constants
+from eisnn.nn.neurons import run_neuron
+from eisnn.nn.projection import projected
+from eisnn.nn.registry import Layers, register
 
 
 class NeuNorm(SequenceNorm):
@@ -47,3 +51,23 @@ class NeuNorm(SequenceNorm):
             a = self.decay * a + current
             trace.append(a)
         return x - per_neuron(self.u, x) * torch.stack(trace), a
+
+
+class NeuNormLayer(NormalizedLayer):
+    """A projection, a neuron, and `NeuNorm` behind it. It leaves the currents to the weights, which are filled."""
+
+    def __init__(self, projection: nn.Conv2d | nn.Linear, neuron: nn.Module | None) -> None:
+        super().__init__(projection, NeuNorm(len(projection.weight)), neuron)
+        fluctuation_driven_(projection.weight, lif_constants(neuron))
+
+    def respond_to(self, current: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
+        of_norm, of_neuron = self._split(state)
+        out, of_neuron = run_neuron(self.neuron, current, time_steps, of_neuron, return_state)
+        out, of_norm = self.norm(out, None, of_norm, return_state=True)
+        return out, (of_norm, of_neuron)
+
+
+@register("neunorm")
+def neunorm(neuron: nn.Module | None, time_steps: int | None) -> Layers:
+    """Conv-LIF-NeuNorm."""
+    return projected(lambda projection: NeuNormLayer(projection, neuron))

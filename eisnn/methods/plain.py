@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from eisnn.functional import LIFConstants, fan_in
-from eisnn.nn.baselines import ProjectionLayer
-from eisnn.nn.lif import LIF
+from eisnn.nn.neurons import LIF
+from eisnn.nn.projection import ProjectionLayer, projected
+from eisnn.nn.registry import Layers, register
 
 Init = Callable[[Tensor, LIFConstants], Any]
 
@@ -87,3 +88,15 @@ class PlainLayer(ProjectionLayer):
     ) -> None:
         super().__init__(projection, neuron)
         init(projection.weight, lif_constants(neuron))
+
+
+@register("plain")
+def plain(neuron: nn.Module | None, time_steps: int | None) -> Layers:
+    """Conv-LIF with fluctuation-driven weights (FDI)."""
+    return projected(lambda projection: PlainLayer(projection, neuron, fluctuation_driven_))
+
+
+@register("dap")
+def dap(neuron: nn.Module | None, time_steps: int | None) -> Layers:
+    """Conv-LIF with weights by deep activity propagation."""
+    return projected(lambda projection: PlainLayer(projection, neuron, activity_preserving_))

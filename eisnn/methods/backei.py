@@ -15,6 +15,7 @@ those of plain layers (fluctuation-driven), doubled because feedback starts at s
 fire; the release keeps the framework's.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,9 +23,10 @@ from torch import Tensor, nn
 
 from eisnn.functional import lif_step
 from eisnn.functional.checks import check_steps
-from eisnn.nn.baselines import ProjectionLayer
-from eisnn.nn.lif import LIF
-from eisnn.nn.plain import fluctuation_driven_, lif_constants
+from eisnn.methods.plain import PlainLayer, fluctuation_driven_, lif_constants
+from eisnn.nn.neurons import LIF
+from eisnn.nn.projection import ProjectionLayer, projected
+from eisnn.nn.registry import Layers, register
 
 
 class _Sign(torch.autograd.Function):
@@ -104,3 +106,10 @@ class BackEILayer(ProjectionLayer):
         fluctuation_driven_(projection.weight, lif_constants(neuron))
         with torch.no_grad():
             projection.weight.mul_(2)
+
+
+@register("backei", neurons="own")
+def backei(neuron: nn.Module | None, time_steps: int | None) -> Layers:
+    """Self-feedback and signed spikes in convolutional layers, plain linear ones."""
+    own = projected(lambda projection: BackEILayer(projection, neuron))  # type: ignore[arg-type]
+    return replace(projected(lambda projection: PlainLayer(projection, neuron)), conv=own.conv)

@@ -22,6 +22,7 @@ Corrected updates: the gradients of `W_IE`, `W_EI` and `alpha` are multiplied by
 Source: Learning to live with Dale's principle: ANNs with separate excitatory and inhibitory units, ICLR 2021.
 """
 
+from functools import partial
 from math import log, pi, sqrt
 from typing import Any, ClassVar
 
@@ -31,16 +32,10 @@ from torch import Tensor, nn
 from eisnn import functional as EF
 from eisnn.functional.checks import check_int
 from eisnn.nn.dale import loading_violation
-from eisnn.nn.layer import (
-    Size,
-    check_sequence,
-    check_sizes,
-    check_stateless,
-    conv_geometry,
-    copy_neuron,
-    layer_output,
-    run_neuron,
-)
+from eisnn.nn.inference import FoldedCircuit
+from eisnn.nn.layer import Pathway, Size, SpikingLayer, check_sizes, conv_geometry, copy_neuron
+from eisnn.nn.neurons import check_stateless, run_neuron
+from eisnn.nn.registry import Layers, register
 
 EPSILON = 1e-8  # of the authors' release
 
@@ -55,7 +50,7 @@ def dann_response(currents: Tensor, weight: Tensor, gain_e: Tensor, bias: Tensor
     return (EF.per_neuron(gain_e, q) * q + EF.per_neuron(bias, q)).to(currents.dtype)
 
 
-class DANNLayer(nn.Module):
+class DANNLayer(SpikingLayer):
     """Base of the DANN layers: the weights of one layer, filled, and its forward pass.
 
     Args:
@@ -66,6 +61,7 @@ class DANNLayer(nn.Module):
         neuron: the unit; `ReLU()` in the paper, None returns `z`.
     """
 
+    non_negative = True
     dale_parameters: ClassVar[tuple[str, ...]] = ("weight_ee", "weight_ie", "weight_ei", "gain_e")
 
     def __init__(
@@ -110,7 +106,7 @@ class DANNLayer(nn.Module):
         else:
             super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
 
-    def folded(self) -> tuple[Tensor, Tensor]:
+    def stacked(self) -> tuple[Tensor, Tensor]:
         """The stacked kernel and the lateral weight of `dann_response`, with corrected gradients."""
         d, root = self.fan_in, sqrt(self.n_e)
         ie = EF.scale_gradient(self.weight_ie, 1 / root)
@@ -118,13 +114,31 @@ class DANNLayer(nn.Module):
         alpha = EF.scale_gradient(self.alpha, 1 / (d * root))
         return torch.cat([EF.fold(self.weight_ee, ie, ei), ie]), ei * alpha.exp()
 
-    def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
-        """As `EILayer.forward`. A static input stays `[1, B, ...]`: all steps are equal, unless the neuron has a
-        state."""
-        check_sequence(x, 3 + self.connection.spatial, self.weight_ee.shape[1], time_steps, type(self).__name__)
-        kernel, weight = self.folded()
+    @property
+    def receives(self) -> tuple[int, int]:
+        return 3 + self.connection.spatial, self.weight_ee.shape[1]
+
+    def respond(self, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
+        """A static input stays `[1, B, ...]`: all steps are equal, unless the neuron has a state."""
+        kernel, weight = self.stacked()
         z = dann_response(self.connection.feedforward(x, kernel), weight, self.gain_e, self.bias)
-        return layer_output(*run_unit(self.neuron, z, time_steps, state, return_state), return_state)
+        return run_unit(self.neuron, z, time_steps, state, return_state)
+
+    def populations(self) -> dict[str, int]:
+        return {"E": self.n_e, "I": self.n_i}
+
+    @torch.no_grad()
+    def folded(self) -> SpikingLayer:
+        return FoldedDANN(self)
+
+    def pathways(self) -> list[Pathway]:
+        ei = self.weight_ei.detach()
+        return [
+            Pathway("E->E", self.weight_ee, self.connection),
+            Pathway("E->I", self.weight_ie, self.connection),
+            Pathway("I->E, subtractive", ei, None),
+            Pathway("I->E, divisive", ei * self.alpha.detach().exp(), None),
+        ]
 
     def extra_repr(self) -> str:
         inputs = ", ".join(str(n) for n in self.weight_ee.shape[1:])
@@ -139,6 +153,26 @@ def run_unit(
         check_stateless(state, "a layer with neuron=None")
         return z, None
     return run_neuron(neuron, z, None if isinstance(neuron, nn.ReLU) else time_steps, state, return_state)
+
+
+class FoldedDANN(FoldedCircuit):
+    """A `DANNLayer` for inference: its stacked kernel and lateral weight, made once."""
+
+    weight: Tensor
+    gain_e: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: DANNLayer) -> None:
+        kernel, weight = layer.stacked()
+        super().__init__(layer.connection, kernel, weight=weight, gain_e=layer.gain_e, bias=layer.bias)
+        self.neuron, self.hidden = layer.neuron, layer.hidden  # type: ignore[misc]
+
+    def respond(self, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
+        z = dann_response(self.project(x), self.weight, self.gain_e, self.bias)
+        return run_unit(self.neuron, z, time_steps, state, return_state)
+
+    def pathways(self) -> list[Pathway]:
+        return [*super().pathways(), Pathway("I->E, divisive", self.weight, None)]
 
 
 class DANNConv2d(DANNLayer):
@@ -186,6 +220,18 @@ class DANNLinear(DANNLayer):
 class DANNReadout(DANNLayer):
     """Last layer: `z` as logits, with a single I unit."""
 
+    hidden = False
+
     def __init__(self, in_features: int, out_features: int) -> None:
         check_sizes(type(self).__name__, "features", in_features, out_features)
         super().__init__(out_features, (in_features,), EF.Dense(), 1, None)
+
+
+@register("dann", neurons="rate")
+def dann(neuron: nn.Module | None, time_steps: int | None, ei_ratio: int = 4) -> Layers:
+    """Cornford et al.'s E-I network; `neuron` is its unit, a ReLU in their paper."""
+    return Layers(
+        partial(DANNConv2d, neuron=neuron, ei_ratio=ei_ratio),
+        partial(DANNLinear, neuron=neuron, ei_ratio=ei_ratio),
+        DANNReadout,
+    )

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from eisnn import functional as EF
-from eisnn.nn.circuit import EICircuit, EIConv2d, EILayer, EILinear, EIReadout
-from eisnn.nn.layer import check_stateless, layer_output, run_neuron
+from eisnn.nn.circuit import CURRENTS, EICircuit, EIConv2d, EILayer, EILinear, EIReadout
+from eisnn.nn.layer import Pathway, SpikingLayer
+from eisnn.nn.neurons import check_stateless, run_neuron
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,30 @@ class _AblatedLayer(_Ablated, EILayer):
         elif self.ablation.inhibition == "divisive":
             self.bias.fill_(-1 / inhibitory_gain)
 
-    def stacked(self) -> tuple[Tensor, Tensor]:
+    def folded(self) -> SpikingLayer:
         raise ValueError("an ablated circuit cannot be folded: it is computed as written; fold one without an ablation")
 
-    def synapses(self) -> EF.Synapses:
-        raise ValueError("the currents of an ablated circuit are not those of its weights; ask `currents_as_written`")
+    def synapses(self) -> None:
+        """The currents are not those of its weights."""
+        return
+
+    def pathways(self) -> list[Pathway]:
+        return [
+            Pathway("E->E", self.weight_ee, self.connection),
+            Pathway("E->I", self.weight_ie, self.connection),
+            Pathway("I->E, subtractive", self.weight_ei, None),
+            Pathway("I->E, divisive", self.weight_ei * self.gain_i, None),
+        ]
+
+    def quantities(self) -> tuple[str, ...]:
+        """Nothing is said to be `undivided`, as it may divide by something else."""
+        return CURRENTS
+
+    @torch.no_grad()
+    def measure(self, x: Tensor, out: Tensor) -> dict[str, Tensor]:
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.weight_ee.dtype)
+            return dict(zip(CURRENTS, (*self.currents_as_written(x), self.integrated(x)), strict=True))
 
     def currents_as_written(self, x: Tensor) -> EF.Currents:
         """`I_EE`, `I_sub`, `I_div` of `x`, each on its own, `[T, B, n_E, ...]`."""
@@ -143,11 +163,8 @@ class _AblatedLayer(_Ablated, EILayer):
         q = balanced if self.ablation.inhibition == "subtractive" else balanced / self._divisor(i_div)
         return EF.per_neuron(self.gain_e, q) * q + EF.per_neuron(self.bias, q)
 
-    def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
-        """As `EILayer.forward`."""
-        self._check_input(x, time_steps)
-        out, state = run_neuron(self.neuron, self.integrated(x), time_steps, state, return_state)
-        return layer_output(out, state, return_state)
+    def respond(self, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
+        return run_neuron(self.neuron, self.integrated(x), time_steps, state, return_state)
 
 
 class AblatedConv2d(_AblatedLayer, EIConv2d):
@@ -161,14 +178,10 @@ class AblatedLinear(_AblatedLayer, EILinear):
 class AblatedReadout(_Ablated, EIReadout):
     """`EIReadout` without what `ablation` takes away; its other arguments."""
 
-    def forward(self, x: Tensor, time_steps: int | None = None, state: None = None, return_state: bool = False) -> Any:
-        """As `EIReadout.forward`."""
-        self._check_input(x, time_steps)
+    def respond(self, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
         check_stateless(state, type(self).__name__)
-        logits = self.connection.feedforward(x, self.weight_ee) - EF.lateral(
-            self._inhibitory(x), self._lateral_weight()
-        )
-        return layer_output(logits, None, return_state)
+        excitation = self.connection.feedforward(x, self.weight_ee)
+        return excitation - EF.lateral(self._inhibitory(x), self._lateral_weight()), None
 
 
 def ablated(name: str) -> Ablation:
