@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from eisnn.data import Images, load
-from eisnn.data.mosaic import COLUMNS, tile
+from eisnn.data.images.mosaic import COLUMNS, tile
 
 LIMIT = 10 * 1024 * 1024  # bytes: what the package is willing to weigh
 TARGET = Path(__file__).resolve().parents[1] / "eisnn" / "data" / "sample"

@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from eisnn.data import Images
-from eisnn.data.cifar import Layout
-from eisnn.data.mosaic import CIFAR10, tile
+from eisnn.data.images.cifar import Layout
+from eisnn.data.images.mosaic import CIFAR10, tile
 
 
 def random_images(n: int, classes: int, shape: tuple[int, int, int] = (3, 32, 32), seed: int = 0) -> Images:

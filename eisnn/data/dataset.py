@@ -1,17 +1,82 @@
-"""A data set: two splits of uint8 images with integer labels."""
+"""A data set: two splits of samples with integer labels."""
 
-from dataclasses import dataclass, replace
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 import torch
+import xxhash
 from torch import Tensor
 
+from .augment import Augmentation, RandomTransform
 from .errors import DataError
-from .storage import empty_pixels
+from .memory import empty_pixels
+from .stream import stream
+
+
+class Split(ABC):
+    """N samples with integer labels, on one device. A kind of data is a subclass.
+
+    Attributes:
+        labels: int64 [N].
+        batch_axis: where the samples of a batch lie: 0 of images [B, C, H, W], 1 of sequences [T, B, C, H, W].
+        augmentation: the class of its random augmentation; without settings that makes plain batches.
+    """
+
+    labels: Tensor
+    batch_axis: ClassVar[int]
+    augmentation: ClassVar[type[RandomTransform]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    @abstractmethod
+    def sample_shape(self) -> Sequence[int]:
+        """Of one sample as it is kept: [C, H, W], or [T, C, H, W] of sequences."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """What the samples take in memory."""
+
+    @abstractmethod
+    def __getitem__(self, index: Tensor | slice) -> Self:
+        """The samples at `index` (an integer or bool tensor, or a slice), as a split; they need not fit into memory."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """The same samples on `device`."""
+
+    @abstractmethod
+    def batches(self, order: Tensor, parts: Iterable[slice], device: torch.device | None) -> Iterator[Any]:
+        """What `augmentation.apply` takes, for each of `parts` of `order`.
+
+        Args:
+            order: int64 [N] on the CPU, the samples of an epoch.
+            parts: which of them make a batch.
+            device: moves each batch there while the one before it is in use (`stream`); None leaves it with the split.
+        """
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Of all samples and labels, in their order."""
+
+    def padded(self, size: int) -> Self:
+        """With zeros around samples of less than `size` pixels, where they are not brought to size in batches."""
+        return self
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
-    """One split: `pixels` uint8 [N, C, H, W] in 0..255 and `labels` int64 [N], both on one device.
+class Images(Split):
+    """Images, which come in batches float32 [B, C, H, W] in [0, 1].
+
+    Attributes:
+        pixels: uint8 [N, C, H, W] in 0..255.
+        labels: int64 [N].
 
     Raises:
         DataError: the dtypes or shapes are others than these.
@@ -19,6 +84,8 @@ class Images:
 
     pixels: Tensor
     labels: Tensor
+    batch_axis = 0
+    augmentation = Augmentation
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
@@ -26,26 +93,100 @@ class Images:
         if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
             raise DataError(f"labels are {_describe(self.labels)}, expected int64 [{len(self.pixels)}]")
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    @property
+    def sample_shape(self) -> torch.Size:
+        return self.pixels.shape[1:]
+
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes
 
     def __getitem__(self, index: Tensor | slice) -> "Images":
-        """The images at `index` (an integer or bool tensor, or a slice), as `Images`."""
-        return Images(self.pixels[index], self.labels[index])
+        if isinstance(index, slice) or self.pixels.is_cuda:
+            return Images(self.pixels[index], self.labels[index])
+        index = index.nonzero().flatten() if index.dtype == torch.bool else index
+        room = empty_pixels(len(index), *self.sample_shape)
+        return Images(torch.index_select(self.pixels, 0, index, out=room), self.labels[index])
 
     def to(self, device: torch.device | str) -> "Images":
-        """The same images on `device`."""
         return Images(self.pixels.to(device), self.labels.to(device))
+
+    def batches(self, order: Tensor, parts: Iterable[slice], device: torch.device | None) -> Iterator[Tensor]:
+        if device is not None:
+            return stream(self.pixels, (order[part] for part in parts), device)
+        order = order.to(self.pixels.device)
+        return (self.pixels[order[part]] for part in parts)
+
+    def digest(self) -> str:
+        digest = xxhash.xxh3_128()
+        for tensor in (self.labels, self.pixels):
+            digest.update(_describe(tensor).encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def padded(self, size: int) -> "Images":
+        count, channels, height, width = self.pixels.shape
+        rows, columns = max(size - height, 0), max(size - width, 0)
+        padded = empty_pixels(count, channels, height + rows, width + columns).zero_()
+        padded[..., rows // 2 :, columns // 2 :][..., :height, :width] = self.pixels
+        return Images(padded, self.labels)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A named data set; label k means `classes[k]`."""
+    """A named data set; label k means `classes[k]`.
+
+    Attributes:
+        name: in the catalog.
+        classes: their names.
+        train, test: its splits, of one kind and of samples of one shape.
+        preprocessing: what was done to the samples of the files, so that it can be done to others; JSON.
+        content: digest of pixels and labels as they were decoded, in hexadecimal; computed if it is not given.
+
+    Raises:
+        DataError: the splits differ in kind or shape, or a label is not that of a class.
+    """
 
     name: str
     classes: tuple[str, ...]
-    train: Images
-    test: Images
+    train: Split
+    test: Split
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    content: str = ""
+
+    def __post_init__(self) -> None:
+        kinds = [(type(split).__name__, list(split.sample_shape)) for split in (self.train, self.test)]
+        if kinds[0] != kinds[1]:
+            raise DataError(f"the splits of {self.name} differ: train is {kinds[0]}, test is {kinds[1]}")
+        for name, split in (("train", self.train), ("test", self.test)):
+            if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(self.classes):
+                raise DataError(f"{name} of {self.name} has labels outside of 0 to {len(self.classes) - 1}")
+        if not self.content:
+            object.__setattr__(self, "content", self.train.digest() + self.test.digest())
+
+    @property
+    def channels(self) -> int:
+        """C of the samples."""
+        return self.train.sample_shape[-3]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the stored samples, pixels."""
+        return self.train.sample_shape[-2], self.train.sample_shape[-1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any pixel, label, class name or preprocessing, whatever the place or
+        the kind of the files."""
+        said = json.dumps([self.name, self.classes, dict(self.preprocessing), self.content], sort_keys=True)
+        return xxhash.xxh3_64_hexdigest(said.encode())
+
+    def padded(self, size: int) -> "Dataset":
+        """With zeros around samples of less than `size` pixels."""
+        if min(self.image_size) >= size:
+            return self
+        train, test = self.train.padded(size), self.test.padded(size)
+        return replace(self, train=train, test=test, preprocessing={**self.preprocessing, "padded_to": size})
 
     def hold_out(self, fraction: float, seed: int) -> "Dataset":
         """Splits the training images in two by class, so that one can choose on images that are not the test split.
@@ -67,7 +208,12 @@ class Dataset:
             if size < 2:
                 raise DataError(f"class {name!r} has {size} training images; holding out needs at least 2")
         held = _choose(self.train, [min(max(round(fraction * size), 1), size - 1) for size in sizes], seed)
-        return replace(self, train=_select(self.train, ~held), test=_select(self.train, held))
+        return replace(
+            self,
+            train=self.train[~held],
+            test=self.train[held],
+            preprocessing={**self.preprocessing, "hold_out": fraction, "hold_out_seed": seed},
+        )
 
     def subset(self, train: int | None, test: int | None, seed: int) -> "Dataset":
         """Fewer images, as many of each class as of another (the first classes may have one more).
@@ -80,9 +226,16 @@ class Dataset:
         Raises:
             DataError: there are not so many images of a class, or a number is below 1.
         """
-        return replace(self, train=self._fewer(self.train, train, seed), test=self._fewer(self.test, test, seed))
+        if train is None and test is None:
+            return self
+        return replace(
+            self,
+            train=self._fewer(self.train, train, seed),
+            test=self._fewer(self.test, test, seed),
+            preprocessing={**self.preprocessing, "subset": [train, test], "subset_seed": seed},
+        )
 
-    def _fewer(self, images: Images, count: int | None, seed: int) -> Images:
+    def _fewer(self, images: Split, count: int | None, seed: int) -> Split:
         if count is None:
             return images
         if count < 1:
@@ -95,10 +248,10 @@ class Dataset:
                 raise DataError(
                     f"{count} images of {len(self.classes)} classes need {needed} of class {name!r}, which has {size}"
                 )
-        return _select(images, _choose(images, counts, seed))
+        return images[_choose(images, counts, seed)]
 
 
-def _choose(images: Images, counts: list[int], seed: int) -> Tensor:
+def _choose(images: Split, counts: list[int], seed: int) -> Tensor:
     """A bool tensor that is true at `counts[label]` images of each class, chosen at random."""
     generator, labels = torch.Generator().manual_seed(seed), images.labels.cpu()
     chosen = torch.zeros(len(labels), dtype=torch.bool)
@@ -106,15 +259,6 @@ def _choose(images: Images, counts: list[int], seed: int) -> Tensor:
         members = (labels == label).nonzero().flatten()
         chosen[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     return chosen
-
-
-def _select(images: Images, chosen: Tensor) -> Images:
-    """The images where the bool tensor `chosen` is true; on the CPU also more of them than fit into memory."""
-    index = chosen.nonzero().flatten().to(images.pixels.device)
-    if index.is_cuda:
-        return images[index]
-    room = empty_pixels(len(index), *images.pixels.shape[1:])
-    return Images(torch.index_select(images.pixels, 0, index, out=room), images.labels[index])
 
 
 def _describe(tensor: Tensor) -> str:

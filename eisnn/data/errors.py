@@ -41,3 +41,12 @@ def reading(source: Path | str) -> Iterator[None]:
             f"{source} is missing, truncated, damaged or of another format ({type(error).__name__}: {error}). "
             "Replace it with a complete copy."
         ) from error
+
+
+def read_file(file: Path, limit: int) -> bytes:
+    """The content of `file`; `DataError` if it cannot be read or is larger than `limit` bytes."""
+    with reading(file), file.open("rb") as opened:
+        content = opened.read(limit + 1)
+    if len(content) > limit:
+        raise DataError(f"{file} is larger than {limit:,} bytes, more than such a file can be")
+    return content

@@ -1,24 +1,22 @@
 """Batches of a split, on the training device; the split lives there or stays where it is."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .augment import Augmentation, require_size
-from .dataset import Images
+from .augment import Mixture, RandomTransform
+from .dataset import Split
 from .errors import DataError
-from .mixing import Mixture
-from .stream import stream
 
 
 class Batch(NamedTuple):
     """This process's part of a batch.
 
     Attributes:
-        images: float32 [b, C, H, W] in [0, 1].
+        images: float32, images [b, C, H, W] in [0, 1] or frames of events [T, b, 2, H, W] >= 0.
         labels: int64 [b].
         weight: of this part's mean loss, so that the average over processes of weight * mean is the mean over the
             whole batch: 1 where all parts are equal, 0 for the placeholder of a process that got no image.
@@ -38,9 +36,9 @@ class Loader:
     batch. So a run can resume at any step, and each process takes its slice of each batch without talking to others.
 
     Args:
-        images: the split, uint8.
+        images: the split.
         batch_size: images a step, over all processes together.
-        augmentation: None only scales the images to [0, 1].
+        augmentation: of the class that the split names; None only makes floats of the samples.
         shuffle: a new order every epoch.
         seed: of order and augmentation, >= 0.
         size: side of the batches' images in pixels; larger images are resized, None keeps them.
@@ -51,15 +49,16 @@ class Loader:
             and only each batch is moved, as uint8, while the one before it is in use. The batches are the same.
 
     Raises:
-        DataError: a value out of range, no images, or images smaller than `size` (they are padded when loaded).
+        DataError: a value out of range, no images, images smaller than `size` (they are padded when loaded), or
+            augmentation that is for another kind of data.
     """
 
     def __init__(
         self,
-        images: Images,
+        images: Split,
         batch_size: int,
         *,
-        augmentation: Augmentation | None = None,
+        augmentation: RandomTransform | None = None,
         shuffle: bool = False,
         seed: int = 0,
         size: int | None = None,
@@ -76,18 +75,21 @@ class Loader:
             raise DataError(f"rank is {rank} and world_size {world_size}, expected 0 <= rank < world_size")
         if seed < 0:
             raise DataError(f"seed is {seed}, expected at least 0")
-        self.device = images.pixels.device if device is None else torch.device(device)
+        augmentation = augmentation or images.augmentation()
+        if not isinstance(augmentation, images.augmentation):
+            kind, wanted = type(images).__name__, images.augmentation.__name__
+            raise DataError(f"augmentation is {augmentation!r}, but that of {kind} is {wanted}")
+        augmentation.check(images.sample_shape, size)  # here, not in the middle of the first epoch
+        self.device = images.labels.device if device is None else torch.device(device)
         self.resident = resident
         self.images = images.to(self.device) if resident else images
         self.batch_size = batch_size
-        self.augmentation = augmentation or Augmentation()
+        self.augmentation = augmentation
         self.shuffle = shuffle
         self.seed = seed
         self.size = size
         self.rank = rank
         self.world_size = world_size
-        if size is not None and self.augmentation.resized_crop is None:
-            require_size(*self._shape(), size)  # here, not in the middle of the first epoch
 
     def __len__(self) -> int:
         """Steps an epoch; the last, smaller batch counts."""
@@ -108,28 +110,23 @@ class Loader:
         generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
         order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
         # Entry k belongs to position k of the epoch, whichever image comes there.
-        draws = self.augmentation.draw(count, *self._shape(), generator)
+        draws = self.augmentation.draw(count, self.images.sample_shape, generator)
         draws = {name: draw.to(self.device) for name, draw in draws.items()}
         labels = self.images.labels[order.to(self.images.labels.device)].to(self.device)
         parts = [self._part(step) for step in range(start, len(self))]
         # Images are mixed with others of the batch, so there every process makes all of it.
         mixes = self.augmentation.mixes
         made = [self._whole(step) if mixes else part for step, (part, _) in enumerate(parts, start)]
-        for pixels, among, (part, weight) in zip(self._pixels(order, made), made, parts, strict=True):
+        batches = self.images.batches(order, made, None if self.resident else self.device)
+        for pixels, among, (part, weight) in zip(batches, made, parts, strict=True):
             own = {name: draw[among] for name, draw in draws.items()}
             images, mixture = self.augmentation.apply(pixels, own, self.size), None
             if mixes:
                 mine = slice(part.start - among.start, part.stop - among.start)
                 images, mixture = self.augmentation.mix(images, labels[among], own)
-                images, mixture = images[mine], mixture[mine]
+                images = images.narrow(self.images.batch_axis, mine.start, mine.stop - mine.start)
+                mixture = mixture[mine]
             yield Batch(images, labels[part], weight, mixture)
-
-    def _pixels(self, order: Tensor, parts: Iterable[slice]) -> Iterator[Tensor]:
-        """The images at the positions `parts` of `order`, on the device."""
-        if not self.resident:
-            return stream(self.images.pixels, (order[part] for part in parts), self.device)
-        order = order.to(self.device)
-        return (self.images.pixels[order[part]] for part in parts)
 
     def _whole(self, step: int) -> slice:
         """Positions in the epoch of the batch at `step`."""
@@ -145,10 +142,6 @@ class Loader:
             return slice(first, first + 1), 0.0
         begin = first + self.rank * share + min(self.rank, surplus)
         return slice(begin, begin + size), size * self.world_size / count
-
-    def _shape(self) -> tuple[int, int]:
-        height, width = self.images.pixels.shape[-2:]
-        return height, width
 
 
 def _mix(seed: int, epoch: int) -> int:

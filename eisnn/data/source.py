@@ -15,14 +15,17 @@ class Source:
 
     Attributes:
         root: the archive or folder.
-        files: all files that are read; their names, sizes and times say whether a cached copy is still good.
+        files: all files that are read; their names, sizes and times say whether a decoded copy is still good.
         read: reads and checks them; raises `DataError`.
-        variant: what else the result of `read` depends on.
+        convert: instead of the decoded copy that `load` keeps of images: opens what it has itself converted and keeps
+            in the folder that it is given, and converts it if need be; the second argument says to do so anew.
+        variant: what else the result of `read` depends on; `load` sets it to the options.
     """
 
     root: Path
     files: tuple[Path, ...]
     read: Callable[[], Dataset]
+    convert: Callable[[Path, bool], Dataset] | None = None
     variant: str = ""
 
     def key(self) -> str:
@@ -30,10 +33,11 @@ class Source:
         return sha256(os.fsencode(self.root.resolve()) + b"\0" + self.variant.encode()).hexdigest()[:16]
 
     def fingerprint(self) -> str:
-        """Identifies the content, by the names, sizes and modification times of the files."""
+        """Identifies the state of the files, by their names, sizes and times; the time of the last change of any kind
+        (ctime) cannot be set back, as that of the content can."""
         digest = sha256()
         for file in self.files:
             state = file.stat()
             name = os.path.relpath(file, self.root)
-            digest.update(os.fsencode(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n"))
-        return digest.hexdigest()
+            digest.update(os.fsencode(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n"))
+        return digest.hexdigest()[:16]

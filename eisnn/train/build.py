@@ -10,8 +10,8 @@ import pydantic
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from eisnn.data import DataError, Dataset, Images, Loader, load
-from eisnn.data.storage import fits
+from eisnn.data import DataError, Dataset, Loader, Split, load
+from eisnn.data.memory import fits
 from eisnn.init import ei_init_
 from eisnn.methods import CIRCUITS
 from eisnn.models import SpikingNetwork, create_model
@@ -28,7 +28,13 @@ PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}  # 64 is a plugin
 
 def load_data(config: TrainConfig) -> Dataset:
     """The data set of a configuration; its `test` is the held-out part where there is one."""
-    dataset = load(config.dataset, config.data_path, download=config.download, size=config.image_size)
+    dataset = load(
+        config.dataset,
+        config.data_path,
+        download=config.download,
+        size=config.image_size,
+        time_steps=config.time_steps,
+    )
     dataset = dataset.hold_out(config.hold_out, seed=0) if config.hold_out else dataset
     return dataset.subset(config.train_images, config.test_images, seed=0)
 
@@ -74,7 +80,7 @@ def build_model(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
     model = create_model(
         config.model,
         num_classes=len(dataset.classes),
-        in_channels=dataset.train.pixels.shape[1],
+        in_channels=dataset.channels,
         time_steps=config.time_steps,
         circuit=config.circuit,
         neuron=None if CIRCUITS[config.circuit].neurons == "rate" else neuron,
@@ -143,10 +149,10 @@ def train_loader(config: TrainConfig, dataset: Dataset, **sharing: Any) -> Loade
     )
 
 
-def keeps_resident(config: TrainConfig, device: torch.device, *splits: Images) -> bool:
+def keeps_resident(config: TrainConfig, device: torch.device, *splits: Split) -> bool:
     """Whether all images of `splits` shall lie on `device`, rather than one batch after the other."""
     if config.data_on_device == "auto":
-        return fits(sum(images.pixels.nbytes for images in splits), device)
+        return fits(sum(split.nbytes for split in splits), device)
     return config.data_on_device
 
 

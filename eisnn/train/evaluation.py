@@ -89,7 +89,7 @@ def _load_released(released: Released, data_path: str | None, accelerator: str |
     config = released.config.changed(data_path=data_path, accelerator=accelerator)
     dataset = load_data(config)
     asked = released.model.in_channels, released.model.num_classes
-    there = dataset.train.pixels.shape[1], len(dataset.classes)
+    there = dataset.channels, len(dataset.classes)
     if asked != there:
         raise CheckpointError(
             f"{released.file} takes images of {asked[0]} channels and tells {asked[1]} classes apart; the data set "

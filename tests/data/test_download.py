@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from data_files import same, serve, tar_folder, write_cifar, write_fashion
 
-from eisnn.data import DataError, Images, catalog, cifar, download, fashion_mnist, load
+from eisnn.data import DataError, Images, Remote, catalog, load
+from eisnn.data.download import download
+from eisnn.data.images import cifar, fashion_mnist
 
 NAME = "cifar-10-binary.tar.gz"
 
@@ -30,15 +32,20 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Image
     return tar_folder(tmp_path / ten.folder, tmp_path / "web" / NAME), train
 
 
+def remotes(address: str, folder: Path) -> tuple[Remote, ...]:
+    """The files in `folder`, from `address`."""
+    return tuple(
+        Remote(f"{address}/{file.name}", file.name, hashlib.md5(file.read_bytes()).hexdigest())
+        for file in sorted(folder.iterdir())
+    )
+
+
 @pytest.fixture
 def point_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Path], None]:
     def point(name: str, address: str, folder: Path) -> None:
         """Lets the data set come from `address`, with the checksums of the files in `folder`."""
-        remotes = tuple(
-            download.Remote(f"{address}/{file.name}", file.name, hashlib.md5(file.read_bytes()).hexdigest())
-            for file in sorted(folder.iterdir())
-        )
-        monkeypatch.setitem(download.REMOTES, name, remotes)
+        entry = replace(catalog.entries()[name], remotes=remotes(address, folder), places=())
+        monkeypatch.setitem(catalog.ENTRIES, name, entry)
 
     return point
 
@@ -61,8 +68,6 @@ def test_download_then_read_then_no_more_network(home: Path, served, point_to) -
 def test_fashion_mnist_fetches_four_files(home: Path, point_to, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(fashion_mnist, "COUNTS", {"train": 30, "t10k": 20})
     train, _ = write_fashion(tmp_path / "web", fashion_mnist.COUNTS)
-    entry = catalog._ENTRIES["fashion-mnist"]
-    monkeypatch.setitem(catalog._ENTRIES, "fashion-mnist", replace(entry, places=()))  # Debian's copy may be there
     with serve(tmp_path / "web") as address:
         point_to("fashion-mnist", address, tmp_path / "web")
         assert same(load("fashion-mnist", download=True, cache=False).train, train)
@@ -87,18 +92,18 @@ def test_good_copy_survives_a_server_of_rubbish(home: Path, served, point_to) ->
     archive, _ = served
     good = archive.read_bytes()
     with serve(archive.parent) as address:
-        point_to("cifar10", address, archive.parent)
-        download.download("cifar10", home)
+        wanted = remotes(address, archive.parent)
+        download(wanted, home)
         archive.write_bytes(b"rubbish")
-        download.download("cifar10", home)
+        download(wanted, home)
         assert (home / NAME).read_bytes() == good
         # Even one that is not what is wanted any more stays until the right one is there.
         (home / NAME).write_bytes(b"an older version")
         with pytest.raises(DataError):
-            download.download("cifar10", home)
+            download(wanted, home)
         assert (home / NAME).read_bytes() == b"an older version"
         archive.write_bytes(good)
-        download.download("cifar10", home)
+        download(wanted, home)
         assert (home / NAME).read_bytes() == good
     assert leftovers(home) == [NAME]
 
@@ -113,7 +118,7 @@ def test_unwritable_data_folder_is_an_error(home: Path, served, point_to) -> Non
 
 
 def test_every_remote_is_complete() -> None:
-    for name, remotes in download.REMOTES.items():
-        for remote in remotes:
+    for name, entry in catalog.entries().items():
+        for remote in entry.remotes:
             assert remote.url.startswith(("https://", "http://cs231n.stanford.edu/")), name
             assert len(bytes.fromhex(remote.md5)) == 16

@@ -1,7 +1,7 @@
 """Loader: one stream of batches, whatever the device, the step it begins at or the number of processes."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -75,7 +75,7 @@ def test_every_appearance_of_an_image_is_augmented_anew() -> None:
 class Positions(Augmentation):
     """Draws positions in the epoch and shows them instead of the images."""
 
-    def draw(self, n: int, height: int, width: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def draw(self, n: int, shape: Sequence[int], generator: torch.Generator) -> dict[str, Tensor]:
         return {"position": torch.arange(n)}
 
     def apply(self, pixels: Tensor, draws: dict[str, Tensor], size: int | None) -> Tensor:

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from train_runs import tiny, write_images
 
 from eisnn.data import DataError
+from eisnn.data.augment.mixing import Mixture
 from eisnn.data.loader import Batch
-from eisnn.data.mixing import Mixture
 from eisnn.train import CheckpointError, TrainConfig, fit
 from eisnn.train.build import load_data, make_fabric
 from eisnn.train.checkpoint import load_checkpoint

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from .dataset import Dataset
+from eisnn.data.catalog import register
+from eisnn.data.dataset import Dataset
+from eisnn.data.errors import DataError
+from eisnn.data.source import Source
+
 from .decode import decode
-from .errors import DataError
-from .source import Source
 from .tree import Tree, find_tree
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
@@ -15,13 +17,14 @@ UNREAD = {  # images all the same: an error, as leaving them out would change th
 }  # fmt: skip
 
 
-def locate(path: Path, size: int | None) -> Source | None:
+@register("folder", "a folder or .zip of SPLIT/CLASS/NAME.png with SPLIT train and test (or val)")
+def locate(path: Path, size: int | None = None) -> Source | None:
     """The image folder or archive `path`, or None if it has no `train/`; `size` is for images of different sizes."""
     tree = find_tree(path, ("train", "test", "val"))
     if tree is None:
         return None
     _check_names(tree)  # here, as the cache does not see empty folders
-    return Source(tree.path, tree.files, lambda: read(tree, size), f"size={size}")
+    return Source(tree.path, tree.files, lambda: read(tree, size))
 
 
 def _check_names(tree: Tree) -> None:

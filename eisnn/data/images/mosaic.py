@@ -5,15 +5,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .dataset import Dataset, Images
-from .errors import DataError, reading
-from .source import Source
+from eisnn.data.catalog import register
+from eisnn.data.dataset import Dataset, Images
+from eisnn.data.errors import DataError, reading
+from eisnn.data.source import Source
 
 SIDE = 32  # pixels, of a square tile
 COLUMNS = {"train": 50, "test": 25}  # of the files we write; files are read with whatever width they have
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
+@register("cifar10-sample", bundled=Path(__file__).parents[1] / "sample")
 def locate(path: Path) -> Source | None:
     """CIFAR-10 as mosaics in the folder `path`, or None if it holds no `.webp` files in `train/` or `test/`."""
     files = tuple(file for split in COLUMNS for file in sorted((path / split).glob("*.webp")))

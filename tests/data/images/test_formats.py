@@ -21,8 +21,9 @@ from data_files import (
 )
 from PIL import Image
 
-from eisnn.data import DataError, cifar, fashion_mnist, list_datasets, load
-from eisnn.data.mosaic import CIFAR10, tile, untile
+from eisnn.data import DataError, list_datasets, load
+from eisnn.data.images import cifar, fashion_mnist
+from eisnn.data.images.mosaic import CIFAR10, tile, untile
 
 
 @pytest.fixture(autouse=True)
@@ -353,7 +354,7 @@ def test_an_image_is_neither_folder_nor_zip(tmp_path: Path) -> None:
 
 
 def test_wrong_names_and_paths_say_what_would_be_right(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no data set 'cifar'; known are cifar10, cifar100"):
+    with pytest.raises(DataError, match="no data set 'cifar'; known are cifar10, cifar10-sample, cifar100"):
         load("cifar")
     with pytest.raises(DataError, match="the data set 'folder' needs a path"):
         load("folder")

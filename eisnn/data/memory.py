@@ -1,10 +1,11 @@
-"""Where decoded images lie: in memory, or in files on disk where there are too many for it."""
+"""Where decoded samples lie: in memory, or in files on disk where there are too many for it."""
 
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor
@@ -48,9 +49,9 @@ def empty_pixels(*shape: int) -> Tensor:
     folder = data_folder() / "cache"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp") as file:
+        with tempfile.TemporaryFile(dir=folder) as file:
             _reserve(file.fileno(), size)
-            return torch.from_file(file.name, shared=True, size=size, dtype=torch.uint8).view(shape)
+            return torch.from_numpy(np.memmap(file, mode="r+", shape=shape))
     except OSError as error:
         raise DataError(
             f"{size:,} bytes of decoded images do not fit into memory, and {folder} cannot hold them: "

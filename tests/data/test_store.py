@@ -10,8 +10,9 @@ import pytest
 import torch
 from data_files import random_images, same, write_mosaics
 
-from eisnn.data import DataError, Dataset, load, mosaic
-from eisnn.data.cache import read_cache, write_cache
+from eisnn.data import DataError, Dataset, Source, load
+from eisnn.data.images import mosaic
+from eisnn.data.store import load_stored
 
 
 @pytest.fixture
@@ -35,8 +36,9 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return calls
 
 
-def cached(tmp_path: Path) -> list[Path]:
-    return list((tmp_path / "home" / "cache").iterdir())
+def copies(tmp_path: Path) -> list[Path]:
+    """What is kept, apart from the locks."""
+    return [file for file in (tmp_path / "home" / "cache").iterdir() if file.suffix != ".lock"]
 
 
 def test_second_load_is_the_same_without_decoding(source: Path, decodings: list[Path], tmp_path: Path) -> None:
@@ -45,7 +47,8 @@ def test_second_load_is_the_same_without_decoding(source: Path, decodings: list[
     assert same(first.train, second.train)
     assert same(first.test, second.test)
     assert (first.name, first.classes) == (second.name, second.classes)
-    assert [file.suffix for file in cached(tmp_path)] == [".safetensors"]
+    (copy,) = copies(tmp_path)
+    assert len(list(copy.iterdir())) == 5
 
 
 def test_cache_false_neither_reads_nor_writes(source: Path, decodings: list[Path], tmp_path: Path) -> None:
@@ -65,26 +68,31 @@ def test_changed_source_is_decoded_again_and_replaces_the_old_copy(
     os.utime(source / "train" / "cat.webp", (0, 0))
     load("cifar10", source)
     assert len(decodings) == 3
-    assert len(cached(tmp_path)) == 1
+    assert len(copies(tmp_path)) == 1
 
 
 def test_damaged_cache_is_rebuilt_with_a_warning(
     source: Path, decodings: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = load("cifar10", source)
-    (file,) = cached(tmp_path)
-    whole = file.read_bytes()
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 1
-    for count, broken in enumerate((b"", whole[: len(whole) // 2], whole[:-1], b"x" * 100, bytes(flipped)), 2):
-        file.unlink()  # a new file, as who has mapped the old one keeps it
-        file.write_bytes(broken)
-        caplog.clear()
-        with caplog.at_level(logging.WARNING):
-            again = load("cifar10", source)
-        assert same(again.train, expected.train)
-        assert "cannot be used" in caplog.text
-        assert len(decodings) == count
+    count = 1
+    for name in ("train.pixels.npy", "train.labels.npy", "test.pixels.npy", "test.labels.npy", "meta.json"):
+        (copy,) = copies(tmp_path)
+        whole = (copy / name).read_bytes()
+        flipped = bytearray(whole)
+        flipped[-len(whole) // 3] ^= 1
+        for broken in (b"", whole[: len(whole) // 2], whole[:-1], b"x" * 100, bytes(flipped), None):
+            (copy / name).unlink()  # a new file, as who has mapped the old one keeps it
+            if broken is not None:
+                (copy / name).write_bytes(broken)
+            caplog.clear()
+            with caplog.at_level(logging.WARNING):
+                again = load("cifar10", source)
+            assert same(again.train, expected.train)
+            assert again.classes == expected.classes
+            assert f"{copy} cannot be used" in caplog.text
+            count += 1
+            assert len(decodings) == count, (name, broken)
     load("cifar10", source)
     assert len(decodings) == count  # the last one is good again
 
@@ -100,35 +108,27 @@ def test_damaged_source_leaves_no_cache(source: Path, tmp_path: Path) -> None:
     (source / "test" / "cat.webp").write_bytes(b"RIFF")
     with pytest.raises(DataError):
         load("cifar10", source)
-    assert not (tmp_path / "home").exists()
+    assert copies(tmp_path) == []
 
 
-def test_odd_sizes_and_class_names_survive(tmp_path: Path) -> None:
-    dataset = Dataset("x", ("Ånt, \n", '"b"'), random_images(3, 2, (1, 5, 7)), random_images(1, 2, (1, 5, 7)))
-    write_cache(tmp_path / "c", "print", dataset)
-    again = read_cache(tmp_path / "c", "print")
-    assert again is not None
-    assert again.classes == dataset.classes
-    assert same(again.train, dataset.train)
-    assert read_cache(tmp_path / "c", "other print") is None
-
-
-def test_a_split_may_begin_at_any_byte(tmp_path: Path) -> None:
+def test_odd_sizes_views_and_class_names_survive(tmp_path: Path) -> None:
     both = random_images(12, 2, (1, 5, 7))
-    dataset = Dataset("x", ("a", "b"), both[:3], both[3:])
-    write_cache(tmp_path / "c", "print", dataset)
-    again = read_cache(tmp_path / "c", "print")
-    assert again is not None
-    assert same(again.train, dataset.train)
-    assert same(again.test, dataset.test)
+    dataset = Dataset("x", ("Ånt, \n", '"b"'), both[:3], both[3:], {"size": 7})
+    for _ in range(2):
+        again = load_stored(tmp_path / "copy", Source(tmp_path, (), lambda: dataset), rebuild=False)
+        assert again is not dataset
+        assert (again.classes, again.preprocessing) == (dataset.classes, {"size": 7})
+        assert again.fingerprint == dataset.fingerprint
+        assert same(again.train, dataset.train)
+        assert same(again.test, dataset.test)
 
 
 def test_processes_that_start_together_all_succeed(source: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from eisnn.data import load\n"
         "for _ in range(20):\n"
-        "    for file in __import__('pathlib').Path(sys.argv[2]).glob('cache/*.safetensors'):\n"
-        "        file.unlink(missing_ok=True)\n"
+        "    for copy in __import__('pathlib').Path(sys.argv[2]).glob('cache/*/meta.json'):\n"
+        "        copy.unlink(missing_ok=True)\n"
         "    assert int(load('cifar10', sys.argv[1]).train.pixels.sum()) == int(sys.argv[3])\n"
     )
     total = int(mosaic.read(source).train.pixels.sum())
@@ -137,4 +137,4 @@ def test_processes_that_start_together_all_succeed(source: Path, tmp_path: Path)
     for process in running:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
-    assert all(not file.name.endswith(".tmp") for file in cached(tmp_path))
+    assert len(copies(tmp_path)) == 1

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from eisnn.data import Augmentation, Loader
+from eisnn.data.augment.mixing import draw_mixing, mix
 from eisnn.data.dataset import Images
-from eisnn.data.mixing import draw_mixing, mix
 
 SETTINGS = [{"cutmix": 1.0}, {"mixup": 0.4}, {"cutmix": 0.5, "mixup": 2.0}]
 

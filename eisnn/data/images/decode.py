@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .dataset import Images
-from .errors import DataError, reading
-from .progress import track
-from .storage import empty_pixels
+from eisnn.data.dataset import Images
+from eisnn.data.errors import DataError, reading
+from eisnn.data.memory import empty_pixels
+from eisnn.data.progress import track
+
 from .tree import Tree
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import torch
 from data_files import random_images, same
 from train_runs import assert_same_run, tiny, write_images
 
-from eisnn.data import DataError, Dataset, Loader, load, storage
-from eisnn.data.cache import read_cache, write_cache
-from eisnn.data.storage import empty_pixels, fits
+from eisnn.data import DataError, Dataset, Loader, Source, load, memory
+from eisnn.data.memory import empty_pixels, fits
+from eisnn.data.store import load_stored
 from eisnn.train import Run, evaluate, fit
 from eisnn.train.build import keeps_resident
 
@@ -26,7 +26,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def little_memory(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "free_memory", lambda device: 4000)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 4000)
 
 
 def mapped(tensor: torch.Tensor) -> str:
@@ -40,15 +40,15 @@ def mapped(tensor: torch.Tensor) -> str:
 
 
 def test_a_quarter_of_the_free_memory_is_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "free_memory", lambda device: 4000)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 4000)
     assert fits(1000)
     assert not fits(1001)
 
 
 def test_free_memory_is_that_which_a_control_group_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0 < storage.free_memory(CPU) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    monkeypatch.setattr(storage, "_limits", lambda: iter([10**15, 12345]))
-    assert storage.free_memory(CPU) == 12345
+    assert 0 < memory.free_memory(CPU) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr(memory, "_limits", lambda: iter([10**15, 12345]))
+    assert memory.free_memory(CPU) == 12345
 
 
 def test_what_fits_lies_in_memory_and_what_does_not_in_a_file_without_a_name(home: Path, little_memory: None) -> None:
@@ -72,11 +72,12 @@ def test_data_larger_than_memory_loads_the_same_from_its_mapped_copy(
 ) -> None:
     source = write_images(tmp_path / "source")
     expected = load("folder", source, cache=False, size=20)
-    monkeypatch.setattr(storage, "free_memory", lambda device: 4000)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 4000)
     with caplog.at_level(logging.WARNING):
         for dataset in (load("folder", source, size=16), load("folder", source, size=16)):
-            (file,) = (home / "cache").iterdir()  # the decoded copy, and no other file
-            assert mapped(dataset.train.pixels) == mapped(dataset.test.pixels) == str(file)
+            (copy,) = (folder for folder in (home / "cache").iterdir() if folder.is_dir())
+            assert mapped(dataset.train.pixels) == str(copy / "train.pixels.npy")
+            assert mapped(dataset.test.pixels) == str(copy / "test.pixels.npy")
             assert dataset.classes == expected.classes
     assert caplog.text == ""
     padded = load("folder", source, size=20)
@@ -89,27 +90,29 @@ def test_a_decoded_copy_larger_than_memory_is_not_read_through(
     tmp_path: Path, little_memory: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """So a changed pixel stays unnoticed; a short file does not."""
-    dataset, file = Dataset("x", ("a", "b"), random_images(20, 2), random_images(6, 2)), tmp_path / "copy"
-    write_cache(file, "print", dataset)
+    dataset = Dataset("x", ("a", "b"), random_images(20, 2), random_images(6, 2))
+    source = Source(tmp_path, (), lambda: dataset)
+    load_stored(tmp_path / "copy", source, rebuild=False)
+    (file,) = tmp_path.glob("copy-*/train.pixels.npy")
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
+    file.unlink()  # a new file, as who has mapped the old one keeps it
     file.write_bytes(content)
-    changed = read_cache(file, "print")
-    assert changed is not None
+    changed = load_stored(tmp_path / "copy", source, rebuild=False)
     assert caplog.text == ""
-    assert (changed.train.pixels != dataset.train.pixels).sum() + (
-        changed.test.pixels != dataset.test.pixels
-    ).sum() == 1
-    del changed
+    assert (changed.train.pixels != dataset.train.pixels).sum() == 1
+    assert changed.fingerprint == dataset.fingerprint
+    file.unlink()
     file.write_bytes(content[:-1])
-    assert read_cache(file, "print") is None
+    again = load_stored(tmp_path / "copy", source, rebuild=False)
+    assert same(again.train, dataset.train)
     assert "cannot be used" in caplog.text
 
 
 def test_hold_out_of_data_larger_than_memory_is_the_same(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = Dataset("x", ("a", "b"), random_images(20, 2), random_images(6, 2))
     expected = dataset.hold_out(0.25, seed=1)
-    monkeypatch.setattr(storage, "free_memory", lambda device: 4000)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 4000)
     held = dataset.hold_out(0.25, seed=1)
     assert same(held.train, expected.train)
     assert same(held.test, expected.test)
@@ -121,8 +124,8 @@ def test_where_images_stay_follows_from_the_configuration_and_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = random_images(1, 1)  # 3,072 bytes
-    for memory, there in ((8 * 3072, True), (8 * 3072 - 4, False)):
-        monkeypatch.setattr(storage, "free_memory", lambda device, memory=memory: memory)
+    for free, there in ((8 * 3072, True), (8 * 3072 - 4, False)):
+        monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
         assert keeps_resident(tiny(tmp_path), CPU, split, split) is there
         assert keeps_resident(tiny(tmp_path, data_on_device=True), CPU, split, split) is True
         assert keeps_resident(tiny(tmp_path, data_on_device=False), CPU, split, split) is False
@@ -142,7 +145,7 @@ def test_a_run_on_data_larger_than_memory_is_the_same_bit_for_bit(
     monkeypatch.setattr(Loader, "__init__", watch)
     fit(config, tmp_path / "resident", quiet=True)
     assert seen == [True, True]
-    monkeypatch.setattr(storage, "free_memory", lambda device: 4000)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 4000)
     fit(config, tmp_path / "streamed", quiet=True)
     assert seen[2:] == [False, False]
     assert_same_run(tmp_path / "resident", tmp_path / "streamed")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import DataError, reading
+from eisnn.data.errors import DataError, reading
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,26 @@ so val is what is reported everywhere and our `test`.
 from functools import partial
 from pathlib import Path
 
-from .dataset import Dataset
+from eisnn.data.catalog import register
+from eisnn.data.dataset import Dataset
+from eisnn.data.download import Remote
+from eisnn.data.errors import DataError
+from eisnn.data.source import Source
+
 from .decode import decode
-from .errors import DataError
-from .source import Source
 from .tree import Tree, find_tree
 
 FOLDER = "tiny-imagenet-200"
 ANNOTATIONS = "val/val_annotations.txt"
 
 
+@register(
+    "tiny-imagenet",
+    "tiny-imagenet-200.zip or the folder it extracts to",
+    # The server has no https. What is fetched is compared with the checksum before it gets its name, so somebody on the
+    # way can at most prevent the download.
+    remotes=[Remote(f"http://cs231n.stanford.edu/{FOLDER}.zip", f"{FOLDER}.zip", "90528d7ca1a48142e341f4ef8d21d0de")],
+)
 def locate(path: Path) -> Source | None:
     """TinyImageNet at `path`: the archive, the extracted folder, or a folder with either."""
     for place in (path, path / FOLDER, path / f"{FOLDER}.zip"):

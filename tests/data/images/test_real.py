@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from eisnn.data import load
-from eisnn.data.fashion_mnist import DEBIAN
-from eisnn.data.mosaic import CIFAR10
+from eisnn.data.images.fashion_mnist import DEBIAN
+from eisnn.data.images.mosaic import CIFAR10
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
 def means(pixels: torch.Tensor) -> torch.Tensor:

@@ -12,11 +12,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .dataset import Dataset, Images
-from .errors import DataError, reading
-from .source import Source
+from eisnn.data.catalog import register
+from eisnn.data.dataset import Dataset, Images
+from eisnn.data.download import Remote
+from eisnn.data.errors import DataError, reading
+from eisnn.data.source import Source
 
-FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+FILES = {  # with the checksums of their compressed form
+    "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
+}
 COUNTS = {"train": 60_000, "t10k": 10_000}
 SIDE = 28  # pixels
 # Where Debian's package dataset-fashion-mnist puts them: the first in version 0.0~git20200523.
@@ -35,6 +42,15 @@ CLASSES = (
 )
 
 
+@register(
+    "fashion-mnist",
+    "the folder of the four idx files (train-images-idx3-ubyte and so on, .gz or not)",
+    remotes=[
+        Remote(f"https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/{name}.gz", f"{name}.gz", md5)
+        for name, md5 in FILES.items()
+    ],
+    places=DEBIAN,
+)
 def locate(path: Path) -> Source | None:
     """Fashion-MNIST in the folder `path`, or None if none of its files is there."""
     present = tuple(file for name in FILES for file in (path / name, path / f"{name}.gz") if file.is_file())

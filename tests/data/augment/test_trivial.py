@@ -10,7 +10,16 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from eisnn.data import Augmentation
-from eisnn.data.trivial import ANGLE, LEVELS, MOVED, OPERATIONS, SHEAR, TRANSLATION, draw_trivial, trivial_augment
+from eisnn.data.augment.trivial import (
+    ANGLE,
+    LEVELS,
+    MOVED,
+    OPERATIONS,
+    SHEAR,
+    TRANSLATION,
+    draw_trivial,
+    trivial_augment,
+)
 
 NAMES = list(OPERATIONS)
 STRENGTHS = [0.0, 1 / 30, 0.3, 0.5, 1.0]
@@ -121,7 +130,7 @@ def test_every_image_gets_one_operation_and_its_own() -> None:
 def test_as_a_setting_it_is_applied_by_the_images_draws() -> None:
     augmentation = Augmentation(trivial=True)
     pixels = torch.stack([picture(seed) for seed in range(6)])
-    draws = augmentation.draw(6, 24, 24, rng(4))
+    draws = augmentation.draw(6, (3, 24, 24), rng(4))
     expected = trivial_augment(pixels.float() / 255, draws["trivial"])
     assert torch.equal(augmentation.apply(pixels, draws, None), expected)
     assert not torch.equal(expected, pixels.float() / 255)

@@ -1,20 +1,19 @@
-"""Random augmentation of image batches on their device.
-
-The random numbers of an epoch are drawn first and on the CPU (`draw`), then applied batch by batch (`apply`), which
-is a pure function: what an image becomes depends on its own numbers, not on the batch, the device or the process.
-"""
+"""Random augmentation of image batches."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
+from eisnn.data.errors import DataError
+
 from .color import jitter
-from .errors import DataError
 from .geometry import inside_boxes, resize, resized_crop, shifted_crop
 from .mixing import Mixture, draw_mixing, mix
+from .transform import RandomTransform
 from .trivial import draw_trivial, trivial_augment
 
 ASPECT = (3 / 4, 4 / 3)  # of a resized crop, width / height
@@ -27,14 +26,12 @@ Jitter = Annotated[float, Field(ge=0, le=10)]
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Augmentation(BaseModel):
+class Augmentation(RandomTransform):
     """What is done at random to training images, in this order: resized crop, crop, flip, colour jitter,
     TrivialAugment, cutout; and then to a whole batch, CutMix and Mixup.
 
     Pixel values stay in [0, 1] and are never mean-subtracted. With everything off, nothing is changed.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     crop_padding: int = Field(
         default=0, ge=0, description="Zero pixels added on each side before a random crop; 0 is off."
@@ -76,12 +73,18 @@ class Augmentation(BaseModel):
             raise ValueError(f"resized_crop is {self.resized_crop}, expected the smaller area first")
         return self
 
-    def draw(self, n: int, height: int, width: int, generator: Generator) -> dict[str, Tensor]:
-        """Draws all random numbers for `n` images of height x width pixels.
+    def check(self, shape: Sequence[int], size: int | None) -> None:
+        """Raises `DataError` if images of `shape` are smaller than `size`: only a resized crop enlarges."""
+        height, width = shape[-2:]
+        if size is not None and self.resized_crop is None and min(height, width) < size:
+            raise DataError(
+                f"images of {height}x{width} pixels are smaller than size {size}; load them with size={size}, which "
+                "pads"
+            )
 
-        Returns:
-            CPU tensors with first axis n, to be indexed by image and given to `apply`.
-        """
+    def draw(self, n: int, shape: Sequence[int], generator: Generator) -> dict[str, Tensor]:
+        """Draws all random numbers for `n` images of `shape` [C, H, W]; see `RandomTransform`."""
+        height, width = shape[-2:]
         draws = {}
         if self.resized_crop is not None:
             draws["box"] = _draw_boxes(n, height, width, self.resized_crop, generator)
@@ -119,11 +122,11 @@ class Augmentation(BaseModel):
         Raises:
             DataError: images smaller than `size` without `resized_crop`; they are padded when loaded.
         """
+        self.check(pixels.shape, size)
         height, width = (size, size) if size is not None else pixels.shape[-2:]
         if self.resized_crop is not None:
             pixels = resized_crop(to_float(pixels), draws["box"], height, width)
         elif pixels.shape[-2:] != (height, width):
-            require_size(pixels.shape[-2], pixels.shape[-1], height)
             pixels = resize(to_float(pixels), height, width)
         if self.crop_padding:  # bytes are cheaper to move than floats, so the conversion comes late
             pixels = shifted_crop(pixels, draws["crop"], self.crop_padding)
@@ -145,22 +148,14 @@ class Augmentation(BaseModel):
         """Whether images are made of two."""
         return self.cutmix > 0 or self.mixup > 0
 
-    def mix(self, images: Tensor, labels: Tensor, draws: dict[str, Tensor]) -> tuple[Tensor, Mixture]:
-        """CutMix or Mixup of a whole batch, after `apply`, if it `mixes`; see `eisnn.data.mixing`."""
-        return mix(images, labels, draws["mixing"])
+    def mix(self, inputs: Tensor, labels: Tensor, draws: dict[str, Tensor]) -> tuple[Tensor, Mixture]:
+        """CutMix or Mixup of a whole batch, after `apply`, if it `mixes`; see `eisnn.data.augment.mixing`."""
+        return mix(inputs, labels, draws["mixing"])
 
 
 def to_float(pixels: Tensor) -> Tensor:
     """uint8 in 0..255 to float32 in [0, 1]; floats pass."""
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-
-
-def require_size(height: int, width: int, size: int) -> None:
-    """Raises `DataError` if images of height x width pixels are smaller than `size`: only a resized crop enlarges."""
-    if min(height, width) < size:
-        raise DataError(
-            f"images of {height}x{width} pixels are smaller than size {size}; load them with size={size}, which pads"
-        )
 
 
 def _cut_square(pixels: Tensor, place: Tensor, side: int) -> Tensor:

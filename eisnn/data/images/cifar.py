@@ -13,11 +13,15 @@ from pathlib import Path
 
 import torch
 
-from . import mosaic
-from .dataset import Dataset, Images
-from .errors import DataError, reading
-from .source import Source
+from eisnn.data.catalog import register
+from eisnn.data.dataset import Dataset, Images
+from eisnn.data.download import Remote
+from eisnn.data.errors import DataError, reading
+from eisnn.data.source import Source
 
+from . import mosaic
+
+HOME = "https://www.cs.toronto.edu/~kriz"
 PIXELS = 3 * 32 * 32  # bytes
 
 
@@ -61,11 +65,21 @@ CIFAR100 = Layout(
 )
 
 
+@register(
+    "cifar10",
+    "cifar-10-binary.tar.gz, the folder of its .bin files, or a folder of mosaics {train,test}/CLASS.webp",
+    remotes=[Remote(f"{HOME}/cifar-10-binary.tar.gz", "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")],
+)
 def locate_cifar10(path: Path) -> Source | None:
     """CIFAR-10 at `path`: the archive, the extracted files, a folder with either, or a folder of mosaics."""
     return _locate(CIFAR10, path) or mosaic.locate(path)
 
 
+@register(
+    "cifar100",
+    "cifar-100-binary.tar.gz or the folder of its .bin files",
+    remotes=[Remote(f"{HOME}/cifar-100-binary.tar.gz", "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8")],
+)
 def locate_cifar100(path: Path) -> Source | None:
     """CIFAR-100 at `path`: the archive, the extracted files, or a folder with either."""
     return _locate(CIFAR100, path)
