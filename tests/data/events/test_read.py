@@ -82,7 +82,7 @@ def test_a_header_alone_is_an_error(format: Format, tmp_path: Path) -> None:
 def test_mutants_are_read_as_the_slow_reader_does_or_refused(format: Format, tmp_path: Path) -> None:
     """Sixty damaged copies of each format: no crash, no wrong count, and no error without a cause."""
     refused = 0
-    for content in mutations(format.header + example(format), seed=1, count=60, start=len(format.header)):
+    for _, content in mutations(format.header + example(format), seed=1, count=60, start=len(format.header)):
         file = save(tmp_path, content)
         try:
             expected = in_order(checked(format, content[len(format.header) :]))
@@ -135,7 +135,7 @@ def test_headers_that_are_damaged_never_crash(format: Format, tmp_path: Path) ->
     if not format.header:
         pytest.skip("a format without a header")
     body = example(format)
-    for content in mutations(format.header, seed=2):
+    for _, content in mutations(format.header, seed=2):
         require_sane(save(tmp_path, content + body))
 
 
@@ -425,7 +425,7 @@ def test_damaged_samples_never_crash(samples: Path, tmp_path: Path, name: str) -
         pytest.importorskip("aedat")
     content = (samples / name).read_bytes()
     whole = read(samples / name)
-    for damaged in mutations(content, seed=3, count=30):
+    for _, damaged in mutations(content, seed=3, count=30):
         assert require_sane(save(tmp_path, damaged)) < 1.2 * len(whole)
 
 
