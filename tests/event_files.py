@@ -3,9 +3,12 @@
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import event_loops as naive
 import numpy as np
+
+from eisnn.data.events import Events, cifar10_dvs, write
 
 SIZE = (100, 120)  # height and width of the sensor of most of them
 N = 300
@@ -135,3 +138,44 @@ FORMATS = {
         ),
     )
 }
+
+
+def random_events(rng: np.random.Generator, n: int, size: tuple[int, int]) -> Events:
+    """A recording of `n` events, about 100 us apart."""
+    columns = (rng.integers(0, high, n).astype(kind) for high, kind in ((size[1], "u2"), (size[0], "u2"), (2, "u1")))
+    return Events(np.cumsum(rng.integers(0, 200, n)), *columns, size)
+
+
+def write_nmnist(folder: Path, counts: dict[str, int] | None = None) -> Path:
+    """N-MNIST's folders, so many recordings of each digit of Train and Test."""
+    rng = np.random.default_rng(0)
+    for split, count in (counts or {"Train": 2, "Test": 1}).items():
+        for digit in range(10):
+            for k in range(count):
+                write(random_events(rng, 60, (34, 34)), folder / split / str(digit) / f"{10 * k + digit:05}.bin")
+    return folder
+
+
+def write_cifar10_dvs(folder: Path, each: int) -> Path:
+    rng = np.random.default_rng(0)
+    for name in cifar10_dvs.CLASSES:
+        for k in range(each):
+            write(random_events(rng, 50, (128, 128)), folder / name / f"cifar10_{name}_{k}.aedat")
+    return folder
+
+
+def write_dvs_gesture(folder: Path, recordings: dict[str, list[str]], trials: list[tuple[int, int, int]]) -> Path:
+    """Recordings of 2,000 events from 5 s on, all with the same table of trials (class, start, end)."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    header = FORMATS["AEDAT 3.1"].header
+    for split, names in recordings.items():
+        (folder / f"trials_to_{split}.txt").write_text("".join(f"{name}.aedat\n" for name in names))
+        for name in names:
+            events = random_events(rng, 2000, (128, 128))
+            data = events.x.astype(np.uint32) << 17 | events.y << 2 | events.p << 1 | 1
+            packed = np.stack((data, 5_000_000 + events.t), 1).astype("<u4").tobytes()
+            (folder / f"{name}.aedat").write_bytes(header + packet(1, 8, packed, 2000))
+            table = "".join(f"{label},{start},{end}\n" for label, start, end in trials)
+            (folder / f"{name}_labels.csv").write_text("class,startTime_usec,endTime_usec\n" + table)
+    return folder

@@ -38,6 +38,8 @@ def decode(file: File) -> Decoded:
 def _packets(file: File) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
     """Place, stream and content of each packet."""
     aedat = library("aedat", "events")
+    if not file.path.is_file():
+        raise file.error("AEDAT4 is not read from archives: extract it", 0)
     place = len(MAGIC) + 2  # the end of the line
     try:
         decoder = aedat.Decoder(str(file.path))

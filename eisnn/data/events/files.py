@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eisnn.data.errors import DataError, reading
 from eisnn.files import require_writable, write_atomically
@@ -53,6 +54,11 @@ def read(path: str | Path, *, size: tuple[int, int] | None = None, repair: bool 
     path = Path(path).expanduser()
     with reading(path):
         data = np.fromfile(path, np.uint8)
+    return decode(path, data, size=size, repair=repair)
+
+
+def decode(path: Path, data: NDArray[np.uint8], *, size: tuple[int, int] | None = None, repair: bool = False) -> Events:
+    """As `read`, of the bytes of a file that `path` names in messages."""
     file = File(path, data, repair)
     if not len(data):
         raise file.error("it is empty", 0)
@@ -61,9 +67,9 @@ def read(path: str | Path, *, size: tuple[int, int] | None = None, repair: bool 
 
 def _reader(file: File) -> Callable[[File], Decoded]:
     start = file.data[:32].tobytes()
-    for magic, decode in _READERS.items():
+    for magic, reader in _READERS.items():
         if start.startswith(magic):
-            return decode
+            return reader
     for magic, what in _UNREAD.items():
         if start.startswith(magic):
             raise file.error(f"it is {what}; give {EXPECTED}", 0)

@@ -1,0 +1,139 @@
+"""Frames of events: a batch of recordings to counts `[T, B, 2, H, W]`, on the device that holds the events.
+
+T time bins, B recordings, 2 polarities (OFF, ON), H x W pixels; E events of the whole batch, one recording after the
+other. No loop over recordings or events, and nothing that waits for the device.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from .packing import Packing
+
+
+class FrameSettings(BaseModel):
+    """How events become frames."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bins: Literal["count", "time"] = Field(
+        "count", description="Time bins hold equally many events of a recording, or take equally long."
+    )
+    scaling: Literal["average", "sum"] = Field(
+        "average",
+        description="What a pixel is where frames change their size: the average count of the sensor's pixels that it "
+        "covers, or the sum of their counts.",
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class EventBatch:
+    """Packed events of B recordings.
+
+    Attributes:
+        events: int32 [E], the bits of `Packing`.
+        counts: int64 [B], events of each recording, >= 1.
+        gaps: int64 [G, 2], index into `events` and microseconds, see `Packed`.
+        packing: how the events are packed.
+        settings: how they become frames.
+        time_steps: T.
+    """
+
+    events: Tensor
+    counts: Tensor
+    gaps: Tensor
+    packing: Packing
+    settings: FrameSettings
+    time_steps: int
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "EventBatch":
+        """The same on `device`."""
+        events, counts, gaps = (
+            tensor.to(device, non_blocking=non_blocking) for tensor in (self.events, self.counts, self.gaps)
+        )
+        return replace(self, events=events, counts=counts, gaps=gaps)
+
+
+def count_frames(batch: EventBatch, kept: Tensor | None = None, bins: int | None = None) -> Tensor:
+    """Counts the events of each time bin, polarity and pixel.
+
+    With bins by count, bin k of a recording of n events holds those from k n / bins on, so that bins differ by one
+    event at most; by time, bins are equal parts of the time from its first to its last event.
+
+    Args:
+        batch: the recordings.
+        kept: int64 [B, T], the bins of each recording that become its frames, in order; None keeps all.
+        bins: how many bins to make; None makes T.
+
+    Returns:
+        float32 [T, B, 2, H, W], whole numbers >= 0.
+    """
+    frames, size, device = batch.time_steps, len(batch), batch.events.device
+    bins, total = bins or frames, len(batch.events)
+    recording = torch.repeat_interleave(torch.arange(size, device=device), batch.counts, output_size=total)
+    starts = batch.counts.cumsum(0) - batch.counts
+    if batch.settings.bins == "count":
+        position = torch.arange(total, device=device) - starts[recording]
+        extent = batch.counts
+    else:
+        time = _times(batch)
+        first = time[starts]
+        position = time - first[recording]
+        extent = time[starts + batch.counts - 1] - first + 1
+    frame = position * bins // extent[recording]
+    room = frames
+    if kept is not None:
+        room = frames + 1  # the last takes what is not kept
+        table = torch.full((size, bins), frames, device=device)
+        table.scatter_(1, kept, torch.arange(frames, device=device).expand(size, -1))
+        frame = table[recording, frame]
+    addresses, packing = batch.packing.addresses, batch.packing
+    address = batch.events & ((1 << packing.address_bits) - 1)
+    flat = (frame * size + recording) * addresses + address
+    counts = torch.zeros(room * size * addresses, device=device)
+    counts.scatter_add_(0, flat, torch.ones(1, device=device).expand(total))
+    return counts.view(room, size, 2, *packing.size)[:frames]
+
+
+def _times(batch: EventBatch) -> Tensor:
+    """Time of each event, microseconds since the first of the batch; int64 [E]."""
+    pause = (batch.events >> batch.packing.address_bits & batch.packing.longest).long()
+    pause.index_add_(0, batch.gaps[:, 0], batch.gaps[:, 1])
+    return pause.cumsum(0)
+
+
+def crop_and_scale(frames: Tensor, boxes: Tensor, height: int, width: int, scaling: str) -> Tensor:
+    """Brings a box of each recording's frames to another size, by area.
+
+    A pixel of the result covers a rectangle of the sensor, and pixels of the sensor count by the part of them inside.
+
+    Args:
+        frames: [T, B, 2, H, W].
+        boxes: [B, 4], top, left, height, width in pixels of the sensor.
+        height: of the result, pixels.
+        width: of the result, pixels.
+        scaling: "average" of the counts in the rectangle, or their "sum".
+
+    Returns:
+        [T, B, 2, height, width]
+    """
+    top, left, tall, wide = boxes.to(frames.dtype).unbind(1)
+    vertical = _overlaps(top, tall, frames.shape[3], height)
+    horizontal = _overlaps(left, wide, frames.shape[4], width)
+    if scaling == "average":
+        vertical, horizontal = (weights / weights.sum(-1, keepdim=True) for weights in (vertical, horizontal))
+    return vertical[:, None] @ (frames @ horizontal[:, None].mT)
+
+
+def _overlaps(start: Tensor, length: Tensor, inputs: int, outputs: int) -> Tensor:
+    """How much of input pixel i lies in output pixel o, [B, outputs, inputs]; a row sums to length / outputs."""
+    begin = torch.arange(inputs, device=start.device, dtype=start.dtype)
+    low = start[:, None, None] + torch.arange(outputs, device=start.device)[:, None] * (length / outputs)[:, None, None]
+    high = low + (length / outputs)[:, None, None]
+    return (torch.minimum(high, begin + 1) - torch.maximum(low, begin)).clamp(min=0)

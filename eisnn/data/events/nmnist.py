@@ -1,0 +1,65 @@
+"""N-MNIST (Orchard et al. 2015): 60,000 and 10,000 recordings of MNIST's digits, filmed by a camera in three saccades.
+
+Official files: `Train.zip` and `Test.zip`, or the folders they extract to, `Train/DIGIT/NUMBER.bin`. A part of them may
+also lie in one NumPy archive: for S in train, test the arrays `S_t`, `S_x`, `S_y`, `S_p` of all events, `S_offsets`,
+where recordings begin and end, and `S_label`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from eisnn.data.errors import DataError, reading
+
+from .layout import Layout, RawFile, Trial, in_archive, in_folder
+from .recording import Decoded, File, finish
+
+SIZE = (34, 34)
+CLASSES = tuple(map(str, range(10)))
+EXPECTED = "the folder of Train.zip and Test.zip or of what they extract to, or an .npz archive of recordings"
+
+
+def locate(path: Path) -> Layout | None:
+    """The data set in the folder or archive `path`, or None if it is not there."""
+    if path.suffix == ".npz" and path.is_file():
+        return Layout(path.parent, (RawFile("recordings", path),), SIZE, CLASSES, _of_npz)
+    files: list[RawFile] = []
+    for split in ("Train", "Test"):
+        archive = path / f"{split}.zip"
+        found = in_archive(archive, ".bin") if archive.is_file() else in_folder(path / split, ".bin")
+        if not found:
+            return None
+        files += [replace(file, name=f"{split.lower()}/{file.name}") for file in found]
+    return Layout(path, tuple(files), SIZE, CLASSES, _whole)
+
+
+def _whole(file: RawFile) -> Iterator[Trial]:
+    digit = file.name.split("/")[1]
+    if digit not in CLASSES:
+        raise DataError(f"{file.label}: it lies in the folder {digit!r}, expected a digit")
+    yield Trial(file.name, int(digit), file.read(SIZE))
+
+
+def _of_npz(file: RawFile) -> Iterator[Trial]:
+    for split in ("train", "test"):
+        yield from _split_of_npz(file, split)
+
+
+def _split_of_npz(file: RawFile, split: str) -> Iterator[Trial]:
+    names = [f"{split}_{name}" for name in ("t", "x", "y", "p", "offsets", "label")]
+    with reading(file.path), np.load(file.path, allow_pickle=False) as stored:
+        if missing := [name for name in names if name not in stored]:
+            raise DataError(f"{file.path} lacks the arrays {', '.join(missing)}")
+        t, x, y, p, offsets, labels = (stored[name] for name in names)
+    ordered = len(offsets) == len(labels) + 1 and offsets[0] == 0 and (np.diff(offsets) > 0).all()
+    if not ordered or not len(t) == len(x) == len(y) == len(p) == offsets[-1]:
+        raise DataError(f"{file.path}: {split}_offsets do not divide {len(t):,} events into {len(labels)} recordings")
+    if not np.isin(labels, range(10)).all() or not np.isin(p, (0, 1)).all():
+        raise DataError(f"{file.path}: its labels are not digits, or its polarities not 0 or 1")
+    source = File(file.path, np.empty(0, np.uint8))
+    for k, label in enumerate(labels.tolist()):
+        part = slice(offsets[k], offsets[k + 1])
+        decoded = Decoded(t[part], x[part], y[part], p[part], "N-MNIST", lambda _: 0, SIZE)
+        yield Trial(f"{split}/{label}/{k:05}", label, finish(source, decoded, SIZE))
