@@ -11,11 +11,11 @@ def mutations(data: bytes, seed: int, count: int = 40, start: int = 0) -> Iterat
     """
     rng = random.Random(seed)
     for k in range(count):
-        at, other = rng.randrange(start, len(data)), rng.randrange(start, len(data))
+        at = rng.randrange(start, len(data))
         length = rng.randint(1, max(1, min(64, len(data) - at)))
         block, noise = data[at : at + length], rng.randbytes(length)
         before, after = data[:at], data[at + length :]
-        first, second = sorted((at, other))
+        first, second = sorted((at, rng.randrange(start, len(data))))
         size = min(length, second - first, len(data) - second)
         name, damaged = (
             ("a bit flipped", before + bytes((data[at] ^ 1 << rng.randrange(8),)) + data[at + 1 :]),
