@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eisnn.data.errors import DataError
+from eisnn.data.memory import fits
 from eisnn.data.progress import byte_bar
-from eisnn.data.storage import fits
 
 from .layout import Layout, RawFile
 from .packing import Packed, Packing
