@@ -13,6 +13,7 @@ _EXPORTS = {
     "EILinear": "eisnn.nn",
     "EIReadout": "eisnn.nn",
     "LIF": "eisnn.nn",
+    "check": "eisnn.diagnosis",
     "create_model": "eisnn.models",
     "dale_violations": "eisnn.nn",
     "ei_init_": "eisnn.init",
@@ -21,7 +22,19 @@ _EXPORTS = {
     "fold": "eisnn.nn",
     "list_models": "eisnn.models",
 }
-_SUBMODULES = ("analysis", "bench", "data", "deploy", "functional", "init", "interop", "models", "nn", "train")
+_SUBMODULES = (
+    "analysis",
+    "bench",
+    "data",
+    "deploy",
+    "functional",
+    "init",
+    "interop",
+    "methods",
+    "models",
+    "nn",
+    "train",
+)
 
 __all__ = [*_EXPORTS, *_SUBMODULES]
 

@@ -94,8 +94,7 @@ class SpikingNetwork(nn.Module):
         features = self.features(x, carry)
         carry.check_all_used()
         logits = self.readout(features, self.time_steps)
-        if not torch.compiler.is_compiling():  # last, so that E-I Init comes first and names the layer
-            self._assert_values(x)
+        self._assert_values(x)  # last, so that E-I Init comes first and names the layer
         logits = logits.expand(self.time_steps, -1, -1) if per_step else logits.mean(0)
         return (logits, carry.collected) if return_state else logits
 

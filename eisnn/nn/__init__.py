@@ -1,7 +1,7 @@
 """Layers: parameters and shapes; each calls into `eisnn.functional`."""
 
 from eisnn.nn.circuit import EICircuit, EIConv2d, EILayer, EILinear, EIReadout
-from eisnn.nn.dale import constrained_parameters, dale_violations, enforce_dale, project_
+from eisnn.nn.dale import NonFiniteGradient, constrained_parameters, dale_violations, enforce_dale, project_
 from eisnn.nn.inference import fold
 from eisnn.nn.layer import Pathway, SpikingLayer, layers_of, uninitialized
 from eisnn.nn.neurons import LIF, PLIF
@@ -20,6 +20,7 @@ __all__ = [
     "EILinear",
     "EIReadout",
     "LinearReadout",
+    "NonFiniteGradient",
     "Pathway",
     "ProjectionLayer",
     "SpikingLayer",

@@ -5,7 +5,7 @@ A module names its constrained parameters in a class attribute `dale_parameters`
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -85,15 +85,33 @@ def project_(model: nn.Module) -> None:
             torch._foreach_clamp_min_(parameters, bound)
 
 
-def enforce_dale(optimizer: Any, model: nn.Module) -> RemovableHandle:
+class NonFiniteGradient(RuntimeError):
+    """A gradient is NaN or infinite; no parameter was changed."""
+
+
+class Enforcement(NamedTuple):
+    """Handles of the hooks of `enforce_dale`."""
+
+    hooks: tuple[RemovableHandle, ...]
+
+    def remove(self) -> None:
+        """End the enforcement."""
+        for hook in self.hooks:
+            hook.remove()
+
+
+def enforce_dale(optimizer: Any, model: nn.Module, *, check_gradients: bool = True) -> Enforcement:
     """Keep Dale's law: after every `optimizer.step()` the constrained parameters of `model` are clamped to >= 0.
 
-    The hook belongs to this optimizer object: `deepcopy` and pickle lose it. Nothing happens on a model without
+    The hooks belong to this optimizer object: `deepcopy` and pickle lose them. Nothing is clamped on a model without
     circuits.
 
     Args:
         optimizer: a torch optimizer, also inside Lightning Fabric's wrapper.
         model: raw, or wrapped by Fabric or DistributedDataParallel.
+        check_gradients: before each step raise NonFiniteGradient if a gradient is NaN or infinite, so that nothing the
+            optimizer holds is damaged. A spike hides what its current was, so a loss may be finite when the gradients
+            are not. On CUDA the check is an asynchronous assertion, which does not wait for the device.
     Returns: a handle; `handle.remove()` ends the enforcement.
     Raises: ValueError if the optimizer does not hold a trainable constrained parameter, or a weight is negative now;
         TypeError for other objects, or these two in the wrong order.
@@ -116,7 +134,39 @@ def enforce_dale(optimizer: Any, model: nn.Module) -> RemovableHandle:
         name, count = next(iter(violations.items()))
         raise ValueError(f"Dale's law is already violated: {count} negative or NaN entries in {name}; initialise first")
 
+    def check(*_: Any) -> None:
+        require_finite_gradients(model)
+
     def clamp(*_: Any) -> None:
         project_(model)
 
-    return optimizer.register_step_post_hook(clamp)
+    hooks = [optimizer.register_step_pre_hook(check)] if check_gradients else []
+    return Enforcement((*hooks, optimizer.register_step_post_hook(clamp)))
+
+
+@torch.no_grad()
+def require_finite_gradients(model: nn.Module) -> None:
+    """Raise NonFiniteGradient, naming a parameter of `model`, if a gradient is NaN or infinite; on CUDA by an
+    asynchronous assertion."""
+    named = {name: p.grad for name, p in model.named_parameters() if p.grad is not None and not p.grad.is_sparse}
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for grad in named.values():
+        by_device.setdefault(grad.device, []).append(grad)
+    message = "a gradient is not finite, so this step was not taken: "
+    for device, grads in by_device.items():
+        # A sum is several times as fast as a largest value, and NaN or infinite if a term is.
+        finite = (
+            torch.stack([grad.sum(dtype=torch.promote_types(grad.dtype, torch.float32)).float() for grad in grads])
+            .isfinite()
+            .all()
+        )
+        if device.type == "cuda":
+            torch._assert_async(finite, message + "look at the input with eisnn.check(model, batch)")
+        elif not finite:
+            name = next((name for name, grad in named.items() if not bool(grad.isfinite().all())), None)
+            if name is None:  # finite, only the sum is not
+                continue
+            raise NonFiniteGradient(
+                f"{message}that of {name} holds NaN or infinite values. No parameter was changed. Too high a learning "
+                "rate does it, or an input or weight that is not finite: eisnn.check(model, batch) says which"
+            )

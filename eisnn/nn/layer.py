@@ -4,8 +4,10 @@ Everything outside of this room asks a `SpikingLayer` what it needs to know; not
 """
 
 import copy
+from math import inf
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from eisnn import functional as EF
@@ -63,11 +65,11 @@ class SpikingLayer(nn.Module):
     @property
     def receives(self) -> tuple[int, int]:
         """Number of axes of the input (3: `[T, B, features]`; 5: `[T, B, C, H, W]`), and features or channels."""
-        raise AttributeError(f"{type(self).__name__} defines no receives")
+        raise NotImplementedError(f"{type(self).__name__} defines no receives")
 
     def respond(self, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
         """Output and new state for the checked input `x`; state is asked for with `return_state` only."""
-        raise AttributeError(f"{type(self).__name__} defines no respond()")
+        raise NotImplementedError(f"{type(self).__name__} defines no respond()")
 
     def forward(self, x: Tensor, time_steps: int | None = None, state: Any = None, return_state: bool = False) -> Any:
         """Run the layer over a sequence.
@@ -93,6 +95,14 @@ class SpikingLayer(nn.Module):
         if not self.initialized:
             raise RuntimeError(
                 f"this {name} was never initialised: call eisnn.ei_init_(model, first_batch) once, or load a checkpoint"
+            )
+        # On a CPU this takes a few thousandths of the layer's time. On CUDA, where it is launches, it is done at the
+        # entry of a network that trains; models check their input in any case.
+        entry = torch.is_grad_enabled() and not x.requires_grad
+        if self.non_negative and (entry or x.device.type == "cpu"):
+            smallest, largest = x.detach().aminmax()
+            torch._assert_async(
+                (smallest >= 0) & (largest < inf), f"the input of an E-I network must be >= 0 and finite, see {name}"
             )
 
     # What others ask.

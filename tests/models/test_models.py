@@ -367,7 +367,7 @@ def test_names_that_nobody_knows():
     assert eisnn.list_models() == list(MODELS)
     with pytest.raises(ValueError, match="unknown model 'vgg9'; known: vgg8, vgg11"):
         eisnn.create_model("vgg9")
-    with pytest.raises(ValueError, match="unknown circuit 'xy'; known: .*bn, .*ei, "):
+    with pytest.raises(ValueError, match=r"unknown circuit 'xy'; known: .*bn, .*ei, "):
         eisnn.create_model("vgg8", circuit="xy")
 
 
