@@ -146,7 +146,8 @@ def _find(name: str, entry: Entry, path: str | Path | None, fetch: bool, options
     def locate(place: Path) -> Source | None:
         with reading(place):
             source = entry.locate(place, **options)
-        return source and replace(source, variant=repr(sorted(options.items())))
+        # What a source has converted itself serves all options.
+        return source if source is None or source.convert else replace(source, variant=repr(sorted(options.items())))
 
     if entry.bundled is not None:
         if path is not None:

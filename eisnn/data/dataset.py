@@ -186,6 +186,8 @@ class Dataset:
         if min(self.image_size) >= size:
             return self
         train, test = self.train.padded(size), self.test.padded(size)
+        if train is self.train:  # brought to size in batches
+            return self
         return replace(self, train=train, test=test, preprocessing={**self.preprocessing, "padded_to": size})
 
     def hold_out(self, fraction: float, seed: int) -> "Dataset":

@@ -87,7 +87,7 @@ class Augmentation(RandomTransform):
         height, width = shape[-2:]
         draws = {}
         if self.resized_crop is not None:
-            draws["box"] = _draw_boxes(n, height, width, self.resized_crop, generator)
+            draws["box"] = draw_boxes(n, height, width, self.resized_crop, generator)
         if self.crop_padding:
             draws["crop"] = torch.randint(0, 2 * self.crop_padding + 1, (n, 2), generator=generator)
         if self.flip:
@@ -177,7 +177,7 @@ def _cut_rectangle(pixels: Tensor, rectangles: Tensor) -> Tensor:
     return torch.where(mask, value[:, None, None, None], pixels)
 
 
-def _draw_boxes(n: int, height: int, width: int, area: tuple[float, float], generator: Generator) -> Tensor:
+def draw_boxes(n: int, height: int, width: int, area: tuple[float, float], generator: Generator) -> Tensor:
     """Boxes int64 [n, 4], top, left, height, width, drawn as torchvision's RandomResizedCrop draws them."""
     pixels = height * width * _uniform((n, TRIES), area, generator)
     aspect = _log_uniform((n, TRIES), ASPECT, generator)

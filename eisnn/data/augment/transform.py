@@ -1,6 +1,7 @@
 """What every kind of augmentation is: settings, random numbers for an epoch, and a pure function of a batch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from torch import Generator, Tensor
@@ -28,11 +29,11 @@ class RandomTransform(BaseModel):
         """
         raise NotImplementedError
 
-    def apply(self, pixels: Tensor, draws: dict[str, Tensor], size: int | None) -> Tensor:
+    def apply(self, pixels: Any, draws: dict[str, Tensor], size: int | None) -> Tensor:
         """Makes a batch, up to mixing.
 
         Args:
-            pixels: [B, ...], stored samples.
+            pixels: B stored samples, as the split gives them.
             draws: of `draw`, the entries of these B samples, on the device of `pixels`.
             size: height and width of the result in pixels; None keeps those of the samples.
 

@@ -11,9 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from eisnn.data.catalog import register
 from eisnn.data.errors import DataError, reading
+from eisnn.data.source import Source
 
+from .frames import Bins, Scaling
 from .layout import Layout, RawFile, Trial
+from .recordings import source
 
 SIZE = (128, 128)
 CLASSES = (
@@ -22,11 +26,22 @@ CLASSES = (
 )  # fmt: skip
 LISTS = {"train": "trials_to_train.txt", "test": "trials_to_test.txt"}
 COLUMNS = ["class", "startTime_usec", "endTime_usec"]
-EXPECTED = "the folder DvsGesture of trials_to_train.txt, trials_to_test.txt and the recordings (extract the archive)"
 
 
-def locate(path: Path) -> Layout | None:
-    """The data set in the folder `path` or in `path/DvsGesture`, or None if it is not there.
+@register(
+    "dvs-gesture",
+    "the folder DvsGesture that DvsGesture.tar.gz extracts to (by hand from https://research.ibm.com/dvsgesture; it "
+    "holds trials_to_train.txt)",
+)
+def locate(
+    path: Path, time_steps: int | None = None, bins: Bins = "count", scaling: Scaling = "average"
+) -> Source | None:
+    """DVS128 Gesture in the folder `path` or in `path/DvsGesture`, or None if it is not there."""
+    return source(find(path), time_steps, bins, scaling)
+
+
+def find(path: Path) -> Layout | None:
+    """Its raw files.
 
     Raises:
         DataError: a recording of the lists or its table is missing.

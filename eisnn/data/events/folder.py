@@ -4,16 +4,26 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from eisnn.data.catalog import register
 from eisnn.data.errors import DataError
 from eisnn.data.progress import track
+from eisnn.data.source import Source
 
+from .frames import Bins, Scaling
 from .layout import Layout, RawFile, Trial, in_folder
+from .recordings import source
 
-EXPECTED = "a folder of SPLIT/CLASS/RECORDING with SPLIT train and test (or val), all of one sensor"
+
+@register("event-folder", "a folder of SPLIT/CLASS/RECORDING with SPLIT train and test (or val), all of one sensor")
+def locate(
+    path: Path, time_steps: int | None = None, bins: Bins = "count", scaling: Scaling = "average"
+) -> Source | None:
+    """The recordings in the folder `path`, or None if it has no `train/`; classes are the folder names, sorted."""
+    return source(find(path), time_steps, bins, scaling)
 
 
-def locate(path: Path) -> Layout | None:
-    """The recordings in the folder `path`, or None if it has no `train/`; classes are the folder names, sorted.
+def find(path: Path) -> Layout | None:
+    """The raw files.
 
     Raises:
         DataError: no other split, or splits that differ in their classes.

@@ -13,16 +13,17 @@ from torch import Tensor
 
 from .packing import Packing
 
+Bins = Literal["count", "time"]
+Scaling = Literal["average", "sum"]
+
 
 class FrameSettings(BaseModel):
     """How events become frames."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bins: Literal["count", "time"] = Field(
-        "count", description="Time bins hold equally many events of a recording, or take equally long."
-    )
-    scaling: Literal["average", "sum"] = Field(
+    bins: Bins = Field("count", description="Time bins hold equally many events of a recording, or take equally long.")
+    scaling: Scaling = Field(
         "average",
         description="What a pixel is where frames change their size: the average count of the sensor's pixels that it "
         "covers, or the sum of their counts.",

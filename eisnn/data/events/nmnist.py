@@ -11,18 +11,41 @@ from pathlib import Path
 
 import numpy as np
 
+from eisnn.data.catalog import register
+from eisnn.data.download import Remote
 from eisnn.data.errors import DataError, reading
+from eisnn.data.source import Source
 
+from .frames import Bins, Scaling
 from .layout import Layout, RawFile, Trial, in_archive, in_folder
 from .recording import Decoded, File, finish
+from .recordings import source
 
 SIZE = (34, 34)
 CLASSES = tuple(map(str, range(10)))
-EXPECTED = "the folder of Train.zip and Test.zip or of what they extract to, or an .npz archive of recordings"
+_MENDELEY = "https://data.mendeley.com/public-files/datasets/468j46mzdv/files"
 
 
-def locate(path: Path) -> Layout | None:
-    """The data set in the folder or archive `path`, or None if it is not there."""
+@register(
+    "nmnist",
+    "the folder of Train.zip and Test.zip or of what they extract to, or an .npz archive of recordings",
+    remotes=[
+        Remote(f"{_MENDELEY}/{place}/file_downloaded", name, md5)
+        for name, place, md5 in (
+            ("Train.zip", "39c25547-014b-4137-a934-9d29fa53c7a0", "20959b8e626244a1b502305a9e6e2031"),
+            ("Test.zip", "05a4d654-7e03-4c15-bdfa-9bb2bcbea494", "69ca8762b2fe404d9b9bad1103e97832"),
+        )
+    ],
+)
+def locate(
+    path: Path, time_steps: int | None = None, bins: Bins = "count", scaling: Scaling = "average"
+) -> Source | None:
+    """N-MNIST in the folder or archive `path`, or None if it is not there."""
+    return source(find(path), time_steps, bins, scaling)
+
+
+def find(path: Path) -> Layout | None:
+    """Its raw files."""
     if path.suffix == ".npz" and path.is_file():
         return Layout(path.parent, (RawFile("recordings", path),), SIZE, CLASSES, _of_npz)
     files: list[RawFile] = []

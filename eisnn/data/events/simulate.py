@@ -122,9 +122,11 @@ def simulate(
         seed: Of the choice of images, their paths and the pixels' thresholds.
         camera: How the images are filmed.
     """
-    from eisnn.data import load
+    from eisnn.data import Images, load
 
     images = load(dataset, data_path).subset(train, test, seed)
+    if not (isinstance(images.train, Images) and isinstance(images.test, Images)):
+        raise DataError(f"the data set {dataset!r} holds no images")
     about = {"simulated": True, "images": dataset, "seed": seed, "train": train, "test": test, "camera": asdict(camera)}
     note = output / "simulated.json"
     if note.exists() and json.loads(note.read_text()) != about:

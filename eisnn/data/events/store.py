@@ -55,6 +55,7 @@ class Store:
         starts: int64 [N], time of each first event, microseconds.
         raw_bytes: size of the raw files.
         repairs: what was mended in the raw files, and how often.
+        checksums: uint32 [N], CRC-32 of each recording's packed events.
     """
 
     folder: Path
@@ -67,6 +68,7 @@ class Store:
     starts: NDArray[np.int64]
     raw_bytes: int
     repairs: dict[str, int]
+    checksums: NDArray[np.uint32]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -88,8 +90,9 @@ class Store:
         return Packed(self.events[begin:end], self.gaps[low:high] - (begin, 0), int(self.starts[k]))
 
 
-def open_store(layout: Layout, folder: Path) -> Store:
-    """The recordings of `layout` as converted in `folder`; converts those that are not there yet.
+def open_store(layout: Layout, folder: Path, *, rebuild: bool = False) -> Store:
+    """The recordings of `layout` as converted in `folder`; converts those that are not there yet, or with `rebuild`
+    all.
 
     Raises:
         DataError: a raw file is damaged, or the folder cannot be written.
@@ -102,7 +105,7 @@ def open_store(layout: Layout, folder: Path) -> Store:
     }
     try:
         with _alone(folder):
-            lines = _whole_lines(folder, header)
+            lines = [] if rebuild else _whole_lines(folder, header)
             if not _complete(lines):
                 _convert(layout, folder, header, lines)
                 lines = _whole_lines(folder, header)
@@ -144,13 +147,23 @@ def _whole_lines(folder: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
             entry = None
         if entry is None or (not lines and entry != header):
             break
-        end = begin + sum(recording["events"] for recording in entry.get("recordings", ()))
-        if end > room or (events is not None and "crc" in entry and zlib.crc32(events[begin:end].data) != entry["crc"]):
+        end = _checked(events, begin, entry.get("recordings", ()))
+        if end is None or end > room:
             _logger.warning("%s is damaged from byte %d on and is converted anew", folder / EVENTS, 4 * begin)
             break
         lines.append(entry)
         begin = end
     return lines
+
+
+def _checked(events: NDArray[np.uint32] | None, begin: int, recordings: Iterable[dict[str, Any]]) -> int | None:
+    """The end of the recordings that begin at event `begin`, or None if their events are not what was written."""
+    for recording in recordings:
+        end = begin + recording["events"]
+        if events is not None and zlib.crc32(events[begin:end].data) != recording["crc"]:
+            return None
+        begin = end
+    return begin
 
 
 def _convert(layout: Layout, folder: Path, header: dict[str, Any], lines: list[dict[str, Any]]) -> None:
@@ -200,22 +213,20 @@ def _packed(layout: Layout, files: Iterable[RawFile]) -> Iterator[tuple[dict[str
 
 def _pack(layout: Layout, file: RawFile) -> tuple[dict[str, Any], list[Packed]]:
     packing = Packing(layout.size)
-    lines, packed, crc = [], [], 0
+    lines, packed = [], []
     repairs = {}  # by what they are of: recordings cut from one raw file share them
     for name, label, events in layout.recordings(file):
         if not len(events):
             raise DataError(f"{file.label}: the recording {name} has no events")
         one = packing.pack(events)
         packed.append(one)
-        crc = zlib.crc32(one.events.data, crc)
         repairs[id(events.repairs)] = events.repairs
-        lines.append(
-            {"name": name, "label": label, "events": len(events), "start": one.start, "gaps": one.gaps.tolist()}
-        )
+        about = {"name": name, "label": label, "events": len(events), "start": one.start, "gaps": one.gaps.tolist()}
+        lines.append(about | {"crc": zlib.crc32(one.events.data)})
     total: Counter[str] = Counter()
     for each in repairs.values():
         total.update(each)
-    return {"file": file.name, "recordings": lines, "crc": crc, "repairs": total}, packed
+    return {"file": file.name, "recordings": lines, "repairs": total}, packed
 
 
 def _store(folder: Path, lines: list[dict[str, Any]]) -> Store:
@@ -239,4 +250,5 @@ def _store(folder: Path, lines: list[dict[str, Any]]) -> Store:
         np.array([recording["start"] for recording in recordings], np.int64),
         last["raw_bytes"],
         dict(repairs),
+        np.array([recording["crc"] for recording in recordings], np.uint32),
     )

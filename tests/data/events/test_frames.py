@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from event_files import batch_of
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from eisnn.data.events import Events
-from eisnn.data.events.frames import EventBatch, FrameSettings, count_frames, crop_and_scale
-from eisnn.data.events.packing import Packing
+from eisnn.data.events.frames import count_frames, crop_and_scale
 
 SIZE = (5, 7)
 
@@ -19,24 +19,6 @@ def recording(rng: np.random.Generator, n: int, size: tuple[int, int] = SIZE) ->
     pauses[n // 2] += 1 << 27
     x, y, p = (rng.integers(0, high, n) for high in (size[1], size[0], 2))
     return Events(1000 + np.cumsum(pauses), x.astype("u2"), y.astype("u2"), p.astype("u1"), size)
-
-
-def batch_of(recordings: list[Events], time_steps: int, bins: str = "count", scaling: str = "average") -> EventBatch:
-    packing = Packing(recordings[0].size)
-    packed = [packing.pack(events) for events in recordings]
-    counts = torch.tensor([len(events) for events in recordings])
-    gaps, begin = [], 0
-    for one in packed:
-        gaps.append(one.gaps + np.array([begin, 0]))
-        begin += len(one.events)
-    return EventBatch(
-        torch.from_numpy(np.concatenate([one.events for one in packed]).view(np.int32)),
-        counts,
-        torch.from_numpy(np.concatenate(gaps)),
-        packing,
-        FrameSettings(bins=bins, scaling=scaling),
-        time_steps,
-    )
 
 
 def by_hand(recordings: list[Events], bins: int, by: str) -> Tensor:

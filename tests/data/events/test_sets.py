@@ -32,7 +32,7 @@ def test_nmnist_from_folders_and_archives(tmp_path: Path) -> None:
     archives = tmp_path / "archives"
     for split in ("Train", "Test"):
         shutil.make_archive(str(archives / split), "zip", root, split)
-    found, zipped = trials(nmnist.locate(root)), trials(nmnist.locate(archives))
+    found, zipped = trials(nmnist.find(root)), trials(nmnist.find(archives))
     assert [trial.name for trial in found[:3]] == ["train/0/00000", "train/0/00010", "train/1/00001"]
     assert [trial.label for trial in found] == [*np.repeat(range(10), 2), *range(10)]
     assert same(found[1].events, read(root / "Train/0/00010.bin"))
@@ -42,13 +42,13 @@ def test_nmnist_from_folders_and_archives(tmp_path: Path) -> None:
 
 
 def test_nmnist_that_is_not_there(tmp_path: Path) -> None:
-    assert nmnist.locate(tmp_path) is None
+    assert nmnist.find(tmp_path) is None
     write_nmnist(tmp_path, {"Train": 1})
-    assert nmnist.locate(tmp_path) is None
+    assert nmnist.find(tmp_path) is None
 
 
 def test_nmnist_with_a_damaged_file_names_it(tmp_path: Path) -> None:
-    layout = nmnist.locate(write_nmnist(tmp_path))
+    layout = nmnist.find(write_nmnist(tmp_path))
     (tmp_path / "Train/3/00003.bin").write_bytes(b"12345" * 50 + b"1")
     with pytest.raises(DataError, match=r"Train/3/00003\.bin"):
         trials(layout)
@@ -67,7 +67,7 @@ def npz(rng: np.random.Generator) -> dict[str, np.ndarray]:
 def test_nmnist_in_an_archive_of_arrays(tmp_path: Path) -> None:
     arrays = npz(np.random.default_rng(0))
     np.savez(tmp_path / "part.npz", **arrays)
-    found = trials(nmnist.locate(tmp_path / "part.npz"))
+    found = trials(nmnist.find(tmp_path / "part.npz"))
     assert [trial[:2] for trial in found[5:7]] == [("train/5/00005", 5), ("test/0/00000", 0)]
     np.testing.assert_array_equal(found[7].events.t, arrays["test_t"][40:80])
 
@@ -87,12 +87,12 @@ def test_arrays_that_do_not_fit_are_refused(change, message: str, tmp_path: Path
     change(arrays)
     np.savez(tmp_path / "part.npz", **arrays)
     with pytest.raises(DataError, match=message):
-        trials(nmnist.locate(tmp_path / "part.npz"))
+        trials(nmnist.find(tmp_path / "part.npz"))
 
 
 @pytest.mark.skipif(not NMNIST.exists(), reason=f"needs {NMNIST}")
 def test_real_recordings_take_fewer_bytes_than_raw_ones(tmp_path: Path) -> None:
-    layout = nmnist.locate(NMNIST)
+    layout = nmnist.find(NMNIST)
     assert layout is not None
     opened = open_store(layout, tmp_path)
     assert len(opened) == 1100
@@ -116,7 +116,7 @@ def test_cifar10_dvs_is_found_in_order_and_upright(ten_each: Path, tmp_path: Pat
     archives = tmp_path / "archives"
     for name in cifar10_dvs.CLASSES:
         shutil.make_archive(str(archives / name), "zip", ten_each, name)
-    found, zipped = trials(cifar10_dvs.locate(ten_each)), trials(cifar10_dvs.locate(archives))
+    found, zipped = trials(cifar10_dvs.find(ten_each)), trials(cifar10_dvs.find(archives))
     assert [trial.name for trial in found[9:11]] == ["airplane/cifar10_airplane_9", "automobile/cifar10_automobile_0"]
     assert [trial.label for trial in found] == np.repeat(range(10), 10).tolist()
     raw = read(ten_each / "bird/cifar10_bird_3.aedat")
@@ -129,17 +129,17 @@ def test_cifar10_dvs_follows_the_addresses_as_spikingjelly_does(ten_each: Path) 
     """x is 127 less the y of the address, y 127 less its x, polarity 1 where its bit is 0."""
     content = (ten_each / "cat/cifar10_cat_0.aedat").read_bytes()
     address = np.frombuffer(content[content.index(b"End Of ASCII Header\r\n") + 21 :], ">u4")[::2]
-    events = trials(cifar10_dvs.locate(ten_each))[30].events
+    events = trials(cifar10_dvs.find(ten_each))[30].events
     np.testing.assert_array_equal(events.x, 127 - (address >> 8 & 127))
     np.testing.assert_array_equal(events.y, 127 - (address >> 1 & 127))
     np.testing.assert_array_equal(events.p, 1 - (address & 1))
 
 
 def test_cifar10_dvs_lacks_recordings(ten_each: Path, tmp_path: Path) -> None:
-    assert cifar10_dvs.locate(tmp_path) is None
+    assert cifar10_dvs.find(tmp_path) is None
     (ten_each / "dog/cifar10_dog_4.aedat").unlink()
     with pytest.raises(DataError, match=r"has not 10 recordings of every class.*'dog': 9"):
-        cifar10_dvs.locate(ten_each)
+        cifar10_dvs.find(ten_each)
 
 
 def names_of_cifar10_dvs() -> list[str]:
@@ -171,7 +171,7 @@ TRIALS = [(1, 5_000_000, 5_050_000), (11, 5_060_000, 5_100_000)]
 def test_dvs_gesture_cuts_trials_by_its_tables(tmp_path: Path) -> None:
     root = write_dvs_gesture(tmp_path / "DvsGesture", RECORDINGS, TRIALS)
     for path in (root, tmp_path):
-        found = trials(dvs_gesture.locate(path))
+        found = trials(dvs_gesture.find(path))
         assert [trial.name for trial in found] == [
             f"{name}/{k:02}" for name in ("train/user01_led", "train/user02_lab", "test/user24_led") for k in range(2)
         ]
@@ -186,7 +186,7 @@ def test_dvs_gesture_counts_what_was_mended_once(tmp_path: Path) -> None:
     root = write_dvs_gesture(tmp_path / "DvsGesture", RECORDINGS, TRIALS)
     file = root / "user24_led.aedat"
     file.write_bytes(file.read_bytes() + b"\0\0\1\0\x08" + b"\0" * 7 + b"\0" * 4 + b"\1\0\0\0" * 3 + b"\0" * 8)
-    layout = dvs_gesture.locate(root)
+    layout = dvs_gesture.find(root)
     assert layout is not None
     assert open_store(layout, tmp_path / "store").repairs == {"special events": 1}
 
@@ -208,7 +208,7 @@ def test_a_damaged_dvs_gesture_is_named(damage, message: str, tmp_path: Path) ->
     root = write_dvs_gesture(tmp_path / "DvsGesture", RECORDINGS, TRIALS)
     damage(root)
     with pytest.raises(DataError, match=message):
-        trials(dvs_gesture.locate(root))
+        trials(dvs_gesture.find(root))
 
 
 def add(root: Path, line: str) -> None:
@@ -229,7 +229,7 @@ def write_folder(root: Path, name: str, test: str = "test") -> Path:
 
 @pytest.mark.parametrize("test", ["test", "val"])
 def test_a_folder_of_recordings(test: str, tmp_path: Path) -> None:
-    layout = folder.locate(write_folder(tmp_path, "a.npz", test))
+    layout = folder.find(write_folder(tmp_path, "a.npz", test))
     found = trials(layout)
     assert [trial[:2] for trial in found] == [
         ("train/left/a.npz", 0),
@@ -247,15 +247,15 @@ def test_a_folder_of_recordings_that_do_not_say_their_size(tmp_path: Path) -> No
     write_folder(tmp_path, "a.bin")
     write(Events(np.arange(30), np.full(30, 99, "u2"), np.zeros(30, "u2"), np.zeros(30, "u1"), (1, 100)),
           tmp_path / "test/left/b.bin")  # fmt: skip
-    layout = folder.locate(tmp_path)
+    layout = folder.find(tmp_path)
     assert layout is not None
     assert layout.size == (30, 100)
     assert {trial.events.size for trial in trials(layout)} == {(30, 100)}
 
 
 def test_folders_that_are_none_or_uneven(tmp_path: Path) -> None:
-    assert folder.locate(tmp_path) is None
+    assert folder.find(tmp_path) is None
     write_folder(tmp_path, "a.npz")
     shutil.rmtree(tmp_path / "test/left")
     with pytest.raises(DataError, match=r"\['left', 'right'\] in train, \['right'\] in test"):
-        folder.locate(tmp_path)
+        folder.find(tmp_path)

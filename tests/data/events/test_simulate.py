@@ -75,7 +75,7 @@ def test_an_image_set_becomes_recordings_that_are_read_back(
     output, camera = tmp_path / "out", Camera(duration=0.05, step=5000)
     simulate(output, dataset="folder", data_path=tmp_path / "images", camera=camera)
     assert f"{output}/train: 6 recordings" in capsys.readouterr().out
-    layout = folder.locate(output)
+    layout = folder.find(output)
     assert layout is not None
     assert (layout.size, layout.classes, len(layout.files)) == ((128, 128), ("ant", "bee"), 10)
     file = output / "train/ant/00001.aedat"

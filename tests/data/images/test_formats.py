@@ -354,7 +354,9 @@ def test_an_image_is_neither_folder_nor_zip(tmp_path: Path) -> None:
 
 
 def test_wrong_names_and_paths_say_what_would_be_right(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no data set 'cifar'; known are cifar10, cifar10-sample, cifar100"):
+    with pytest.raises(
+        DataError, match="no data set 'cifar'; known are cifar10, cifar10-dvs, cifar10-sample, cifar100"
+    ):
         load("cifar")
     with pytest.raises(DataError, match="the data set 'folder' needs a path"):
         load("folder")
