@@ -189,6 +189,12 @@ def _observed(
     """Inside the block every pass hands what was asked for to `add`, after `sample` has chosen from it."""
     chosen = choose_layers(model, layers)
     wanted = _wanted(chosen, what)
+    owners: dict[nn.Module, str] = {}
+    for name, layer in chosen.items():
+        if (other := owners.setdefault(layer.watched, name)) != name:
+            raise ValueError(
+                f"{other} and {name} share one neuron, so their currents cannot be told apart: give each a copy"
+            )
     with ExitStack() as hooks:
         for name, layer in chosen.items():
             observer = _Observer(name, layer, wanted[name], add, sample)

@@ -150,12 +150,16 @@ class SpikingLayer(nn.Module):
         return self.requires_grad_(False)
 
     def pathways(self) -> list[Pathway]:
-        """Its projections; by default those of all `nn.Conv2d` and `nn.Linear` inside."""
-        return [
+        """Its projections, those of its input first; by default all `nn.Conv2d` and `nn.Linear` inside, but for those
+        of the neuron. NotImplementedError if there are none: a cost of 0 would be wrong."""
+        found = [
             Pathway(name, module.weight, connection_of(module))
             for name, module in self.named_modules()
-            if isinstance(module, nn.Conv2d | nn.Linear)
+            if isinstance(module, nn.Conv2d | nn.Linear) and not name.startswith("neuron.")
         ]
+        if not found:
+            raise NotImplementedError(f"{type(self).__name__} defines no pathways()")
+        return found
 
 
 def connection_of(projection: nn.Conv2d | nn.Linear) -> EF.Connection:

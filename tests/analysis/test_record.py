@@ -269,3 +269,14 @@ def test_a_layer_that_is_recorded_cannot_be_swapped():
         perturb(model, Perturbation()),
     ):
         pass
+
+
+def test_layers_that_share_a_neuron_are_told_so():
+    model = small()
+    model.layers[1].neuron = model.layers[2].neuron
+    with record(model, what="I_E"):  # a circuit shows itself, not its neuron
+        model(images())
+    twin = small(circuit="bn")
+    twin.layers[1].neuron = twin.layers[2].neuron
+    with pytest.raises(ValueError, match=r"layers\.1 and layers\.2 share one neuron"), record(twin):
+        twin(images())
