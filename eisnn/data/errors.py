@@ -1,5 +1,6 @@
 """The one error users of `eisnn.data` see, and how failures of the file libraries become it."""
 
+import gzip
 import struct
 import tarfile
 import zipfile
@@ -44,9 +45,13 @@ def reading(source: Path | str) -> Iterator[None]:
 
 
 def read_file(file: Path, limit: int) -> bytes:
-    """The content of `file`; `DataError` if it cannot be read or is larger than `limit` bytes."""
-    with reading(file), file.open("rb") as opened:
-        content = opened.read(limit + 1)
+    """The content of `file`, decompressed if its name ends in .gz.
+
+    Raises:
+        DataError: it cannot be read, or has more than `limit` bytes.
+    """
+    with reading(file), (gzip.open if file.suffix == ".gz" else open)(file, "rb") as opened:
+        content = opened.read(limit + 1)  # beyond the end, where gzip's checksum is
     if len(content) > limit:
-        raise DataError(f"{file} is larger than {limit:,} bytes, more than such a file can be")
+        raise DataError(f"{file} has more than {limit:,} bytes, which is too much for what it should be")
     return content

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from io import BufferedIOBase
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ import torch
 from eisnn.data.catalog import register
 from eisnn.data.dataset import Dataset, Images
 from eisnn.data.download import Remote
-from eisnn.data.errors import DataError, reading
+from eisnn.data.errors import DataError, read_file, reading
 from eisnn.data.source import Source
 
 from . import mosaic
@@ -41,6 +42,11 @@ class Layout:
     @property
     def files(self) -> tuple[str, ...]:
         return (*self.train, *self.test, self.names)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all records, and room for what lies beside them."""
+        return (sum(self.train.values()) + sum(self.test.values())) * (self.label_bytes + PIXELS) + (1 << 20)
 
 
 CIFAR10 = Layout(
@@ -92,7 +98,7 @@ def _locate(layout: Layout, path: Path) -> Source | None:
         files = tuple(place / name for name in layout.files)
         if any(file.is_file() for file in files):
             present = tuple(file for file in files if file.is_file())
-            return Source(place, present, partial(read, layout, partial(_read_file, place)))
+            return Source(place, present, partial(read, layout, partial(_read_file, place, layout)))
     return None
 
 
@@ -134,20 +140,34 @@ def _read_archive(layout: Layout, archive: Path) -> Dataset:
     return read(layout, _extract(layout, archive))
 
 
-def _read_file(folder: Path, name: str) -> tuple[str, bytes]:
-    with reading(folder / name):
-        return str(folder / name), (folder / name).read_bytes()
+def _read_file(folder: Path, layout: Layout, name: str) -> tuple[str, bytes]:
+    return str(folder / name), read_file(folder / name, layout.nbytes)
+
+
+class _Bounded:
+    """A stream of `limit` bytes at most: a small archive may grow without end."""
+
+    def __init__(self, stream: BufferedIOBase, label: Path, limit: int) -> None:
+        self.stream, self.label, self.limit, self.left = stream, label, limit, limit
+
+    def read(self, size: int) -> bytes:
+        content = self.stream.read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise DataError(f"{self.label} grows to more than {self.limit:,} bytes, too many for this data set")
+        return content
 
 
 def _extract(layout: Layout, archive: Path) -> Callable[[str], tuple[str, bytes]]:
     """Reads the wanted members; goes on to the end of the file, where gzip's checksum is."""
     found: dict[str, bytes] = {}
-    with reading(archive), gzip.open(archive) as stream:
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
+    with reading(archive), gzip.open(archive) as opened:
+        stream = _Bounded(opened, archive, layout.nbytes)
+        with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload]
             for member in tar:
                 name = Path(member.name).name
-                if name in layout.files and (opened := tar.extractfile(member)) is not None:
-                    found[name] = opened.read()
+                if name in layout.files and (content := tar.extractfile(member)) is not None:
+                    found[name] = content.read()
         while stream.read(1 << 20):
             pass
     missing = [name for name in layout.files if name not in found]

@@ -4,7 +4,6 @@ An idx file is big-endian: two zero bytes, the type (8: uint8), the number of ax
 Source: https://github.com/zalandoresearch/fashion-mnist
 """
 
-import gzip
 import math
 import struct
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 from eisnn.data.catalog import register
 from eisnn.data.dataset import Dataset, Images
 from eisnn.data.download import Remote
-from eisnn.data.errors import DataError, reading
+from eisnn.data.errors import DataError, read_file
 from eisnn.data.source import Source
 
 FILES = {  # with the checksums of their compressed form
@@ -79,17 +78,12 @@ def _read_split(folder: Path, split: str) -> Images:
 def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Tensor:
     """The array in `name` or `name.gz` (the uncompressed file goes first), which must be uint8 of `shape`."""
     file = folder / name
-    if file.is_file():
-        with reading(file):
-            content = file.read_bytes()
-    else:
-        file = folder / f"{name}.gz"
-        with reading(file):
-            content = gzip.decompress(file.read_bytes())
+    file = file if file.is_file() else folder / f"{name}.gz"
     header = struct.pack(f">HBB{len(shape)}i", 0, 8, len(shape), *shape)
+    expected = len(header) + math.prod(shape)
+    content = read_file(file, expected)
     if content[: len(header)] != header:
         raise DataError(f"{file} does not begin with the idx header of a uint8 array of shape {shape}")
-    expected = len(header) + math.prod(shape)
     if len(content) != expected:
         raise DataError(f"{file} holds {len(content):,} bytes (uncompressed), expected {expected:,}")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=len(header)).view(shape)

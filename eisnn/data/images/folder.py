@@ -8,7 +8,7 @@ from eisnn.data.errors import DataError
 from eisnn.data.source import Source
 
 from .decode import decode
-from .tree import Tree, find_tree
+from .tree import Tree, find_tree, same_name
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 UNREAD = {  # images all the same: an error, as leaving them out would change the data without a word
@@ -19,7 +19,7 @@ UNREAD = {  # images all the same: an error, as leaving them out would change th
 
 @register("folder", "a folder or .zip of SPLIT/CLASS/NAME.png with SPLIT train and test (or val)")
 def locate(path: Path, size: int | None = None) -> Source | None:
-    """The image folder or archive `path`, or None if it has no `train/`; `size` is for images of different sizes."""
+    """The image folder or archive `path`, or None if it has no `train/`; `size` is what images are brought to."""
     tree = find_tree(path, ("train", "test", "val"))
     if tree is None:
         return None
@@ -53,7 +53,7 @@ def read(tree: Tree, size: int | None) -> Dataset:
 
     Args:
         tree: the files.
-        size: images of different shapes become size x size (cut to a centred square, then resized, antialiased).
+        size: every image becomes size x size, see `decode`; None takes images of one size as they are.
 
     Raises:
         DataError: a split is missing or an image damaged; the splits differ in their classes; the images differ in size
@@ -65,7 +65,7 @@ def read(tree: Tree, size: int | None) -> Dataset:
     for split, wanted in (("train", "train/CLASS/"), (test, "test/CLASS/ or val/CLASS/")):
         if not splits[split]:
             raise DataError(f"{tree.path} has no images in {wanted} (looked for {', '.join(sorted(EXTENSIONS))})")
-    classes = {split: sorted({name.split("/")[1] for name in splits[split]}) for split in ("train", test)}
+    classes = {split: sorted({_class(name) for name in splits[split]}) for split in ("train", test)}
     if classes["train"] != classes[test]:
         only_train = sorted(set(classes["train"]) - set(classes[test]))
         only_test = sorted(set(classes[test]) - set(classes["train"]))
@@ -73,7 +73,12 @@ def read(tree: Tree, size: int | None) -> Dataset:
             f"the splits of {tree.path} differ in their classes: only in train {only_train}, only in {test} {only_test}"
         )
     names = splits["train"] + splits[test]
-    labels = [classes["train"].index(name.split("/")[1]) for name in names]
+    labels = [classes["train"].index(_class(name)) for name in names]
     both = decode(tree, names, labels, size=size)
     count = len(splits["train"])
-    return Dataset("folder", tuple(classes["train"]), both[:count], both[count:])
+    how = {"fit": size} if size is not None else {}
+    return Dataset("folder", tuple(classes["train"]), both[:count], both[count:], how)
+
+
+def _class(name: str) -> str:
+    return same_name(name.split("/")[1])

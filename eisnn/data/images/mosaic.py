@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from eisnn.data.catalog import register
 from eisnn.data.dataset import Dataset, Images
-from eisnn.data.errors import DataError, reading
+from eisnn.data.errors import DataError, read_file, reading
 from eisnn.data.source import Source
+
+from .decode import open_image
+from .tree import MAX_FILE
 
 SIDE = 32  # pixels, of a square tile
 COLUMNS = {"train": 50, "test": 25}  # of the files we write; files are read with whatever width they have
@@ -45,10 +49,7 @@ def _read_split(folder: Path) -> Images:
 
 
 def _read_tiles(file: Path) -> Tensor:
-    import numpy as np
-    from PIL import Image
-
-    with reading(file), Image.open(file) as image:
+    with reading(file), open_image(read_file(file, MAX_FILE), str(file)) as image:
         mode, pixels = image.mode, np.array(image)
     if mode != "RGB" or pixels.shape[0] % SIDE or pixels.shape[1] % SIDE:
         raise DataError(
