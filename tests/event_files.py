@@ -7,11 +7,9 @@ from pathlib import Path
 
 import event_loops as naive
 import numpy as np
-import torch
 
-from eisnn.data.events import Events, cifar10_dvs, write
-from eisnn.data.events.frames import EventBatch, FrameSettings
-from eisnn.data.events.packing import Packing
+from eisnn.data.events import Events, cifar10_dvs, frames, write
+from eisnn.data.events.frames import EventBatch
 
 SIZE = (100, 120)  # height and width of the sensor of most of them
 N = 300
@@ -185,17 +183,4 @@ def write_dvs_gesture(folder: Path, recordings: dict[str, list[str]], trials: li
 
 
 def batch_of(recordings: list[Events], time_steps: int, bins: str = "count", scaling: str = "average") -> EventBatch:
-    """Recordings of one size as a batch on the CPU."""
-    packing = Packing(recordings[0].size)
-    packed = [packing.pack(events) for events in recordings]
-    counts = torch.tensor([len(events) for events in recordings])
-    begins = (counts.cumsum(0) - counts).tolist()
-    gaps = [one.gaps + np.array([begin, 0]) for one, begin in zip(packed, begins, strict=True)]
-    return EventBatch(
-        torch.from_numpy(np.concatenate([one.events for one in packed]).view(np.int32)),
-        counts,
-        torch.from_numpy(np.concatenate(gaps)),
-        packing,
-        FrameSettings(bins=bins, scaling=scaling),
-        time_steps,
-    )
+    return frames.batch_of(recordings, time_steps, frames.FrameSettings(bins=bins, scaling=scaling))

@@ -4,14 +4,17 @@ T time bins, B recordings, 2 polarities (OFF, ON), H x W pixels; E events of the
 other. No loop over recordings or events, and nothing that waits for the device.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from .packing import Packing
+from .recording import Events
 
 Bins = Literal["count", "time"]
 Scaling = Literal["average", "sum"]
@@ -59,6 +62,19 @@ class EventBatch:
             tensor.to(device, non_blocking=non_blocking) for tensor in (self.events, self.counts, self.gaps)
         )
         return replace(self, events=events, counts=counts, gaps=gaps)
+
+
+def batch_of(recordings: Sequence[Events], time_steps: int, settings: FrameSettings) -> EventBatch:
+    """Recordings of one sensor as a batch on the CPU; they may be empty."""
+    packing = Packing(recordings[0].size)
+    packed = [packing.pack(events) for events in recordings]
+    counts = torch.tensor([len(events) for events in recordings])
+    begins = (counts.cumsum(0) - counts).tolist()
+    gaps = np.concatenate([one.gaps + np.array([begin, 0]) for one, begin in zip(packed, begins, strict=True)])
+    events = np.concatenate([one.events for one in packed])
+    return EventBatch(
+        torch.from_numpy(events.view(np.int32)), counts, torch.from_numpy(gaps), packing, settings, time_steps
+    )
 
 
 def count_frames(batch: EventBatch, kept: Tensor | None = None, bins: int | None = None) -> Tensor:

@@ -45,7 +45,7 @@ class Packing:
         pause[long] = self.longest
         address = (events.p.astype(np.uint32) * height + events.y) * np.uint32(width) + events.x
         packed = (pause.astype(np.uint32) << np.uint32(self.address_bits)) | address
-        return Packed(packed, gaps, int(events.t[0]))
+        return Packed(packed, gaps, int(events.t[0]) if len(events) else 0)
 
     def unpack(self, packed: "Packed") -> Events:
         """The recording again, exactly."""

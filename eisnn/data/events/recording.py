@@ -40,8 +40,8 @@ class Events:
     def __len__(self) -> int:
         return len(self.t)
 
-    def __getitem__(self, index: slice | NDArray[np.bool_]) -> "Events":
-        """The events of a slice, or where a bool array is true."""
+    def __getitem__(self, index: slice | NDArray) -> "Events":
+        """The events of a slice, where a bool array is true, or at the indices of an array."""
         return replace(self, t=self.t[index], x=self.x[index], y=self.y[index], p=self.p[index])
 
     @property
