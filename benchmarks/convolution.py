@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from eisnn.bench import FORMATS
 from eisnn.functional import Conv
-from eisnn.functional.kernels.convolution import backward_by_products, by_products
+from eisnn.ops.conv2d.cpu import backward_by_products, by_products
 from eisnn.process import keep_memory
 from eisnn.provenance import provenance, write_result
 

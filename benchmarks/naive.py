@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from eisnn import functional as EF
 from eisnn.bench import FORMATS, Subject
@@ -24,22 +23,14 @@ from eisnn.process import keep_memory
 from eisnn.provenance import provenance, write_result
 
 
-class StockConv(EF.Conv):
-    """A convolution by torch's operator, whatever the maps."""
-
-    def feedforward(self, x: Tensor, weight: Tensor) -> Tensor:
-        y = F.conv2d(x.flatten(0, 1), weight, None, self.stride, self.padding, self.dilation)
-        return y.unflatten(0, x.shape[:2])
-
-
 def naive_layer(self: EILayer, x: Tensor, time_steps: int | None = None) -> Tensor:
     """`[B, T, ...]` in memory, each step a copy of a static input; eqs. (9)-(15) one after the other."""
     x = x.expand(time_steps or x.shape[0], *x.shape[1:])
     x = x.transpose(0, 1).contiguous().transpose(0, 1).contiguous()  # batch-major, and back to time-major
-    connection = StockConv(**vars(self.connection)) if isinstance(self.connection, EF.Conv) else self.connection
+    connection = EF.Conv(**vars(self.connection)) if isinstance(self.connection, EF.Conv) else self.connection
     i_ee, i_sub, i_div = EF.ei_currents(x, self.weight_ee, self.weight_ie, self.weight_ei, self.gain_i, connection)
     i_e = EF.integrate(i_ee - i_sub, i_div, self.gain_e, self.bias)
-    return EF.lif_reference(i_e, self.neuron.constants)[0]
+    return EF.lif(i_e, self.neuron.constants)[0]
 
 
 def naive_readout(self: EIReadout, x: Tensor, time_steps: int | None = None) -> Tensor:

@@ -22,6 +22,7 @@ from naive import as_written
 from torch import Tensor, nn
 
 from eisnn import functional as EF
+from eisnn import ops
 from eisnn.data import Loader
 from eisnn.nn import EILayer
 from eisnn.provenance import provenance, write_result
@@ -54,7 +55,7 @@ def balanced_current(layer: EILayer, form: str, x: Tensor) -> Tensor:
     """`I_EE - I_sub`, as a form computes it."""
     weights = layer.weight_ee, layer.weight_ie, layer.weight_ei, layer.gain_i, layer.connection
     if form == "folded":
-        return EF.folded_currents(x, *weights).balanced
+        return ops.folded_currents(x, *weights).balanced
     i_ee, i_sub, _ = EF.ei_currents(x, *weights)
     return i_ee - i_sub
 

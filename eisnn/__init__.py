@@ -33,6 +33,7 @@ _SUBMODULES = (
     "methods",
     "models",
     "nn",
+    "ops",
     "train",
 )
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import eisnn.functional as EF
+from eisnn import ops
 
 WEIGHTS = ("weight_ee", "weight_ie", "weight_ei")
 PARAMETERS = (*WEIGHTS, "gain_i", "gain_e", "bias")
@@ -79,13 +80,13 @@ def cases(draw: st.DrawFn, dead: bool | None = None) -> Case:
     rate = draw(st.sampled_from([0.1, 0.4, 1.0]))
     real = draw(st.booleans())
     if draw(st.booleans()):
-        connection: EF.Connection = EF.Dense()
+        connection: EF.Connection = ops.Dense()
         inputs: tuple[int, ...] = (draw(st.integers(4, 12)),)
         shape: tuple[int, ...] = (t, b, *inputs)
     else:
         pairs = st.tuples(st.integers(1, 2), st.integers(1, 2))
         kernel = draw(st.sampled_from([(1, 1), (3, 3), (1, 3), (3, 2), (2, 1)]))
-        connection = EF.Conv(draw(pairs), draw(st.tuples(st.integers(0, 2), st.integers(0, 1))), draw(pairs))
+        connection = ops.Conv(draw(pairs), draw(st.tuples(st.integers(0, 2), st.integers(0, 1))), draw(pairs))
         inputs = (c, *kernel)
         shape = (t, b, c, draw(st.integers(5, 8)), draw(st.integers(5, 8)))
     x = spikes(shape, rate, seed)

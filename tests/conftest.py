@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import is_hypothesis_test, settings
 
-from eisnn.functional import kernels
-from eisnn.functional.kernels import native
+from eisnn.ops import backends, build
+from eisnn.ops.population import cpu
 
 if torch.cuda.is_available():
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # deterministic algorithms ask for it, see below
@@ -58,16 +58,16 @@ def images(own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["compiled", "torch", "triton"])
 def backend(request: pytest.FixtureRequest) -> Iterator[None]:
     """What uses it holds for the compiled kernel, for torch operations and for Triton (interpreted without a GPU)."""
-    if request.param == "compiled" and native.library() is None:
+    if request.param == "compiled" and build.library() is None:
         pytest.skip("no C++ compiler here")
-    if request.param == "triton" and not kernels.HAS_TRITON:
+    if request.param == "triton" and not backends.HAS_TRITON:
         pytest.skip("triton is not installed")
 
     def chosen(maps: torch.Tensor) -> str:
-        return request.param if request.param != "compiled" or native.supports(maps) else "torch"
+        return request.param if request.param != "compiled" or cpu.supports(maps) else "torch"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "backend", chosen)
+        patch.setattr(backends, "backend", chosen)
         yield
 
 

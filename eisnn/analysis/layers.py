@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from eisnn.functional.lif import scan_, scan_backward_
 from eisnn.nn import LIF, SpikingLayer, layers_of
+from eisnn.ops.scan import scan_, scan_backward_
 
 
 def spiking_layers(model: nn.Module) -> dict[str, SpikingLayer]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from eisnn import functional as EF
+from eisnn import ops
 from eisnn.nn import EILayer
 from eisnn.nn.circuit import CURRENTS, circuit_currents
 from eisnn.nn.inference import FoldedLayer
@@ -26,7 +27,7 @@ class PerturbedLayer(FoldedLayer):
         ee, ie, subtractive, divisive = (weight.detach() for weight in synapses[:4])
         sigma = None if synapses.sigma is None else synapses.sigma.detach()
         tonic = torch.zeros_like(ie[: sigma is not None])
-        kernel = torch.cat([EF.fold(ee, ie, subtractive), ie, tonic])
+        kernel = torch.cat([ops.fold(ee, ie, subtractive), ie, tonic])
         weight = divisive if sigma is None else torch.cat([divisive, sigma[:, None]], 1)
         super().__init__(layer.connection, kernel, weight, layer.gain_e, bias, layer.neuron, sigma is not None)
         self._origin = (layer,)  # no submodule: its parameters are not the perturbed network's

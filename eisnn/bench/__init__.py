@@ -27,9 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eisnn import functional, ops
 from eisnn.deploy import quantize
 from eisnn.files import require_writable
-from eisnn.functional import LIFConstants, kernels, lif_reference
+from eisnn.functional import LIFConstants
 from eisnn.init import ei_init_
 from eisnn.models import create_model
 from eisnn.nn import PLUS, ProjectionLayer, SpikingLayer, enforce_dale, fold, layers_of
@@ -46,7 +47,7 @@ class LoopLIF(nn.Module):
 
     def forward(self, current: Tensor) -> Tensor:
         """`[T, B, ...]` -> spikes `[T, B, ...]`."""
-        return lif_reference(current, LIFConstants())[0]
+        return functional.lif(current, LIFConstants())[0]
 
 
 def spikingjelly_neuron() -> nn.Module:
@@ -391,7 +392,7 @@ def bench(
         **provenance(),
         **common,
         "repeats": repeats,
-        "kernels": kernels.backend(subjects["ei", "contiguous"].images[None]),
+        "kernels": ops.backends.backend(subjects["ei", "contiguous"].images[None]),
         "cuda_graph": device == "cuda" and cuda_graph,
         "tf32": {
             "convolutions": torch.backends.cudnn.allow_tf32,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eisnn import functional as EF
+from eisnn import ops
 from eisnn.nn import Pathway, SpikingLayer, layers_of
 
 
@@ -83,5 +83,5 @@ def _cost(layer: str, sized: tuple[Pathway, int], x: Tensor) -> PathwayCost:
     return PathwayCost(layer, pathway.name, weight.numel(), dense, effective)
 
 
-def _run(connection: EF.Connection, x: Tensor, weight: Tensor) -> Tensor:
+def _run(connection: ops.Connection, x: Tensor, weight: Tensor) -> Tensor:
     return connection.feedforward(x, weight.detach())

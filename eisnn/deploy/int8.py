@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eisnn import functional as EF
+from eisnn import ops
 from eisnn.nn import fold
 from eisnn.nn.inference import FoldedLayer
 from eisnn.nn.projection import ProjectionLayer
@@ -27,7 +27,7 @@ class Int8Conv2d(nn.Module):
         bias: `[n]` or None.
     """
 
-    def __init__(self, weight: Tensor, geometry: EF.Conv, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor, geometry: ops.Conv, bias: Tensor | None = None) -> None:
         super().__init__()
         self.in_channels = weight.shape[1]
         self.around = list(geometry.stride), list(geometry.padding), list(geometry.dilation), 1
@@ -108,9 +108,9 @@ def quantize(model: nn.Module, images: Tensor) -> nn.Module:
 
 def _quantize_layer(layer: nn.Module) -> None:
     if isinstance(layer, FoldedLayer):
-        assert isinstance(layer.connection, EF.Conv)
+        assert isinstance(layer.connection, ops.Conv)
         layer.connection = _Int8Connection(Int8Conv2d(layer.kernel, layer.connection))  # type: ignore[assignment]
     elif isinstance(layer, ProjectionLayer):
         p = layer.projection
-        geometry = EF.Conv(p.stride, p.padding, p.dilation)  # type: ignore[arg-type]
+        geometry = ops.Conv(p.stride, p.padding, p.dilation)  # type: ignore[arg-type]
         layer.projection = Int8Conv2d(p.weight, geometry, p.bias)  # type: ignore[assignment]

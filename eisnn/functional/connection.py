@@ -11,10 +11,7 @@ from math import prod
 from torch import Tensor
 from torch.nn import functional as F
 
-from eisnn.functional.kernels.convolution import conv2d, conv2d_backward
-
 Pair = tuple[int, int]
-Gradients = tuple[Tensor | None, Tensor]  # of the input, where it was asked for, and of the weight
 
 
 @dataclass(frozen=True)
@@ -26,10 +23,6 @@ class Dense:
     def feedforward(self, x: Tensor, weight: Tensor) -> Tensor:
         """`W x`: `[T, B, d]` -> `[T, B, n]`."""
         return F.linear(x, weight)
-
-    def feedforward_backward(self, grad: Tensor, x: Tensor, weight: Tensor, input_too: bool) -> Gradients:
-        """Gradients of `feedforward` for that of its output, `[T, B, n]`."""
-        return (grad @ weight if input_too else None), grad.flatten(0, 1).T @ x.flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -53,14 +46,8 @@ class Conv:
 
     def feedforward(self, x: Tensor, weight: Tensor) -> Tensor:
         """`W x`: `[T, B, C, H, W]` -> `[T, B, n, H', W']`."""
-        y = conv2d(x.flatten(0, 1), weight, None, self)
+        y = F.conv2d(x.flatten(0, 1), weight, None, self.stride, self.padding, self.dilation)
         return y.unflatten(0, x.shape[:2])
-
-    def feedforward_backward(self, grad: Tensor, x: Tensor, weight: Tensor, input_too: bool) -> Gradients:
-        """Gradients of `feedforward` for that of its output, `[T, B, n, H', W']`."""
-        grad_x, grad_weight = conv2d_backward(grad.flatten(0, 1), x.flatten(0, 1), weight, self, input_too)
-        assert grad_weight is not None
-        return None if grad_x is None else grad_x.unflatten(0, x.shape[:2]), grad_weight
 
 
 Connection = Dense | Conv
@@ -75,11 +62,6 @@ def lateral(u: Tensor, weight: Tensor) -> Tensor:
         inside = u.movedim(2, -1)  # a matrix for each step: also that of some images of larger maps needs no copy
         return F.linear(inside.flatten(1, -2), weight).unflatten(1, inside.shape[1:-1]).movedim(-1, 2)
     return (weight @ u.flatten(3)).unflatten(3, u.shape[3:])
-
-
-def by_position(maps: Tensor) -> Tensor:
-    """`[T, B, n, ...]` as a matrix `[T B ..., n]` with a row for each step, image and position."""
-    return maps.movedim(2, -1).flatten(0, -2)
 
 
 def fan_in(weight: Tensor) -> int:

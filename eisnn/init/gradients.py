@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eisnn.functional import LIFConstants, lif
+from eisnn.functional import LIFConstants
 from eisnn.init.statistics import sum_over
 from eisnn.nn import SpikingLayer, layers_of
+from eisnn.ops import lif
 
 REACH = 8.0  # a width lies within this factor of the one that the neuron came with
 TOLERANCE = 0.01  # of the norm

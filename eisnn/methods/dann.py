@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from eisnn import functional as EF
+from eisnn import ops
 from eisnn.functional.checks import check_int
 from eisnn.nn.dale import loading_violation
 from eisnn.nn.inference import FoldedCircuit
@@ -65,7 +66,7 @@ class DANNLayer(SpikingLayer):
     dale_parameters: ClassVar[tuple[str, ...]] = ("weight_ee", "weight_ie", "weight_ei", "gain_e")
 
     def __init__(
-        self, n_e: int, inputs: tuple[int, ...], connection: EF.Connection, n_i: int, neuron: nn.Module | None
+        self, n_e: int, inputs: tuple[int, ...], connection: ops.Connection, n_i: int, neuron: nn.Module | None
     ) -> None:
         super().__init__()
         check_sizes(type(self).__name__, "channels" if connection.spatial else "features", inputs[0], n_e)
@@ -112,7 +113,7 @@ class DANNLayer(SpikingLayer):
         ie = EF.scale_gradient(self.weight_ie, 1 / root)
         ei = EF.scale_gradient(self.weight_ei, 1 / d)
         alpha = EF.scale_gradient(self.alpha, 1 / (d * root))
-        return torch.cat([EF.fold(self.weight_ee, ie, ei), ie]), ei * alpha.exp()
+        return torch.cat([ops.fold(self.weight_ee, ie, ei), ie]), ei * alpha.exp()
 
     @property
     def receives(self) -> tuple[int, int]:
@@ -198,7 +199,7 @@ class DANNConv2d(DANNLayer):
         check_int(name, "ei_ratio", ei_ratio)
         kernel, *geometry = conv_geometry(name, kernel_size, stride, padding, dilation)
         n_i = max(1, out_channels // ei_ratio)
-        super().__init__(out_channels, (in_channels, *kernel), EF.Conv(*geometry), n_i, neuron)
+        super().__init__(out_channels, (in_channels, *kernel), ops.Conv(*geometry), n_i, neuron)
 
 
 class DANNLinear(DANNLayer):
@@ -214,7 +215,7 @@ class DANNLinear(DANNLayer):
         name = type(self).__name__
         check_sizes(name, "features", in_features, out_features)
         check_int(name, "ei_ratio", ei_ratio)
-        super().__init__(out_features, (in_features,), EF.Dense(), max(1, out_features // ei_ratio), neuron)
+        super().__init__(out_features, (in_features,), ops.Dense(), max(1, out_features // ei_ratio), neuron)
 
 
 class DANNReadout(DANNLayer):
@@ -224,7 +225,7 @@ class DANNReadout(DANNLayer):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         check_sizes(type(self).__name__, "features", in_features, out_features)
-        super().__init__(out_features, (in_features,), EF.Dense(), 1, None)
+        super().__init__(out_features, (in_features,), ops.Dense(), 1, None)
 
 
 @register("dann", neurons="rate")

@@ -5,9 +5,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from eisnn.functional import average_pool
 from eisnn.models.network import Carry, SpikingNetwork, global_average, scaled
 from eisnn.nn.registry import Layers
+from eisnn.ops import average_pool
 
 Plan = Sequence[int | Literal["P"]]
 

@@ -1,4 +1,4 @@
-"""Layers: parameters and shapes; each calls into `eisnn.functional`."""
+"""Layers: parameters and shapes; each calls into `eisnn.ops`."""
 
 from eisnn.nn.circuit import EICircuit, EIConv2d, EILayer, EILinear, EIReadout
 from eisnn.nn.dale import NonFiniteGradient, constrained_parameters, dale_violations, enforce_dale, project_

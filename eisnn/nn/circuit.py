@@ -1,4 +1,4 @@
-"""The E-I circuit as layers: parameters and shapes; the mathematics is in `eisnn.functional`."""
+"""The E-I circuit as layers: parameters and shapes; the mathematics is in `eisnn.functional`, fast in `eisnn.ops`."""
 
 from math import inf
 from typing import Any, ClassVar
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from eisnn import functional as EF
+from eisnn import ops
 from eisnn.functional.checks import check_int
 from eisnn.nn.dale import loading_violation
 from eisnn.nn.inference import FoldedLayer, FoldedReadout
@@ -37,7 +38,7 @@ class EICircuit(SpikingLayer):
         self,
         n_e: int,
         inputs: tuple[int, ...],
-        connection: EF.Connection,
+        connection: ops.Connection,
         ei_ratio: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -118,7 +119,7 @@ class EILayer(EICircuit):
         self,
         n_e: int,
         inputs: tuple[int, ...],
-        connection: EF.Connection,
+        connection: ops.Connection,
         ei_ratio: int,
         neuron: nn.Module | None,
         options: CircuitOptions = PAPER,
@@ -191,19 +192,19 @@ class EILayer(EICircuit):
         sources, weight = self.weights.sources(self._raw)
         return self.weights.stacked.make(*sources)[0], weight.detach()
 
-    def currents(self, x: Tensor) -> EF.StackedCurrents:
-        """All currents of `x` `[T, B, ...]`, and `M`; see `eisnn.functional.population`."""
+    def currents(self, x: Tensor) -> ops.StackedCurrents:
+        """All currents of `x` `[T, B, ...]`, and `M`; see `eisnn.ops.population`."""
         sources, weight = self.weights.sources(self._raw)
-        return EF.StackedCurrents(EF.project(x, self.weights.stacked, sources, self.connection), weight)
+        return ops.StackedCurrents(ops.project(x, self.weights.stacked, sources, self.connection), weight)
 
     def integrated(self, x: Tensor) -> Tensor:
         """`I_E` `[T, B, n_E, ...]` of `x` `[T, B, ...]`, eq. (14)."""
-        return EF.integrate(*EF.split_currents(*self.currents(x)), self.gain_e, self.bias)
+        return EF.integrate(*ops.split_currents(*self.currents(x)), self.gain_e, self.bias)
 
     def respond(self, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
         if fusable(self.neuron):
             constants, tonic = self.neuron.constants, self.weights.stacked.tonic
-            return EF.population(*self.currents(x), self.gain_e, self.bias, constants, state, time_steps, tonic=tonic)
+            return ops.population(*self.currents(x), self.gain_e, self.bias, constants, state, time_steps, tonic=tonic)
         return run_neuron(self.neuron, self.integrated(x), time_steps, state, return_state)
 
     @property
@@ -240,7 +241,7 @@ class EILayer(EICircuit):
 def circuit_currents(
     x: Tensor,
     synapses: EF.Synapses,
-    connection: EF.Connection,
+    connection: ops.Connection,
     gain_e: Tensor,
     bias: Tensor,
     injected: tuple[Tensor, Tensor] | None = None,
@@ -287,7 +288,7 @@ class EIConv2d(EILayer):
     ) -> None:
         kernel, *geometry = conv_geometry(type(self).__name__, kernel_size, stride, padding, dilation)
         super().__init__(
-            out_channels, (in_channels, *kernel), EF.Conv(*geometry), ei_ratio, neuron, options, device, dtype
+            out_channels, (in_channels, *kernel), ops.Conv(*geometry), ei_ratio, neuron, options, device, dtype
         )
 
     def extra_repr(self) -> str:
@@ -310,7 +311,7 @@ class EILinear(EILayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(out_features, (in_features,), EF.Dense(), ei_ratio, neuron, options, device, dtype)
+        super().__init__(out_features, (in_features,), ops.Dense(), ei_ratio, neuron, options, device, dtype)
 
 
 class EIReadout(EICircuit):
@@ -333,7 +334,7 @@ class EIReadout(EICircuit):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(out_features, (in_features,), EF.Dense(), ei_ratio, device, dtype)
+        super().__init__(out_features, (in_features,), ops.Dense(), ei_ratio, device, dtype)
         self.options = check_options(options)
 
     @torch.no_grad()
@@ -351,10 +352,10 @@ class EIReadout(EICircuit):
         ie: Tensor = self.weight_ie
         if self.options.conserved:
             ee, ie = EF.center_gradient(ee), EF.center_gradient(ie)
-        return EF.ei_readout_folded(x, ee, ie, self.weight_ei, self.connection), None
+        return ops.ei_readout(x, ee, ie, self.weight_ei, self.connection), None
 
     def folded(self) -> SpikingLayer:
-        return FoldedReadout(self.connection, EF.fold(self.weight_ee, self.weight_ie, self.weight_ei))
+        return FoldedReadout(self.connection, ops.fold(self.weight_ee, self.weight_ie, self.weight_ei))
 
     def pathways(self) -> list[Pathway]:
         return [

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from eisnn import functional as EF
+from eisnn import ops
 from eisnn.nn.layer import Pathway, SpikingLayer, layers_of, uninitialized
 from eisnn.nn.neurons import check_stateless, fusable, run_neuron
 
@@ -19,7 +20,7 @@ class FoldedCircuit(SpikingLayer):
     non_negative = True
     kernel: Tensor
 
-    def __init__(self, connection: EF.Connection, kernel: Tensor, tonic: bool = False, **buffers: Tensor) -> None:
+    def __init__(self, connection: ops.Connection, kernel: Tensor, tonic: bool = False, **buffers: Tensor) -> None:
         super().__init__()
         self.connection, self.tonic = connection, tonic
         for name, value in {"kernel": kernel, **buffers}.items():
@@ -52,7 +53,7 @@ class FoldedLayer(FoldedCircuit):
 
     def __init__(
         self,
-        connection: EF.Connection,
+        connection: ops.Connection,
         kernel: Tensor,
         weight: Tensor,
         gain_e: Tensor,
@@ -67,8 +68,8 @@ class FoldedLayer(FoldedCircuit):
         currents, gain_e, bias = self.project(x), self.gain_e, self.bias
         if fusable(self.neuron):
             constants = self.neuron.constants
-            return EF.population(currents, self.weight, gain_e, bias, constants, state, time_steps, tonic=self.tonic)
-        i_e = EF.integrate(*EF.split_currents(currents, self.weight), gain_e, bias)
+            return ops.population(currents, self.weight, gain_e, bias, constants, state, time_steps, tonic=self.tonic)
+        i_e = EF.integrate(*ops.split_currents(currents, self.weight), gain_e, bias)
         return run_neuron(self.neuron, i_e, time_steps, state, return_state)
 
     @property
@@ -82,7 +83,7 @@ class FoldedLayer(FoldedCircuit):
     @torch.no_grad()
     def measure(self, x: Tensor, out: Tensor) -> dict[str, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
-            balanced, i_div = EF.split_currents(self.project(x.to(self.kernel.dtype)), self.weight)
+            balanced, i_div = ops.split_currents(self.project(x.to(self.kernel.dtype)), self.weight)
             i_e = EF.integrate(balanced, i_div, self.gain_e, self.bias)
         return {"I_div": i_div, "I_E": i_e, "undivided": EF.undivided(balanced, i_div)}
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eisnn import functional as EF
+from eisnn import ops
 from eisnn.functional.checks import check_int, check_steps, is_int
 from eisnn.nn.neurons import LIF, PLIF
 
@@ -30,7 +31,7 @@ class Pathway(NamedTuple):
 
     name: str
     weight: Tensor
-    connection: EF.Connection | None
+    connection: ops.Connection | None
 
 
 class SpikingLayer(nn.Module):
@@ -162,11 +163,11 @@ class SpikingLayer(nn.Module):
         return found
 
 
-def connection_of(projection: nn.Conv2d | nn.Linear) -> EF.Connection:
+def connection_of(projection: nn.Conv2d | nn.Linear) -> ops.Connection:
     """How a plain projection of torch's projects."""
     if isinstance(projection, nn.Linear):
-        return EF.Dense()
-    return EF.Conv(projection.stride, projection.padding, projection.dilation)  # type: ignore[arg-type]
+        return ops.Dense()
+    return ops.Conv(projection.stride, projection.padding, projection.dilation)  # type: ignore[arg-type]
 
 
 def layers_of(model: nn.Module) -> dict[str, SpikingLayer]:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from eisnn.functional import LIFConstants, lif, lif_step
+from eisnn.functional import LIFConstants, lif_step
 from eisnn.functional.checks import check_state, check_steps
+from eisnn.ops import lif
 
 
 class LIF(nn.Module):

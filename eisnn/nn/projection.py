@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eisnn.functional.connection import Conv
-from eisnn.functional.kernels.convolution import conv2d
 from eisnn.nn.layer import Size, SpikingLayer, check_sizes, conv_geometry, copy_neuron
 from eisnn.nn.neurons import check_stateless, run_neuron
 from eisnn.nn.registry import Layers
+from eisnn.ops import Conv, conv2d
 
 
 class ProjectionLayer(SpikingLayer):

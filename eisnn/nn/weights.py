@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eisnn import functional as EF
+from eisnn import ops
 from eisnn.nn.options import CircuitOptions
 
 # Fewer input channels leave too little if each position of the receptive field balances by itself: of colour images
@@ -31,7 +32,7 @@ class PaperWeights(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stacked: EF.Kernel = EF.StackedKernel()
+        self.stacked: ops.Kernel = ops.StackedKernel()
 
     def start_(self, raw: Raw, scale: float, inhibitory_gain: float, mean: float) -> None:
         """Start `g_I`, and what is conserved, once the weights are filled (E-I Init).
@@ -82,7 +83,7 @@ class ConservedWeights(PaperWeights):
         super().__init__()
         self.pooled, self.share, self.tightness = options.pooled, options.semisaturation, options.tightness
         self.tapwise = options.tapwise and len(inputs) == 3 and inputs[0] >= LEAST_CHANNELS
-        self.stacked = EF.ConservedKernel(options.pooled, bool(options.semisaturation), self.tapwise)
+        self.stacked = ops.ConservedKernel(options.pooled, bool(options.semisaturation), self.tapwise)
         sigma = torch.ones(n_e, device=device, dtype=dtype) if options.semisaturation else None
         self.sigma = None if sigma is None else nn.Parameter(sigma)
         for name in ("total", "row_norm", "gain_unit", "sigma_unit"):  # set by E-I Init
@@ -98,7 +99,7 @@ class ConservedWeights(PaperWeights):
         self.sigma_unit.fill_(self.share * inhibitory_gain * total * mean)
         if self.sigma is not None:
             self.sigma.fill_(1)
-        folded = EF.fold(*EF.conserved_weights(*raw[:3], self.total, tapwise=self.tapwise))
+        folded = ops.fold(*EF.conserved_weights(*raw[:3], self.total, tapwise=self.tapwise))
         self.row_norm.copy_(folded.flatten(1).square().sum(1).mean().sqrt())
 
     def scale_division_(self, raw: Raw, factor: float) -> None:

@@ -43,7 +43,7 @@ def test_currents_obey_the_circuit_equations_and_drive_the_spikes(model):
     gain, bias = layer.gain_e.view(-1, 1, 1), layer.bias.view(-1, 1, 1)
     assert (i_div > 0).all()
     torch.testing.assert_close(i_e, gain * (i_ee - i_sub) / i_div + bias, rtol=1e-12, atol=0)
-    assert torch.equal(EF.lif_reference(i_e, layer.neuron.constants)[0], spikes)
+    assert torch.equal(EF.lif(i_e, layer.neuron.constants)[0], spikes)
 
 
 def test_several_passes_are_joined_and_the_choice_is_kept(model):

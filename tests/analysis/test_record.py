@@ -44,7 +44,7 @@ def test_the_gradient_of_the_current_is_that_of_the_unfused_network():
     found = []
     for loss in (lambda y: y.square().sum(), lambda y: y.sum()):
         i_e = layer.integrated(below).detach().requires_grad_()
-        spikes = EF.lif_reference(i_e, CONSTANTS)[0]
+        spikes = EF.lif(i_e, CONSTANTS)[0]
         pooled = nn.functional.avg_pool2d(spikes.flatten(0, 1), 2).unflatten(0, (3, 6))
         top = model.layers[2](pooled)
         top = nn.functional.avg_pool2d(top.flatten(0, 1), 2).unflatten(0, (3, 6)).mean((-2, -1))
@@ -76,7 +76,7 @@ def test_a_batch_norm_twin_has_its_normalized_current():
     values = recorded["layers.0"]
     assert values["I_E"].shape == (1, 6, 8, 8, 8)
     assert values["I_E"].mean((0, 1, 3, 4)).abs().max() < 1e-6  # normalized over the batch
-    assert torch.equal(EF.lif_reference(values["I_E"], CONSTANTS, time_steps=3)[0], values["spikes"])
+    assert torch.equal(EF.lif(values["I_E"], CONSTANTS, time_steps=3)[0], values["spikes"])
     assert values["gradient"].shape == values["spikes"].shape
 
 
@@ -90,7 +90,7 @@ def test_every_spiking_network_shows_current_and_spikes(circuit):
         assert current.shape[1:] == spikes.shape[1:]
         assert spikes.abs().unique().tolist() == [0, 1]  # BackEISNN has negative ones
         if circuit != "backei":
-            assert torch.equal(EF.lif_reference(current, CONSTANTS, time_steps=3)[0], spikes)
+            assert torch.equal(EF.lif(current, CONSTANTS, time_steps=3)[0], spikes)
 
 
 def test_networks_without_spikes_have_no_layer_to_record():
@@ -257,7 +257,7 @@ def test_a_perturbed_network_is_recorded_as_it_runs(options, change):
     with perturb(model, change), record(model, what=["I_E", "spikes"]) as recorded:
         assert not torch.equal(model(x), intact)
     for values in recorded.values():
-        assert torch.equal(EF.lif_reference(values["I_E"], CONSTANTS, time_steps=3)[0], values["spikes"])
+        assert torch.equal(EF.lif(values["I_E"], CONSTANTS, time_steps=3)[0], values["spikes"])
         assert 0.01 < values["spikes"].mean() < 0.98
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import eisnn
-from eisnn import functional as EF
+from eisnn import ops
 from eisnn.deploy import quantize
 from eisnn.deploy.int8 import Int8Conv2d, _Int8Connection
 from eisnn.nn import PLUS
@@ -30,7 +30,7 @@ def network(circuit="ei", model="convnet3", **options):
     return net.eval()
 
 
-@pytest.mark.parametrize("geometry", [EF.Conv((1, 1), (1, 1)), EF.Conv((2, 1), (0, 1), (1, 2))])
+@pytest.mark.parametrize("geometry", [ops.Conv((1, 1), (1, 1)), ops.Conv((2, 1), (0, 1), (1, 2))])
 @pytest.mark.parametrize("bias", [False, True])
 def test_only_the_weights_are_rounded(geometry, bias):
     """Equal to the convolution with weights of 255 levels in each row, at inputs that are multiples of 1/4."""

@@ -12,23 +12,24 @@ from torch.nn import functional as F
 
 import eisnn
 import eisnn.functional as EF
-from eisnn.functional.kernels.matmul import matmul
+from eisnn import ops
+from eisnn.ops.weights.matmul import matmul
 
-FORMS = [EF.ei_circuit, EF.ei_circuit_folded]
-READOUTS = [EF.ei_readout, EF.ei_readout_folded]
+FORMS = [EF.ei_circuit, ops.ei_circuit]
+READOUTS = [EF.ei_readout, ops.ei_readout]
 
 
 def random_conv(dead: float = 0.0, rate: float = 0.1, seed: int = 0) -> Case:
     """A convolution with silent patches; no sample is silent."""
     return Case(
-        EF.Conv((2, 1), (1, 2), (1, 2)),
+        ops.Conv((2, 1), (1, 2), (1, 2)),
         spikes((2, 2, 3, 9, 8), rate, seed),
         circuit(8, 2, (3, 3, 2), seed, dead),
     )
 
 
 def random_dense(dead: float = 0.0, rate: float = 0.3, seed: int = 0) -> Case:
-    return Case(EF.Dense(), spikes((3, 4, 20), rate, seed), circuit(12, 3, (20,), seed, dead))
+    return Case(ops.Dense(), spikes((3, 4, 20), rate, seed), circuit(12, 3, (20,), seed, dead))
 
 
 # ---------------------------------------------------------------------------------------------- as written
@@ -46,21 +47,21 @@ def test_hand_worked_example():
     }
     parameters = {k: torch.tensor(v) for k, v in values.items()}
     x = torch.tensor([[[1.0, 0.5]]])
-    currents = EF.ei_currents(x, *[parameters[k] for k in PARAMETERS[:4]], EF.Dense())
+    currents = EF.ei_currents(x, *[parameters[k] for k in PARAMETERS[:4]], ops.Dense())
     assert currents.i_ee.tolist() == [[[2.0, 1.0]]]
     assert currents.i_sub.tolist() == [[[0.5, 2.0]]]
     assert currents.i_div.tolist() == [[[0.125, 0.5]]]
     for form in FORMS:  # 1.5 / 0.125 + 0.5; 3 (-1 / 0.5) - 1
-        assert form(x, **parameters, connection=EF.Dense()).tolist() == [[[12.5, -7.0]]]
+        assert form(x, **parameters, connection=ops.Dense()).tolist() == [[[12.5, -7.0]]]
     for form in READOUTS:
-        assert form(x, *[parameters[k] for k in WEIGHTS], connection=EF.Dense()).tolist() == [[[1.5, -1.0]]]
+        assert form(x, *[parameters[k] for k in WEIGHTS], connection=ops.Dense()).tolist() == [[[1.5, -1.0]]]
 
 
 def test_the_inhibitory_neuron_has_derivative_one_at_zero():
     """A ReLU with derivative 0 there would cut the gradient of everything silent."""
     x = torch.zeros(1, 1, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     p = circuit(4, 2, (3, 1, 1))
-    currents = EF.ei_currents(x, *[p[k] for k in PARAMETERS[:4]], EF.Conv())
+    currents = EF.ei_currents(x, *[p[k] for k in PARAMETERS[:4]], ops.Conv())
     for current, weight in [
         (currents.i_sub, p["weight_ei"] @ p["weight_ie"].flatten(1)),
         (currents.i_div, (p["weight_ei"] * p["gain_i"]) @ p["weight_ie"].flatten(1)),
@@ -107,15 +108,15 @@ def test_in_float32_the_folded_form_is_the_more_accurate(kind):
     p = circuit(512, 128, (512, 3, 3), dtype=torch.float32)
     p["weight_ei"] = torch.full((512, 128), 1 / 128)
     x = spikes((1, 2, 512, 5, 5), 0.2, dtype=torch.float32)
-    connection = EF.Conv(padding=(1, 1))
+    connection = ops.Conv(padding=(1, 1))
     exact = {k: v.double() for k, v in p.items()}
     if kind == "circuit":
         five = EF.ei_currents(x, *[p[k] for k in PARAMETERS[:4]], connection)
         naive = five.i_ee - five.i_sub
-        folded = EF.folded_currents(x, *[p[k] for k in PARAMETERS[:4]], connection).balanced
-        truth = EF.folded_currents(x.double(), *[exact[k] for k in PARAMETERS[:4]], connection).balanced
+        folded = ops.folded_currents(x, *[p[k] for k in PARAMETERS[:4]], connection).balanced
+        truth = ops.folded_currents(x.double(), *[exact[k] for k in PARAMETERS[:4]], connection).balanced
     else:
-        connection = EF.Dense()
+        connection = ops.Dense()
         x = spikes((1, 64, d), 0.2, dtype=torch.float32)
         weights = [p["weight_ee"].flatten(1), p["weight_ie"].flatten(1), p["weight_ei"]]
         naive, folded = (form(x, *weights, connection=connection) for form in READOUTS)
@@ -128,18 +129,18 @@ def test_in_float32_the_folded_form_is_the_more_accurate(kind):
 
 def test_fold_is_computed_in_float32_also_in_low_precision():
     p = circuit(64, 16, (32, 3, 3))
-    exact = EF.fold(*[p[k] for k in WEIGHTS])
+    exact = ops.fold(*[p[k] for k in WEIGHTS])
     assert_agree(exact, p["weight_ee"] - (p["weight_ei"] @ p["weight_ie"].flatten(1)).view(64, 32, 3, 3), 1e-14)
     single = [p[k].float() for k in WEIGHTS]
-    outside = EF.fold(*single)
+    outside = ops.fold(*single)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = EF.fold(*single)
+        inside = ops.fold(*single)
     assert inside.dtype == torch.float32
     assert torch.equal(inside, outside)
     half = [w.bfloat16() for w in single]
-    folded = EF.fold(*half)
+    folded = ops.fold(*half)
     assert folded.dtype == torch.bfloat16
-    assert torch.equal(folded, EF.fold(*[w.float() for w in half]).bfloat16())  # rounded once, at the end
+    assert torch.equal(folded, ops.fold(*[w.float() for w in half]).bfloat16())  # rounded once, at the end
 
 
 # ---------------------------------------------------------------------------------------------- gradients
@@ -193,7 +194,7 @@ def written_gradients(case: Case, upstream: Tensor) -> dict[str, Tensor]:
 def folded_gradients(case: Case, upstream: Tensor) -> dict[str, Tensor]:
     """METHOD 5, the backward pass of the folded form."""
     p, c = case.parameters, case.connection
-    currents = EF.folded_currents(case.x, *[p[k] for k in PARAMETERS[:4]], c)
+    currents = ops.folded_currents(case.x, *[p[k] for k in PARAMETERS[:4]], c)
     x = patches(case.x, c, p["weight_ee"])
     w_ee, w_ie, w_ei, d = p["weight_ee"].flatten(1), p["weight_ie"].flatten(1), p["weight_ei"], x.shape[1]
     delta, divisor = rows_of(upstream), rows_of(EF.stabilize(currents.i_div))
@@ -246,7 +247,7 @@ def without_the_factor(form, p: dict[str, Tensor]):
 @pytest.mark.parametrize("dense", [True, False])
 def test_gradients_against_finite_differences(form, dense):
     """Where no divisive current is 0, so that the function is smooth; `weight_ei` times d, so once 1/d exactly."""
-    connection: EF.Connection = EF.Dense() if dense else EF.Conv((2, 1), (1, 0), (1, 2))
+    connection: EF.Connection = ops.Dense() if dense else ops.Conv((2, 1), (1, 0), (1, 2))
     p = circuit(4, 2, (5,) if dense else (2, 3, 2))
     x = torch.rand((2, 2, 5) if dense else (2, 1, 2, 4, 4), generator=rng(1), dtype=torch.float64) + 0.2
     inputs = [v.clone().requires_grad_() for v in (x, *p.values())]
@@ -260,7 +261,7 @@ def test_readout_gradients_against_finite_differences(form):
     x = spikes((2, 3, 5), 0.5)
     inputs = [v.clone().requires_grad_() for v in (x, *p.values())]
     f = without_the_factor(form, p)
-    assert torch.autograd.gradcheck(lambda *a: f(*a, EF.Dense()), inputs)
+    assert torch.autograd.gradcheck(lambda *a: f(*a, ops.Dense()), inputs)
 
 
 @pytest.mark.parametrize("form", [*FORMS, *READOUTS])
@@ -366,8 +367,8 @@ def test_the_divisive_current_of_a_silent_patch_is_exactly_zero(rate, memory, dt
     active = F.max_pool2d(x.amax(1).float(), 3, 1, 1) > 0  # [B, H, W]: any spike in the receptive field
     sequence = x.to(memory_format=memory).unflatten(0, (2, 2))
     weights = [p[k].to(memory_format=memory) if p[k].ndim == 4 else p[k] for k in PARAMETERS[:4]]
-    for current in (EF.ei_currents, EF.folded_currents):
-        i_div = current(sequence, *weights, EF.Conv(padding=(1, 1))).i_div.flatten(0, 1)
+    for current in (EF.ei_currents, ops.folded_currents):
+        i_div = current(sequence, *weights, ops.Conv(padding=(1, 1))).i_div.flatten(0, 1)
         assert torch.equal(i_div > 0, active[:, None].expand_as(i_div))
         assert (i_div >= 0).all()
 
@@ -375,7 +376,7 @@ def test_the_divisive_current_of_a_silent_patch_is_exactly_zero(rate, memory, dt
 def test_a_connection_takes_the_geometry_of_conv2d():
     weight = torch.rand(6, 3, 3, 2, generator=rng(0))
     x = torch.rand(2, 4, 3, 9, 8, generator=rng(1))
-    connection = EF.Conv((2, 1), (1, 0), (1, 3))
+    connection = ops.Conv((2, 1), (1, 0), (1, 3))
     expected = F.conv2d(x[1], weight, stride=(2, 1), padding=(1, 0), dilation=(1, 3))
     assert_agree(connection.feedforward(x, weight)[1], expected, 1e-6)
     assert EF.fan_in(weight) == 18
@@ -394,10 +395,10 @@ def test_the_memory_format_of_each_weight_does_not_matter(shape):
         ee, ie = (w.to(memory_format=f).detach().requires_grad_() for w, f in zip(tensors, formats, strict=False))
         ei_leaf = ei.clone().requires_grad_()
         y = x.flatten(0, 1).to(memory_format=formats[2]).unflatten(0, (2, 3))
-        currents, weight = EF.stacked_currents(y, ee, ie, ei_leaf, gain, EF.Conv())
+        currents, weight = ops.stacked_currents(y, ee, ie, ei_leaf, gain, ops.Conv())
         loss = (currents * torch.linspace(0, 1, currents.numel(), dtype=x.dtype).view(currents.shape)).sum()
         results.append([currents, *torch.autograd.grad(loss + weight.sum(), [ee, ie, ei_leaf])])
-        assert_agree(EF.fold(ee, ie, ei), EF.fold(*tensors, ei), 1e-14)
+        assert_agree(ops.fold(ee, ie, ei), ops.fold(*tensors, ei), 1e-14)
     for result in results[1:]:
         for ours, first in zip(result, results[0], strict=True):
             assert_agree(ours, first, 1e-12)
@@ -409,7 +410,7 @@ def test_the_memory_format_of_each_weight_does_not_matter(shape):
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_the_stacked_projection_has_exact_gradients(dense, steps, dtype, channels_last):
     g = rng(steps)
-    shape, connection = ((48,), EF.Dense()) if dense else ((6, 3, 3), EF.Conv())
+    shape, connection = ((48,), ops.Dense()) if dense else ((6, 3, 3), ops.Conv())
     x = torch.rand(steps, 2, *(shape if dense else (6, 4, 3)), generator=g, dtype=torch.float64)
     tensors = [x, *(torch.rand(n, *shape, generator=g, dtype=torch.float64) / 9 for n in (16, 4))]
     tensors.append(torch.rand(16, 4, generator=g, dtype=torch.float64) / 4)
@@ -424,7 +425,7 @@ def test_the_stacked_projection_has_exact_gradients(dense, steps, dtype, channel
         return torch.autograd.grad(project(*leaves), leaves, upstream.to(dtype))
 
     def ours(x, ee, ie, ei):
-        return EF.stacked_currents(x, ee, ie, ei, torch.ones(4, dtype=x.dtype), connection)[0]
+        return ops.stacked_currents(x, ee, ie, ei, torch.ones(4, dtype=x.dtype), connection)[0]
 
     def as_written(x, ee, ie, ei):
         i_ie = connection.feedforward(x, ie)

@@ -6,6 +6,7 @@ from golden import FILES, assert_close, load
 from torch import Tensor
 
 import eisnn.functional as EF
+from eisnn import ops
 
 HIDDEN = ["conv_nozero", "conv_deadpatch", "conv_trained_nozero", "linear_hidden_zeros"]
 PARAMETERS = ["weight_ee", "weight_ie", "weight_ei", "gain_i", "gain_e", "bias"]
@@ -14,14 +15,14 @@ PARAMETERS = ["weight_ee", "weight_ie", "weight_ei", "gain_i", "gain_e", "bias"]
 def tensors(name: str, dtype: torch.dtype) -> tuple[dict[str, Tensor], EF.Connection]:
     file = load(name)
     inputs = {k: file[k].to(dtype) for k in ["x", *PARAMETERS] if k in file}
-    connection = EF.Conv(padding=(1, 1)) if name.startswith("conv") else EF.Dense()
+    connection = ops.Conv(padding=(1, 1)) if name.startswith("conv") else ops.Dense()
     inputs |= {k: inputs[k].flatten() for k in ("gain_i", "gain_e", "bias")}
     inputs["x"] = inputs["x"][None]  # time is merged into the batch: a sample is a row
     return {k: v.clone().requires_grad_() for k, v in inputs.items()}, connection
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-@pytest.mark.parametrize("form", [EF.ei_circuit, EF.ei_circuit_folded])
+@pytest.mark.parametrize("form", [EF.ei_circuit, ops.ei_circuit])
 @pytest.mark.parametrize("name", HIDDEN)
 def test_hidden_layer_values_and_gradients(name, form, dtype):
     file, (inputs, connection) = load(name), tensors(name, dtype)
@@ -45,7 +46,7 @@ def test_inner_currents(name):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-@pytest.mark.parametrize("form", [EF.ei_readout, EF.ei_readout_folded])
+@pytest.mark.parametrize("form", [EF.ei_readout, ops.ei_readout])
 def test_readout(form, dtype):
     file, (inputs, connection) = load("linear_output"), tensors("linear_output", dtype)
     prefix, tol = ("f64.", 1e-13) if dtype == torch.float64 else ("", 2e-6)
@@ -60,7 +61,7 @@ def test_readout(form, dtype):
 
 @pytest.mark.parametrize("detach", [False, True])
 @pytest.mark.parametrize("surrogate", ["sigmoid", "atan", "leaky_relu"])
-@pytest.mark.parametrize("scan", [EF.lif, EF.lif_reference])
+@pytest.mark.parametrize("scan", [ops.lif, EF.lif])
 def test_lif(scan, surrogate, detach):
     file = load("lif")
     current = file["I"].clone().requires_grad_()
@@ -72,7 +73,7 @@ def test_lif(scan, surrogate, detach):
     assert_close(current.grad, file[f"grad.{surrogate}.detach{int(detach)}"], 2e-6)
 
 
-@pytest.mark.parametrize("scan", [EF.lif, EF.lif_reference])
+@pytest.mark.parametrize("scan", [ops.lif, EF.lif])
 def test_lif_other_tau_and_float64(scan):
     file = load("lif")
     for dtype, tau, prefix, tol in [(torch.float32, 3.0, "tau3.", 2e-6), (torch.float64, 2.0, "f64.", 1e-13)]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import eisnn
 import eisnn.functional as EF
+from eisnn import ops
 from eisnn.functional import LIFConstants
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -35,7 +36,7 @@ def column(values: list[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)[:, None, None]
 
 
-@pytest.mark.parametrize("scan", [EF.lif, EF.lif_reference])
+@pytest.mark.parametrize("scan", [ops.lif, EF.lif])
 def test_hand_worked_trace(scan):
     #        I:    0.6   0.6   0.5   1.2   -0.9   2.5   0     0     0.75
     # soft   H:    0.6   0.9   0.95  1.675 -0.5625 2.21875 0.609375 0.3046875 0.90234375
@@ -54,7 +55,7 @@ def test_hand_worked_trace(scan):
     assert v.item() == pytest.approx(0.215625, abs=1e-14)
 
 
-@pytest.mark.parametrize("scan", [EF.lif, EF.lif_reference])
+@pytest.mark.parametrize("scan", [ops.lif, EF.lif])
 def test_fires_at_exactly_the_threshold_and_never_below(scan):
     below = float(torch.nextafter(torch.tensor(1.0, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64)))
     s, v = scan(torch.tensor([[[1.0, below]]], dtype=torch.float64), LIFConstants())
@@ -62,7 +63,7 @@ def test_fires_at_exactly_the_threshold_and_never_below(scan):
     assert v.flatten().tolist() == [0, below]
 
 
-@pytest.mark.parametrize("scan", [EF.lif, EF.lif_reference])
+@pytest.mark.parametrize("scan", [ops.lif, EF.lif])
 def test_hand_worked_gradient(scan):
     """T = 2, soft reset: `dI[0] = g0 f(h0) + (1 - 1/tau) g1 f(h1)`; without detaching, V[0] moves by -theta f(h0)."""
     f = EF.surrogate_derivative
@@ -89,7 +90,7 @@ def test_hand_worked_gradient(scan):
 def test_equals_the_scan_as_written(constants, t, b, seed, static, state, use):
     """Spikes, last potential, and gradients of the current and of the initial potential."""
     results = []
-    for scan in (EF.lif, EF.lif_reference):
+    for scan in (ops.lif, EF.lif):
         current = currents(1 if static else t, b, seed=seed).requires_grad_()
         v = torch.randn(b, 5, generator=rng(seed + 1), dtype=torch.float64).requires_grad_() if state else None
         s, last = scan(current, constants, v, t)
@@ -103,10 +104,10 @@ def test_equals_the_scan_as_written(constants, t, b, seed, static, state, use):
 
 @pytest.mark.parametrize("piece", [1, 10, 1 << 16])
 def test_the_pieces_of_the_batch_do_not_show(piece, monkeypatch):
-    monkeypatch.setattr(sys.modules["eisnn.functional.lif"], "PIECE", piece)
+    monkeypatch.setattr(sys.modules["eisnn.ops.scan"], "PIECE", piece)
     current = currents(4, 7).requires_grad_()
     v = currents(1, 7, seed=1)[0].requires_grad_()
-    results = [scan(current, LIFConstants(detach_reset=False), v) for scan in (EF.lif, EF.lif_reference)]
+    results = [scan(current, LIFConstants(detach_reset=False), v) for scan in (ops.lif, EF.lif)]
     for ours, reference in zip(*results, strict=True):
         assert_agree(ours, reference, 1e-14)
     grads = [torch.autograd.grad((s * currents(4, 7, seed=2)).sum() + last.sum(), [current, v]) for s, last in results]
@@ -118,9 +119,9 @@ def test_the_pieces_of_the_batch_do_not_show(piece, monkeypatch):
 def test_two_calls_with_the_state_passed_on_equal_one(constants, seed):
     current = currents(6, 2, seed=seed).requires_grad_()
     upstream = currents(6, 2, seed=seed + 1)
-    whole, v = EF.lif(current, constants)
-    first, v2 = EF.lif(current[:2], constants)
-    second, v6 = EF.lif(current[2:], constants, v2)
+    whole, v = ops.lif(current, constants)
+    first, v2 = ops.lif(current[:2], constants)
+    second, v6 = ops.lif(current[2:], constants, v2)
     parts = torch.cat([first, second])
     assert torch.equal(parts, whole)
     assert_agree(v6, v, 1e-14)
@@ -133,8 +134,8 @@ def test_two_calls_with_the_state_passed_on_equal_one(constants, seed):
 def test_a_static_current_equals_the_repeated_one(constants, seed, t):
     current = currents(1, 3, seed=seed).requires_grad_()
     upstream = currents(t, 3, seed=seed + 1)
-    static, v = EF.lif(current, constants, time_steps=t)
-    repeated, w = EF.lif(current.repeat(t, 1, 1), constants)
+    static, v = ops.lif(current, constants, time_steps=t)
+    repeated, w = ops.lif(current.repeat(t, 1, 1), constants)
     assert torch.equal(static, repeated)
     assert torch.equal(v, w)
     one, two = (torch.autograd.grad((s * upstream).sum(), current)[0] for s in (static, repeated))
@@ -145,14 +146,14 @@ def test_no_input_is_changed():
     current, v = currents(3, 2), currents(1, 2)[0]
     copies = current.clone(), v.clone()
     leaf = current.requires_grad_()
-    EF.lif(leaf, LIFConstants(), v)[0].sum().backward()
+    ops.lif(leaf, LIFConstants(), v)[0].sum().backward()
     assert torch.equal(current, copies[0])
     assert torch.equal(v, copies[1])
 
 
 def test_a_kept_graph_gives_the_same_gradients_again():
     current, upstream = currents(4, 2).requires_grad_(), currents(4, 2, seed=1)
-    s, _ = EF.lif(current, LIFConstants())
+    s, _ = ops.lif(current, LIFConstants())
     first, second = (torch.autograd.grad(s, current, upstream, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, second)
 
@@ -177,7 +178,7 @@ def test_spikingjelly(reset, surrogate, detach, dtype):
     upstream = currents(8, 4, seed=1).to(dtype)
     ours_in = (1.5 * currents(8, 4, n=50)[:, :, ::10]).to(dtype).requires_grad_()
     theirs_in = ours_in.detach().clone().requires_grad_()
-    ours, v = EF.lif(ours_in, LIFConstants(reset=reset, surrogate=surrogate, detach_reset=detach))
+    ours, v = ops.lif(ours_in, LIFConstants(reset=reset, surrogate=surrogate, detach_reset=detach))
     expected = theirs(theirs_in)
     assert 0.2 < expected.mean() < 0.8
     assert torch.equal(ours, expected)
@@ -235,25 +236,25 @@ def test_the_module_takes_a_state_of_the_shape_of_one_step(state, given):
 def test_the_function_takes_shapes_that_fit():
     current = torch.rand(3, 64, 100)
     with pytest.raises(ValueError, match=r"here of shape \[64, 100\], got torch\.float32 of shape \[2, 100\]"):
-        EF.lif(current, LIFConstants(), torch.rand(2, 100))
+        ops.lif(current, LIFConstants(), torch.rand(2, 100))
     for steps in (2, 5):
         with pytest.raises(ValueError, match=rf"lif: the first axis is time and must be time_steps={steps}, or 1"):
-            EF.lif(current, LIFConstants(), time_steps=steps)
+            ops.lif(current, LIFConstants(), time_steps=steps)
     for steps in (0, True, 2.5):
         with pytest.raises(ValueError, match=f"time_steps must be an int >= 1, got {steps}"):
-            EF.lif(current[:1], LIFConstants(), time_steps=steps)
+            ops.lif(current[:1], LIFConstants(), time_steps=steps)
 
 
 def test_tau_of_one_has_no_memory():
     current = currents(5, 2)
-    s, _ = EF.lif(current, LIFConstants(tau=1))
+    s, _ = ops.lif(current, LIFConstants(tau=1))
     assert torch.equal(s, (current >= 1).double())
 
 
 def test_the_module_is_the_function():
     module = eisnn.LIF(tau=3.0, theta=0.5, reset="hard", surrogate="atan", alpha=1.0, detach_reset=False)
     current, state = currents(4, 2), currents(1, 2, seed=3)[0]
-    expected = EF.lif(current, LIFConstants(3.0, 0.5, "hard", "atan", 1.0, False), state)
+    expected = ops.lif(current, LIFConstants(3.0, 0.5, "hard", "atan", 1.0, False), state)
     s, v = module(current, state=state, return_state=True)
     assert torch.equal(s, expected[0])
     assert torch.equal(v, expected[1])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import eisnn
 import eisnn.functional as EF
+from eisnn import ops
 from eisnn.analysis import record
 from eisnn.methods import ABLATIONS, Ablation
 from eisnn.methods.ablations import AblatedConv2d, AblatedLinear, AblatedReadout
@@ -151,7 +152,7 @@ def test_a_fixed_epsilon_is_added_to_the_divisor(epsilon):
     x = spikes((3, 5, 30), rate=0.1)
     x[0, 0] = 0
     ours = layer(x, epsilon=epsilon)
-    i_ee, i_sub, i_div = EF.ei_currents(x, ours.weight_ee, ours.weight_ie, ours.weight_ei, ours.gain_i, EF.Dense())
+    i_ee, i_sub, i_div = EF.ei_currents(x, ours.weight_ee, ours.weight_ie, ours.weight_ei, ours.gain_i, ops.Dense())
     assert bool((i_div == 0).any())
     assert_agree(ours(x), (i_ee - i_sub) / (i_div + epsilon), 1e-13)
 
@@ -202,7 +203,7 @@ def test_gradient_scaling_multiplies_the_gradient_of_weight_ei_alone(name, times
 def test_with_one_kind_of_inhibition_the_other_is_the_constant_it_is_on_average():
     x = spikes((4, 400, 60), rate=0.3)
     subtractive, divisive, both = layer(x, inhibition="subtractive"), layer(x, inhibition="divisive"), whole(x)
-    i_ee, i_sub, i_div = EF.currents_of(x, both.synapses(), EF.Dense())
+    i_ee, i_sub, i_div = EF.currents_of(x, both.synapses(), ops.Dense())
     mean_div, mean_sub = float(i_div.detach().mean()), float(i_sub.detach().mean())
     assert_agree(subtractive(x), (i_ee - i_sub) * subtractive.gain_e, 1e-13)
     assert float(subtractive.gain_e.detach().mean()) == pytest.approx(1 / mean_div, rel=0.2)  # one draw of 120 weights

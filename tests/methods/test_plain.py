@@ -19,7 +19,7 @@ from eisnn.train.im_loss import InformationMaximization, potentials
 
 def free_potential(weight: Tensor, inputs: Tensor, tau: float) -> Tensor:
     """`U` of neurons that never fire, after the last step of `inputs` `[T, B, n]`."""
-    return EF.lif_reference(inputs @ weight.T, EF.LIFConstants(tau, theta=1e9))[1]
+    return EF.lif(inputs @ weight.T, EF.LIFConstants(tau, theta=1e9))[1]
 
 
 # ---------------------------------------------------------------------------------------------- initialisation
@@ -129,7 +129,7 @@ def test_back_ei_without_feedback_and_gate_is_lif():
         for conv in (neuron.feedback, neuron.gate):
             conv.weight.zero_()
             conv.bias.fill_(100)
-    expected, last = EF.lif_reference(current, neuron.constants)
+    expected, last = EF.lif(current, neuron.constants)
     out, (v, _) = neuron(current, return_state=True)
     assert torch.equal(out, expected)
     assert_agree(v, last, 1e-12)
@@ -162,7 +162,7 @@ def test_potentials_are_those_of_the_neurons(reset):
     """They reach the threshold where the neuron fires, and after the reset they are the last state."""
     constants = EF.LIFConstants(tau=3.0, theta=0.7, reset=reset)
     current = torch.randn(5, 2, 4, generator=rng(0), dtype=torch.float64).requires_grad_()
-    s, last = EF.lif_reference(current, constants)
+    s, last = EF.lif(current, constants)
     h = potentials(current, constants)
     assert torch.equal(h >= 0.7, s == 1)
     assert_agree(h[-1] - 0.7 * s[-1] if reset == "soft" else h[-1] * (1 - s[-1]), last, 1e-12)

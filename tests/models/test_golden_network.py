@@ -37,7 +37,7 @@ def reference_forward(self, x, time_steps=None, **_):
     x = x.expand(time_steps, *x.shape[1:])
     i_ee, i_sub, i_div = EF.ei_currents(x, self.weight_ee, self.weight_ie, self.weight_ei, self.gain_i, self.connection)
     i_e = EF.integrate(i_ee - i_sub, i_div, self.gain_e, self.bias)
-    return EF.lif_reference(i_e, self.neuron.constants)[0]
+    return EF.lif(i_e, self.neuron.constants)[0]
 
 
 @pytest.fixture(params=["reference", "folded"])

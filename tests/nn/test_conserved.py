@@ -11,9 +11,9 @@ from torch import nn
 
 import eisnn
 import eisnn.functional as EF
-from eisnn.functional import kernels
-from eisnn.functional.kernels import native
+from eisnn import ops
 from eisnn.nn import CircuitOptions
+from eisnn.ops import backends, build
 
 PLUS = [
     CircuitOptions(conserved=True),
@@ -285,9 +285,9 @@ def test_options_that_need_another_are_refused():
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_fast_row_operations_are_the_same(kind, pooled, tapwise, inputs, channels_last, monkeypatch):
     """Also of neurons that have lost nearly all of their weights."""
-    if kind == "triton" and (not kernels.HAS_TRITON or torch.cuda.is_available()):
+    if kind == "triton" and (not backends.HAS_TRITON or torch.cuda.is_available()):
         pytest.skip("for Triton's interpreter")
-    if kind == "compiled" and native.library() is None:
+    if kind == "compiled" and build.library() is None:
         pytest.skip("no C++ compiler here")
     g = rng(0)
     ee, ie, ei = (
@@ -300,10 +300,10 @@ def test_fast_row_operations_are_the_same(kind, pooled, tapwise, inputs, channel
         ee, ie = (w.contiguous(memory_format=torch.channels_last) for w in (ee, ie))
     total, row_norm = (torch.tensor(x, dtype=torch.float64) for x in (4.0, 1.5))
     sources = ee, ie, ei, torch.rand(3, generator=g, dtype=torch.float64), total, row_norm
-    made = EF.ConservedKernel(pooled, tonic=True, tapwise=tapwise and len(inputs) == 3)
+    made = ops.ConservedKernel(pooled, tonic=True, tapwise=tapwise and len(inputs) == 3)
     results = []
     for served in ("torch", kind):
-        monkeypatch.setattr(kernels, "of_weights", lambda _, served=served: served)
+        monkeypatch.setattr(backends, "of_weights", lambda _, served=served: served)
         kernel, kept = made.make(*sources)
         upstream = torch.randn(kernel.shape, generator=rng(1), dtype=torch.float64)
         results.append([kernel, *(x for x in made.gradients(upstream, kept, *sources) if x is not None)])
@@ -320,7 +320,7 @@ def test_weights_may_lie_in_memory_as_they_like(pooled):
     scattered = torch.stack([ee, ee], -1)[..., 0], ie.mT.contiguous().mT, ei.T.contiguous().T
     total, row_norm = (torch.tensor(x, dtype=torch.float64) for x in (4.0, 1.5))
     others = torch.rand(3, generator=g, dtype=torch.float64), total, row_norm
-    made = EF.ConservedKernel(pooled, tonic=True, tapwise=True)
+    made = ops.ConservedKernel(pooled, tonic=True, tapwise=True)
     results = []
     for weights in (dense, scattered):
         kernel, kept = made.make(*weights, *others)

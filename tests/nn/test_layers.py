@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import eisnn
 import eisnn.functional as EF
+from eisnn import ops
 from eisnn.methods.bn import BNConv2d, BNLinear
 from eisnn.nn import EICircuit, LinearReadout
 from eisnn.nn.circuit import EILayer
@@ -55,7 +56,7 @@ def as_written(layer: EILayer, x: Tensor, state: Tensor | None = None) -> tuple[
     currents = EF.ei_currents(x, *[getattr(layer, k) for k in PARAMETERS[:4]], layer.connection)
     balanced = currents.i_ee - currents.i_sub
     i_e = EF.integrate(balanced, currents.i_div, layer.gain_e, layer.bias)
-    return EF.lif_reference(i_e, layer.neuron.constants, state)
+    return EF.lif(i_e, layer.neuron.constants, state)
 
 
 # ---------------------------------------------------------------------------------------------- parity
@@ -129,7 +130,7 @@ def test_an_image_never_depends_on_the_others_in_its_batch(make):
 
 def test_a_readout_only_subtracts():
     layer, x = readout(), spikes((4, 3, 12))
-    assert_agree(layer(x), EF.ei_readout(x, *[getattr(layer, k) for k in WEIGHTS], EF.Dense()), 1e-13)
+    assert_agree(layer(x), EF.ei_readout(x, *[getattr(layer, k) for k in WEIGHTS], ops.Dense()), 1e-13)
     assert [name for name, _ in layer.named_parameters()] == list(WEIGHTS)
     out, state = layer(x[:1], 4, return_state=True)
     assert out.shape == (1, 3, 8)
@@ -240,9 +241,9 @@ def test_autocast_is_close_to_float32():
     assert (half_rates - rates).abs().max() < 0.005
     assert (half.float() != s).float().mean() < 0.01
 
-    currents = EF.folded_currents(x, *[getattr(layer, k) for k in PARAMETERS[:4]], layer.connection)
+    currents = ops.folded_currents(x, *[getattr(layer, k) for k in PARAMETERS[:4]], layer.connection)
     with torch.autocast("cpu", torch.bfloat16):
-        low = EF.folded_currents(x, *[getattr(layer, k) for k in PARAMETERS[:4]], layer.connection)
+        low = ops.folded_currents(x, *[getattr(layer, k) for k in PARAMETERS[:4]], layer.connection)
         five = EF.ei_currents(x, *[getattr(layer, k) for k in PARAMETERS[:4]], layer.connection)
     folded, naive = ((n.float() - currents.balanced).square().mean() for n in (low.balanced, five.i_ee - five.i_sub))
     assert folded < 0.2 * naive  # the difference is taken between weights, in float32
@@ -304,7 +305,7 @@ def test_any_other_neuron_receives_the_integrated_current(make):
     layer.neuron = Plain()
     assert torch.equal(layer(x), i_e + 1)
     layer.neuron = eisnn.LIF()
-    assert torch.equal(layer(x), EF.lif(i_e, EF.LIFConstants())[0])
+    assert torch.equal(layer(x), ops.lif(i_e, EF.LIFConstants())[0])
     layer.neuron = None
     assert layer(x, return_state=True)[1] is None
 

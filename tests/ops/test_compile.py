@@ -77,7 +77,7 @@ def test_a_state_is_checked_within_the_graph():
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     for ours, expected in zip(compiled(x, 3, v, True), layer(x, 3, v, True), strict=True):
         torch.testing.assert_close(ours, expected)
-    lif = torch.compile(eisnn.functional.lif, fullgraph=True, backend="aot_eager")
+    lif = torch.compile(eisnn.ops.lif, fullgraph=True, backend="aot_eager")
     for ours, expected in zip(lif(x, LIFConstants(), v[:, :6]), eisnn.LIF()(x, None, v[:, :6], True), strict=True):
         torch.testing.assert_close(ours, expected)
 

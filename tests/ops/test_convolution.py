@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import eisnn
-from eisnn.functional import Conv
-from eisnn.functional.kernels import convolution
-from eisnn.functional.kernels.convolution import conv2d, conv2d_backward
 from eisnn.methods.bn import BNConv2d
 from eisnn.nn.projection import PlainConv2d
+from eisnn.ops import Conv
+from eisnn.ops.conv2d import cpu, op
+from eisnn.ops.conv2d.op import conv2d, conv2d_backward
 
 BY_PRODUCTS = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL")
 
@@ -35,13 +35,13 @@ def served(monkeypatch):
     """How often products were taken, forward and backward."""
     counts = {"forward": 0, "backward": 0}
     for name, function in (("forward", "by_products"), ("backward", "backward_by_products")):
-        original = getattr(convolution, function)
+        original = getattr(op, function)
 
         def count(*args, name=name, original=original):
             counts[name] += 1
             return original(*args)
 
-        monkeypatch.setattr(convolution, function, count)
+        monkeypatch.setattr(op, function, count)
     return counts
 
 
@@ -66,7 +66,7 @@ def test_as_torch_in_value_and_gradient(size, taps, stride, padding, images, for
     x = torch.rand(images, 5, *size, generator=g, dtype=torch.float64).to(memory_format=formats[0]).requires_grad_()
     weight = torch.randn(7, 5, *taps, generator=g, dtype=torch.float64).to(memory_format=formats[1]).requires_grad_()
     theirs = F.conv2d(x, weight, None, stride, padding)
-    ours = convolution.by_products(x.detach(), weight.detach(), Conv(stride, padding))
+    ours = cpu.by_products(x.detach(), weight.detach(), Conv(stride, padding))
     assert_agree(ours, theirs, 1e-13, 1)
     if min(*size, *taps) > 1:  # else both formats may be the same
         for memory_format in (torch.contiguous_format, torch.channels_last):
@@ -77,7 +77,7 @@ def test_as_torch_in_value_and_gradient(size, taps, stride, padding, images, for
     larger = torch.cat([upstream, upstream], 1)[:, :7]
     for given_grad in (upstream, last(upstream), larger, upstream[:1, :, :1, :1].expand_as(upstream)):
         expected = torch.autograd.grad(theirs, (x, weight), given_grad, retain_graph=True)
-        found = convolution.backward_by_products(given_grad, x.detach(), weight.detach(), Conv(stride, padding), True)
+        found = cpu.backward_by_products(given_grad, x.detach(), weight.detach(), Conv(stride, padding), True)
         for a, b in zip(found, expected, strict=True):
             assert_agree(a, b, 1e-13, 1)
 
@@ -181,9 +181,9 @@ def test_gradients_of_a_wide_circuit(few, served):
     ee = last(torch.cat([ee, ee])[:320].abs())
     ei = torch.cat([ei, ei]) / 10
     leaves = [t.detach().clone().requires_grad_() for t in (x, ee, ie, ei)]
-    gain, connection = torch.ones(64, dtype=x.dtype), eisnn.functional.Conv(padding=(1, 1))
+    gain, connection = torch.ones(64, dtype=x.dtype), eisnn.ops.Conv(padding=(1, 1))
     y = leaves[0].unflatten(0, (steps, batch))
-    currents, _ = eisnn.functional.stacked_currents(y, *leaves[1:], gain, connection)
+    currents, _ = eisnn.ops.stacked_currents(y, *leaves[1:], gain, connection)
     i_ie = F.conv2d(leaves[0], leaves[2], padding=1)
     written = torch.cat(
         [F.conv2d(leaves[0], leaves[1], padding=1) - F.conv2d(i_ie, leaves[3][:, :, None, None]), i_ie], 1
@@ -264,8 +264,8 @@ def test_derivatives_of_all_kinds(served):
 @pytest.mark.parametrize("frozen", ["x", "weight"])
 def test_only_what_is_asked_for_is_computed(frozen, monkeypatch):
     asked = []
-    original = convolution.backward_by_products
-    monkeypatch.setattr(convolution, "backward_by_products", lambda *a: asked.append(a[4:]) or original(*a))
+    original = op.backward_by_products
+    monkeypatch.setattr(op, "backward_by_products", lambda *a: asked.append(a[4:]) or original(*a))
     x, weight = wide()
     x.requires_grad_(frozen != "x")
     weight.requires_grad_(frozen != "weight")

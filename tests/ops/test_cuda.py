@@ -10,14 +10,16 @@ from train_runs import interrupt_at, tiny
 
 import eisnn
 import eisnn.functional as EF
+from eisnn import ops
 from eisnn.data import Augmentation
-from eisnn.functional import LIFConstants, kernels
+from eisnn.functional import LIFConstants
 from eisnn.functional.stabilize import noise_of
 from eisnn.nn.options import PLUS
+from eisnn.ops import backends
 from eisnn.train import Interrupted, Run, fit, resume
 
 pytestmark = pytest.mark.skipif(
-    not (torch.cuda.is_available() and kernels.HAS_TRITON), reason="there is no CUDA device here, or no Triton"
+    not (torch.cuda.is_available() and backends.HAS_TRITON), reason="there is no CUDA device here, or no Triton"
 )
 
 
@@ -43,9 +45,9 @@ def test_the_population_kernels(dtype, tonic, channels_last, steps, given):
         leaves = [x.to(device, kind).requires_grad_() for x in (stack, weight)]
         leaves += [x.to(device, torch.promote_types(kind, torch.float32)).requires_grad_() for x in (gain, bias)]
         if device == "cuda":
-            s, last = EF.population(*leaves, LIFConstants(), None, steps, tonic=tonic)
+            s, last = ops.population(*leaves, LIFConstants(), None, steps, tonic=tonic)
         else:
-            s, last = EF.population_reference(leaves[0][:, :, : n_e + n_i], *leaves[1:], LIFConstants(), None, steps)
+            s, last = EF.population(leaves[0][:, :, : n_e + n_i], *leaves[1:], LIFConstants(), None, steps)
         loss = (s * upstream.to(s)).sum() + last.sum()
         results.append([x.detach().cpu().double() for x in (s, last, *torch.autograd.grad(loss, leaves))])
     ours, reference = results
@@ -61,7 +63,7 @@ def test_the_population_kernels(dtype, tonic, channels_last, steps, given):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_the_smallest_positive_value(dtype):
-    from eisnn.functional.kernels import triton
+    from eisnn.ops.population import triton
 
     i_div = torch.rand(3, 5, 40, 33, 17, generator=rng(0)).sub_(0.5).relu_().to("cuda", dtype)
     i_div[1, 2] = 0

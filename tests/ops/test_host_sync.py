@@ -14,13 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import eisnn
 from eisnn.data import Augmentation
 from eisnn.data.loader import Batch
-from eisnn.functional.lif import _backward as lif_backward
-from eisnn.functional.lif import _forward as lif_forward
-from eisnn.functional.population import _backward as population_backward
-from eisnn.functional.population import _forward as population_forward
 from eisnn.methods import CIRCUITS
 from eisnn.nn import EILayer
 from eisnn.nn.options import PLUS
+from eisnn.ops.lif.op import _backward as lif_backward
+from eisnn.ops.lif.op import _forward as lif_forward
+from eisnn.ops.population.op import _backward as population_backward
+from eisnn.ops.population.op import _forward as population_forward
 from eisnn.train import TrainConfig
 from eisnn.train.loss import Objective
 from eisnn.train.metrics import FiringRate, Meter
@@ -72,10 +72,10 @@ def train(circuit: str, **options: Any) -> Tensor:
     model = eisnn.create_model("vgg8", time_steps=2, width=0.125, circuit=circuit, **chosen)
     pixels, labels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.arange(4)
     augmentation, mixture = config.augmentation, None
-    draws = augmentation.draw(4, 32, 32, torch.Generator().manual_seed(0))
+    draws = augmentation.draw(4, (3, 32, 32), torch.Generator().manual_seed(0))
     eisnn.ei_init_(model, pixels / 255)
     optimizer = make_optimizer(model, config)
-    eisnn.enforce_dale(optimizer, model)
+    eisnn.enforce_dale(optimizer, model, check_gradients=False)
     fabric = SimpleNamespace(device=pixels.device, backward=lambda loss: loss.backward())
     rates, meters = FiringRate(model), (Meter(pixels.device),)
     step = TrainingStep(config, fabric, model, model, optimizer, Objective(config), rates, meters, None)
@@ -138,7 +138,7 @@ def test_a_question_in_a_layer_is_noticed(name, monkeypatch):
 @pytest.mark.parametrize("name", QUESTIONS)
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
 def test_a_question_within_an_operator_is_noticed(name, backend, monkeypatch):
-    module = sys.modules["eisnn.functional.population"]  # the package has a function of that name
+    module = sys.modules["eisnn.ops.population.op"]
     real = module.smallest_positive
 
     def asking(i_div: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from eisnn.functional.kernels import native
+from eisnn.ops import build
 
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler here")
 
@@ -14,8 +14,8 @@ def fresh(tmp_path, monkeypatch):
     """Looks for the kernel as a new process with a cache of its own does."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("EISNN_NATIVE", raising=False)
-    monkeypatch.setattr(native, "FLAGS", tuple("-O0" if flag == "-O3" else flag for flag in native.FLAGS))  # soon built
-    return native.library.__wrapped__
+    monkeypatch.setattr(build, "FLAGS", tuple("-O0" if flag == "-O3" else flag for flag in build.FLAGS))  # soon built
+    return build.library.__wrapped__
 
 
 def half_built(command, file):
@@ -26,7 +26,7 @@ def half_built(command, file):
 def test_a_damaged_library_is_built_again(fresh, monkeypatch):
     monkeypatch.setenv("CXX", "c++ -DA_COMPILER_WITH_OPTIONS")
     with monkeypatch.context() as patch:
-        patch.setattr(native, "_build", half_built)
+        patch.setattr(build, "_build", half_built)
         with pytest.warns(RuntimeWarning, match="could not be built"):
             assert fresh() is None
     assert fresh() is not None

@@ -5,8 +5,8 @@ import torch
 from circuits import assert_agree, rng
 from torch.nn import functional as F
 
-import eisnn.functional as EF
-from eisnn.functional import kernels
+from eisnn import ops
+from eisnn.ops import backends
 
 
 def maps(height: int, width: int) -> torch.Tensor:
@@ -14,14 +14,14 @@ def maps(height: int, width: int) -> torch.Tensor:
     return torch.randn(2, 3, height, width, 70, generator=rng(0), dtype=torch.float64).movedim(-1, 2)
 
 
-@pytest.mark.skipif(not kernels.HAS_TRITON or torch.cuda.is_available(), reason="for Triton's interpreter")
+@pytest.mark.skipif(not backends.HAS_TRITON or torch.cuda.is_available(), reason="for Triton's interpreter")
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 7), (2, 2), (12, 10)])
 def test_by_triton_as_by_torch(height, width, monkeypatch):
     x = maps(height, width).requires_grad_()
     theirs = F.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, (2, 3))
     upstream = torch.randn(theirs.shape, generator=rng(1), dtype=torch.float64)
-    monkeypatch.setattr(kernels, "in_triton", lambda _: True)
-    ours = EF.average_pool(x)
+    monkeypatch.setattr(backends, "in_triton", lambda _: True)
+    ours = ops.average_pool(x)
     assert ours.movedim(2, -1).is_contiguous()
     assert_agree(ours, theirs, 1e-15)
     for given in (upstream, upstream.contiguous(memory_format=torch.contiguous_format)[:1].expand_as(upstream)):
@@ -31,8 +31,8 @@ def test_by_triton_as_by_torch(height, width, monkeypatch):
 
 @pytest.mark.parametrize("served", [False, True])
 def test_spikes_are_averaged_exactly_in_any_dtype(served, monkeypatch):
-    if served and (not kernels.HAS_TRITON or torch.cuda.is_available()):
+    if served and (not backends.HAS_TRITON or torch.cuda.is_available()):
         pytest.skip("for Triton's interpreter")
-    monkeypatch.setattr(kernels, "in_triton", lambda _: served)
+    monkeypatch.setattr(backends, "in_triton", lambda _: served)
     spikes = (maps(8, 8) > 0).to(torch.bfloat16)
-    assert torch.equal(EF.average_pool(spikes).double(), EF.average_pool(spikes.double()))
+    assert torch.equal(ops.average_pool(spikes).double(), ops.average_pool(spikes.double()))

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import eisnn.functional as EF
-from eisnn.functional import LIFConstants, kernels
+from eisnn import ops
+from eisnn.functional import LIFConstants
+from eisnn.ops import backends
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -39,10 +41,10 @@ def of_two_currents(op):
 
 def interpreted() -> bool:
     """Whether Triton's interpreter is at work, which takes its time."""
-    return kernels.backend(torch.zeros(1, 1, 1)) == "triton" and not torch.cuda.is_available()
+    return backends.backend(torch.zeros(1, 1, 1)) == "triton" and not torch.cuda.is_available()
 
 
-FUSED, REFERENCE = of_two_currents(EF.population), of_two_currents(EF.population_reference)
+FUSED, REFERENCE = of_two_currents(ops.population), of_two_currents(EF.population)
 
 
 NAMES = ("balanced", "i_div", "gain_e", "bias")
@@ -113,8 +115,8 @@ def test_equals_the_reference_in_value_and_every_gradient(constants, t, b, space
 @pytest.mark.parametrize("state", [False, True])
 @pytest.mark.parametrize("piece", [1, 300, 1 << 16])
 def test_the_pieces_of_the_batch_do_not_show(piece, state, channels_last, monkeypatch):
-    monkeypatch.setattr(sys.modules["eisnn.functional.lif"], "PIECE", piece)
-    monkeypatch.setattr(sys.modules["eisnn.functional.population"], "PART", piece)
+    monkeypatch.setattr(sys.modules["eisnn.ops.scan"], "PIECE", piece)
+    monkeypatch.setattr(sys.modules["eisnn.ops.population.op"], "PART", piece)
     tensors, v = inputs(b=7), torch.randn(7, 5, 3, 2, generator=rng(3), dtype=torch.float64)
     if channels_last:
         for name in ("balanced", "i_div"):
@@ -163,7 +165,7 @@ def test_a_silent_sample_integrates_its_bias_alone(op):
         tensors[k][:, 1] = 0
     s, _, grads = run(op, tensors, LIFConstants(), None, 3)
     bias = tensors["bias"].view(5, 1, 1).expand(3, 1, 5, 3, 2)
-    assert torch.equal(s[:, 1:], EF.lif(bias.contiguous(), LIFConstants())[0])
+    assert torch.equal(s[:, 1:], ops.lif(bias.contiguous(), LIFConstants())[0])
     assert (grads["balanced"][:, 1] == 0).all()
     assert (grads["i_div"][:, 1] == 0).all()
     assert all(g.isfinite().all() for g in grads.values())
@@ -175,7 +177,7 @@ def test_nan_in_the_divisive_current_is_not_lost(channels_last):
     stack[0, 1, 5:] = torch.nan
     if channels_last:
         stack = stack.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (2, 3))
-    last = EF.population(
+    last = ops.population(
         stack, torch.ones(5, 2, dtype=torch.float64), *torch.ones(2, 5, dtype=torch.float64), LIFConstants()
     )[1]
     assert last[1].isnan().all()
@@ -186,11 +188,11 @@ def test_what_does_not_fit_is_refused():
     stack, weight, one = torch.rand(2, 3, 7, 4, 4), torch.rand(5, 2), torch.ones(5)
     for empty in (stack[:0], stack[:, :0]):
         with pytest.raises(ValueError, match="at least one time step and one image"):
-            EF.population(empty, weight, one, one, LIFConstants())
+            ops.population(empty, weight, one, one, LIFConstants())
     with pytest.raises(TypeError, match=r"floating-point currents, got torch\.int64"):
-        EF.population(stack.long(), weight, one, one, LIFConstants())
+        ops.population(stack.long(), weight, one, one, LIFConstants())
     with pytest.raises(ValueError, match="tensors on one device, got them on cpu, meta, cpu, cpu"):
-        EF.population(stack, weight.to("meta"), one, one, LIFConstants())
+        ops.population(stack, weight.to("meta"), one, one, LIFConstants())
 
 
 def test_a_sample_never_depends_on_the_others():
@@ -260,7 +262,7 @@ def test_many_neurons_and_positions(channels_last):
     if channels_last:
         stack = stack.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (2, batch))
     results = []
-    for op in (EF.population, EF.population_reference):
+    for op in (ops.population, EF.population):
         leaves = [x.detach().clone().requires_grad_() for x in (stack, weight, gain, bias)]
         s, last = op(*leaves, LIFConstants())
         upstream = torch.randn(s.shape, generator=rng(1), dtype=torch.float64)
@@ -299,11 +301,11 @@ def test_a_tonic_i_neuron_needs_no_stabilisation(constants, t, n, space, static,
     results = []
     with pytest.MonkeyPatch.context() as patch:
         if more:  # as on a GPU
-            patch.setattr(sys.modules["eisnn.functional.folded"], "padded", lambda n, _: -(-n // 8) * 8)
-        for op in (EF.population, EF.population_reference):
+            patch.setattr(sys.modules["eisnn.ops.population.op"], "padded", lambda n, _: -(-n // 8) * 8)
+        for op in (ops.population, EF.population):
             leaves = [x.detach().clone().requires_grad_() for x in (stack, weight, gain, bias, *([v] if state else []))]
-            currents, options = leaves[0], {"tonic": True} if op is EF.population else {}
-            if op is EF.population_reference:
+            currents, options = leaves[0], {"tonic": True} if op is ops.population else {}
+            if op is EF.population:
                 currents = currents[:, :, : n_e + n_i]
             s, last = op(currents, *leaves[1:4], constants, leaves[4] if state else None, t, **options)
             upstream = torch.randn(s.shape, generator=rng(1), dtype=torch.float64)
@@ -336,16 +338,16 @@ def test_shapes_that_do_not_fit_are_named(wrong, message):
         "bias": torch.zeros(8),
         "constants": LIFConstants(),
     }
-    assert EF.population(**right)[0].shape == (2, 3, 8)
+    assert ops.population(**right)[0].shape == (2, 3, 8)
     with pytest.raises(ValueError, match=message):
-        EF.population(**{**right, **wrong})
+        ops.population(**{**right, **wrong})
 
 
 def test_currents_beyond_those_of_the_weight_are_not_ignored():
     currents, gain = torch.rand(2, 3, 16), torch.ones(12)
-    assert EF.population(currents, torch.rand(12, 4), gain, gain, LIFConstants())[0].shape == (2, 3, 12)
+    assert ops.population(currents, torch.rand(12, 4), gain, gain, LIFConstants())[0].shape == (2, 3, 12)
     with pytest.raises(ValueError, match=r"got shapes \[2, 3, 16\], \[12, 3\]"):
-        EF.population(currents, torch.rand(12, 3), gain, gain, LIFConstants())
+        ops.population(currents, torch.rand(12, 3), gain, gain, LIFConstants())
     with pytest.raises(ValueError, match=r"split_currents takes .* \[2, 3, 16\] and \[12, 3\]"):
         EF.split_currents(currents, torch.rand(12, 3))
 
@@ -358,4 +360,4 @@ def test_steps_of_large_maps_are_beyond_32_bits():
     current = torch.from_numpy(np.empty(2 * step + n, np.float16)).as_strided((3, 1, n), (step, n, 1))
     current.copy_(torch.randn(3, 1, n, generator=rng(0)))
     near = current.contiguous()
-    assert torch.equal(EF.lif(current, LIFConstants())[0], EF.lif(near, LIFConstants())[0])
+    assert torch.equal(ops.lif(current, LIFConstants())[0], ops.lif(near, LIFConstants())[0])

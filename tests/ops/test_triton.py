@@ -13,8 +13,9 @@ import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from eisnn.functional.kernels import conserved, pooling
-from eisnn.functional.kernels import triton as kernels
+from eisnn.ops.pool import triton as pooling
+from eisnn.ops.population import triton as kernels
+from eisnn.ops.weights import triton as conserved
 
 MAPS = {"balanced", "i_div", "spikes", "grad_spikes", "grad_balanced", "x", "out", "grad", "grad_x"}
 WIDE = {"smallest", "weight", "gain", "bias", "v", "v_last", "grad_v_last", "grad_v", "sums", "h_scratch"}

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eisnn.functional import kernels
+from eisnn.ops import backends
 
 
 def average_pool(x: Tensor) -> Tensor:
     """2x2 average pooling of every step: `[T, B, C, H, W]` -> `[T, B, C, H // 2, W // 2]`; H and W at least 2."""
-    if kernels.in_triton(x) and _channels_inside(x):
+    if backends.in_triton(x) and _channels_inside(x):
         return _forward(x)
     return F.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
 
@@ -22,9 +22,9 @@ def _channels_inside(x: Tensor) -> bool:
 
 @torch.library.custom_op("eisnn::average_pool", mutates_args=())
 def _forward(x: Tensor) -> Tensor:
-    from eisnn.functional.kernels import pooling
+    from eisnn.ops.pool import triton
 
-    return pooling.forward(x.movedim(2, -1).flatten(0, 1)).unflatten(0, x.shape[:2]).movedim(-1, 2)
+    return triton.forward(x.movedim(2, -1).flatten(0, 1)).unflatten(0, x.shape[:2]).movedim(-1, 2)
 
 
 @_forward.register_fake
@@ -35,10 +35,10 @@ def _(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("eisnn::average_pool_backward", mutates_args=())
 def _backward(grad: Tensor, height: int, width: int) -> Tensor:
-    from eisnn.functional.kernels import pooling
+    from eisnn.ops.pool import triton
 
     inside = grad.movedim(2, -1).contiguous().flatten(0, 1)
-    return pooling.backward(inside, height, width).unflatten(0, grad.shape[:2]).movedim(-1, 2)
+    return triton.backward(inside, height, width).unflatten(0, grad.shape[:2]).movedim(-1, 2)
 
 
 @_backward.register_fake

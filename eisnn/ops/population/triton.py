@@ -16,17 +16,16 @@ Up to KEPT steps the membrane trajectory of the backward pass stays in registers
 The interpreter (`TRITON_INTERPRET=1`, set before this module is imported) runs it on CPU tensors, for the tests.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from eisnn.functional.kernels.native import SURROGATES, Layout
-
-if TYPE_CHECKING:
-    from eisnn.functional.lif import LIFConstants
+from eisnn.functional.lif import LIFConstants
+from eisnn.ops.layout import Layout
+from eisnn.ops.population.cpu import SURROGATES
 
 ROWS, COLUMNS = 16, 64  # of one tile
 BLOCK = 4096  # of a reduction over one sample
@@ -432,7 +431,7 @@ def smallest_positive(i_div: Tensor, noise: float, smallest: Tensor) -> None:
 
 def forward(
     layout: Layout, balanced: Tensor, dividing: Tensor | None, smallest: Tensor | None, weight: Tensor | None,
-    gain: Tensor | None, bias: Tensor | None, v: Tensor | None, constants: "LIFConstants", spikes: Tensor,
+    gain: Tensor | None, bias: Tensor | None, v: Tensor | None, constants: LIFConstants, spikes: Tensor,
     v_last: Tensor,
 ) -> None:  # fmt: skip
     """Write `spikes` `[T, B, n, ...]` and the last potential `[B, n, ...]`, which lie as `layout` says.
@@ -449,7 +448,7 @@ def forward(
     """
     maps = [layout.arrange(x) for x in (balanced, dividing, v)]
     absent = spikes  # any pointer will do for what is never read
-    at = [_strides(layout, x) for x in (*maps, spikes, v_last)]
+    at = [layout.strides(x) for x in (*maps, spikes, v_last)]
     forward_kernel[_grid(layout, balanced.shape[1])](
         *_pointers(absent, *maps[:2], smallest, weight, gain, bias, maps[2]), spikes, v_last,
         *at[0], *at[1], *at[2][1:], *at[3], *at[4][1:], _samples(balanced, smallest), layout.rows, layout.inner,
@@ -459,7 +458,7 @@ def forward(
 
 def backward(
     layout: Layout, balanced: Tensor, dividing: Tensor | None, smallest: Tensor | None, weight: Tensor | None,
-    gain: Tensor | None, bias: Tensor | None, v: Tensor | None, constants: "LIFConstants", steps: int,
+    gain: Tensor | None, bias: Tensor | None, v: Tensor | None, constants: LIFConstants, steps: int,
     grad_spikes: Tensor | None, grad_v_last: Tensor | None, grad_balanced: Tensor,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """Gradients of what divides, of its weight, of gain, bias and `v`; that of the balanced current is written into
@@ -479,8 +478,8 @@ def backward(
         grad_dividing: Tensor | None = balanced.new_empty(room, dtype=wide)
     else:
         grad_dividing = maps[1]  # each value where the one lay that is read for the last time
-    at = [_strides(layout, x) for x in (*maps, written, None if weight is not None else grad_dividing, grad_v)]
-    at.append(_strides(layout, h if steps > KEPT else None))
+    at = [layout.strides(x) for x in (*maps, written, None if weight is not None else grad_dividing, grad_v)]
+    at.append(layout.strides(h if steps > KEPT else None))
     backward_kernel[grid](
         *_pointers(
             written, *maps[:2], smallest, weight, gain, bias, *maps[2:], written, grad_dividing, sums, grad_v, h
@@ -520,17 +519,12 @@ def _rows(layout: Layout) -> int:
     return ROWS if layout.rows > 1 else 1
 
 
-def _strides(layout: Layout, maps: Tensor | None) -> tuple[int, int, int]:
-    m = layout.describe(maps)
-    return m.step, m.image, m.row
-
-
 def _type(wide: torch.dtype) -> Any:
     return tl.float64 if wide == torch.float64 else tl.float32
 
 
 def _options(
-    layout: Layout, constants: "LIFConstants", wide: torch.dtype, balanced: Tensor, dividing: Tensor | None,
+    layout: Layout, constants: LIFConstants, wide: torch.dtype, balanced: Tensor, dividing: Tensor | None,
     weight: Tensor | None, v: Tensor | None, steps: int,
 ) -> dict[str, Any]:  # fmt: skip
     """What both kernels are specialised for."""

@@ -1,4 +1,4 @@
-"""The row operations of conserved totals (`eisnn.functional.rows`) on a GPU, in Triton: one program for each neuron,
+"""The row operations of conserved totals (torch.py) on a GPU, in Triton: one program for each neuron,
 which holds all its weights, and so one pass each where torch takes ten.
 
 A neuron's weights are looked at as `[taps, channels]`, whichever of the two lies inside; not tap by tap, they are one
@@ -12,7 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eisnn.functional.rows import LEAST_TOTAL, SMALLEST, TorchRows
+from eisnn.functional.conserved import LEAST_TOTAL, SMALLEST
+from eisnn.ops.weights.torch import TorchRows
 
 
 @triton.jit

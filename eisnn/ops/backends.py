@@ -1,14 +1,12 @@
-"""Fast versions of the population operation and of the LIF neuron: compiled for the CPU, in Triton for GPUs.
-
-The same mathematics as the readable references, which the tests hold them to.
-"""
+"""Which back end serves an operation: Triton on a GPU, compiled routines on a CPU, else torch operations."""
 
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
-from eisnn.functional.kernels import native
+from eisnn.ops.build import library
+from eisnn.ops.population import cpu
 
 HAS_TRITON = find_spec("triton") is not None
 
@@ -22,7 +20,7 @@ def backend(maps: Tensor) -> str:
     """What serves these maps best: "triton" on CUDA, "compiled" on a CPU, else "torch" operations."""
     if in_triton(maps):
         return "triton"
-    return "compiled" if native.supports(maps) else "torch"
+    return "compiled" if cpu.supports(maps) else "torch"
 
 
 def of_weights(weight: Tensor) -> str:
@@ -31,5 +29,5 @@ def of_weights(weight: Tensor) -> str:
         return "torch"
     if weight.is_cuda:
         return "triton" if HAS_TRITON else "torch"
-    served = weight.is_cpu and not torch.compiler.is_compiling() and native.library() is not None
+    served = weight.is_cpu and not torch.compiler.is_compiling() and library() is not None
     return "compiled" if served else "torch"

@@ -1,12 +1,13 @@
-"""The row operations of conserved totals (`eisnn.functional.rows`) on a CPU, compiled: rows.cpp."""
+"""The row operations of conserved totals (torch.py) on a CPU, compiled: rows.cpp."""
 
 import ctypes
 
 import torch
 from torch import Tensor
 
-from eisnn.functional.kernels import native
-from eisnn.functional.rows import LEAST_TOTAL, SMALLEST, TorchRows
+from eisnn.functional.conserved import LEAST_TOTAL, SMALLEST
+from eisnn.ops import build
+from eisnn.ops.weights.torch import TorchRows
 
 TENSORS = ("weight", "total", "sums", "shared", "product", "row_norm", "folded", "norms", "grad", "out")
 
@@ -57,7 +58,7 @@ class CompiledRows(TorchRows):
 
     def _run(self, operation: str, **tensors: Tensor | None) -> None:
         """Call the kernel; tensors by their names in `Rows`, of one dtype, rows without gaps in memory."""
-        library = native.library()
+        library = build.library()
         assert library is not None
         present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         (dtype,) = {tensor.dtype for tensor in present.values()}
@@ -71,4 +72,4 @@ class CompiledRows(TorchRows):
             least=LEAST_TOTAL,
             smallest=SMALLEST,
         )
-        getattr(library, f"rows_{operation}_{native.TYPES[dtype]}")(ctypes.byref(rows))
+        getattr(library, f"rows_{operation}_{build.TYPES[dtype]}")(ctypes.byref(rows))

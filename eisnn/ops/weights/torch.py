@@ -1,6 +1,6 @@
 """What conserved totals do to the weights of each neuron, and the way back: sharing out a total, fixing a norm.
 
-Rows are `[n, d]` as they lie in memory, in the order of `eisnn.functional.folded.weight_rows`.
+Rows are `[n, d]` as they lie in memory, in the order of `eisnn.ops.layout.weight_rows`.
 """
 
 from dataclasses import dataclass
@@ -8,11 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eisnn.functional import kernels
-
-LEAST_TOTAL = 0.01  # of its share: what raw weights sum to counts as no less, so that gradients stay bounded
-SMALLEST = 1e-12  # what a norm counts as at least, so that nothing is divided by zero
-LARGEST = 1 << 14  # weights of one neuron that a program on a GPU can hold
+from eisnn.functional.conserved import LEAST_TOTAL, SMALLEST
 
 
 @dataclass(frozen=True)
@@ -79,19 +75,3 @@ class TorchRows:
 
     def _share(self, total: Tensor | None) -> Tensor | float:
         return (1.0 if total is None else total) / self.taps
-
-
-def rows_of(weight: Tensor, taps: int, channels_inside: bool) -> TorchRows:
-    """The operations on weights like `weight` `[n, ...]`, by Triton on a GPU and compiled on a CPU; arguments as
-    `TorchRows`."""
-    size, served = weight[0].numel(), kernels.of_weights(weight)
-    kind = TorchRows
-    if served == "triton" and size <= LARGEST:
-        from eisnn.functional.kernels.conserved import TritonRows
-
-        kind = TritonRows
-    elif served == "compiled":
-        from eisnn.functional.kernels.rows import CompiledRows
-
-        kind = CompiledRows
-    return kind(len(weight), size, taps, channels_inside or taps == 1)

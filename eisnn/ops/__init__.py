@@ -1,0 +1,32 @@
+"""The mathematics of `eisnn.functional`, fast: the same functions by compiled routines, Triton or fewer operations."""
+
+from eisnn.ops.circuit import StackedCurrents, ei_circuit, ei_readout, folded_currents, stacked_currents
+from eisnn.ops.connection import Connection, Conv, Dense
+from eisnn.ops.conv2d.op import conv2d
+from eisnn.ops.lif.op import lif
+from eisnn.ops.pool.op import average_pool
+from eisnn.ops.population.op import population, split_currents
+from eisnn.ops.weights.conserved import ConservedKernel
+from eisnn.ops.weights.op import Kernel, project
+from eisnn.ops.weights.stacked import StackedKernel, fold
+
+__all__ = [
+    "Connection",
+    "ConservedKernel",
+    "Conv",
+    "Dense",
+    "Kernel",
+    "StackedCurrents",
+    "StackedKernel",
+    "average_pool",
+    "conv2d",
+    "ei_circuit",
+    "ei_readout",
+    "fold",
+    "folded_currents",
+    "lif",
+    "population",
+    "project",
+    "split_currents",
+    "stacked_currents",
+]
