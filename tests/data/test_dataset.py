@@ -1,8 +1,10 @@
 """`Images`, `Dataset.hold_out`, `Dataset.subset` and the bundled sample."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from data_files import random_images, same
+from data_files import random_images, same, write_folder, zip_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +29,84 @@ def test_images_check_their_shapes_and_types() -> None:
         Images(pixels, labels[:3])
     with pytest.raises(DataError, match="labels are int32"):
         Images(pixels, labels.int())
+
+
+def fingerprint(**changes: object) -> str:
+    images = random_images(12, 3)
+    parts = {"name": "x", "classes": ("a", "b", "c"), "train": images[:8], "test": images[8:]}
+    return Dataset(**(parts | changes)).fingerprint
+
+
+@pytest.mark.parametrize("change", ["images", "labels", "split", "pixel", "name", "classes", "preprocessing", "dtype"])
+def test_the_fingerprint_changes_with_everything(change: str) -> None:
+    images = random_images(12, 3)
+    train = images[:8]
+    swapped = torch.tensor([3, 1, 2, 0, 4, 5, 6, 7])
+    pixels = train.pixels.clone()
+    pixels[7, 2, 31, 31] ^= 1
+    changed: dict[str, object] = {
+        "images": {"train": Images(train.pixels[swapped], train.labels)},
+        "labels": {"train": Images(train.pixels, train.labels[torch.tensor([1, 0, *range(2, 8)])])},
+        "split": {"train": images[:9], "test": images[9:]},
+        "pixel": {"train": Images(pixels, train.labels)},
+        "name": {"name": "y"},
+        "classes": {"classes": ("a", "c", "b")},
+        "preprocessing": {"preprocessing": {"fit": 32}},
+        "dtype": {
+            "train": Images(train.pixels.view(8, 3, 16, 64), train.labels),
+            "test": Images(images[8:].pixels.view(4, 3, 16, 64), images[8:].labels),
+        },
+    }[change]
+    assert fingerprint(**changed) != fingerprint() == fingerprint()
+    assert len(fingerprint()) == 16
+
+
+def test_the_fingerprint_does_not_depend_on_place_archive_or_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EISNN_DATA", str(tmp_path / "home"))
+    write_folder(tmp_path / "root")
+    archive = zip_folder(tmp_path / "root", tmp_path / "a.zip")
+    options = [{"cache": False}, {"cache": True}, {"cache": True}]
+    found = {load("folder", path, **how).fingerprint for path in (tmp_path / "root", archive) for how in options}
+    assert len(found) == 1
+    assert load("folder", archive, size=16).fingerprint not in found
+
+
+def test_parts_of_a_data_set_have_their_own_fingerprints() -> None:
+    train = numbered([6, 6]).train
+    dataset = Dataset("x", ("a", "b"), train, train)
+    parts = [
+        dataset,
+        dataset.hold_out(0.5, 0),
+        dataset.hold_out(0.5, 1),
+        dataset.subset(4, None, 0),
+        dataset.subset(4, 1, 0),
+        dataset.subset(None, 1, 0),
+        dataset.subset(4, None, 1),
+        dataset.padded(4),
+    ]
+    assert len({part.fingerprint for part in parts}) == len(parts)
+    assert dataset.subset(None, None, 0) is dataset.padded(1) is dataset
+    assert dataset.hold_out(0.5, 0).fingerprint == dataset.hold_out(0.5, 0).fingerprint
+
+
+def test_a_data_set_checks_that_its_splits_fit() -> None:
+    images = random_images(6, 3)
+    with pytest.raises(DataError, match=r"differ: train is \('Images', \[3, 32, 32\]\), test is .*\[1, 28, 28\]"):
+        Dataset("x", ("a", "b", "c"), images, random_images(6, 3, (1, 28, 28)))
+    with pytest.raises(DataError, match="test of x has labels outside of 0 to 1"):
+        Dataset("x", ("a", "b"), images[:2], images)
+    with pytest.raises(DataError, match="train of x has labels outside of 0 to 2"):
+        Dataset("x", ("a", "b", "c"), Images(images.pixels, images.labels - 1), images)
+
+
+def test_others_ask_the_data_set_for_the_shape_of_its_samples() -> None:
+    images = random_images(4, 2, (1, 5, 7))
+    dataset = Dataset("x", ("a", "b"), images, images)
+    assert (dataset.channels, dataset.image_size) == (1, (5, 7))
+    padded = dataset.padded(6)
+    assert (padded.image_size, padded.preprocessing) == ((6, 7), {"padded_to": 6})
 
 
 def test_images_are_indexed_by_tensor_and_slice() -> None:
