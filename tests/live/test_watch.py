@@ -79,7 +79,7 @@ def test_windows_without_events_are_steps_too() -> None:
     events = recording()
     first = events[:500]
     pause = Events(first.t[:1] + 10_000_000, first.x[:1], first.y[:1], first.p[:1], SIZE)
-    steps = list(watch(network("ei"), windows([first, pause], 1_000_000)))
+    steps = list(watch(network("ei"), windows([first, pause], 1_000_000), settings=SETTINGS))
     assert len(steps) == 11
     assert [len(step.events) for step in steps[1:10]] == [0] * 9
     assert torch.stack([step.logits for step in steps]).isfinite().all()

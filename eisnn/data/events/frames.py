@@ -39,7 +39,7 @@ class EventBatch:
 
     Attributes:
         events: int32 [E], the bits of `Packing`.
-        counts: int64 [B], events of each recording, >= 1.
+        counts: int64 [B], events of each recording; 0 with bins by count, or a single one, only.
         gaps: int64 [G, 2], index into `events` and microseconds, see `Packed`.
         packing: how the events are packed.
         settings: how they become frames.
@@ -92,37 +92,42 @@ def count_frames(batch: EventBatch, kept: Tensor | None = None, bins: int | None
         float32 [T, B, 2, H, W], whole numbers >= 0.
     """
     frames, size, device = batch.time_steps, len(batch), batch.events.device
-    bins, total = bins or frames, len(batch.events)
-    recording = torch.repeat_interleave(torch.arange(size, device=device), batch.counts, output_size=total)
-    starts = batch.counts.cumsum(0) - batch.counts
-    if batch.settings.bins == "count":
-        position = torch.arange(total, device=device) - starts[recording]
-        extent = batch.counts
-    else:
-        time = _times(batch)
-        first = time[starts]
-        position = time - first[recording]
-        extent = time[starts + batch.counts - 1] - first + 1
-    frame = position * bins // extent[recording]
+    starts = _bin_starts(batch, bins or frames)
+    ends = torch.cat((starts[:, 1:], batch.counts.cumsum(0)[:, None]), 1)
+    frame = torch.arange(bins or frames, device=device).expand(size, -1)
     room = frames
     if kept is not None:
         room = frames + 1  # the last takes what is not kept
-        table = torch.full((size, bins), frames, device=device)
-        table.scatter_(1, kept, torch.arange(frames, device=device).expand(size, -1))
-        frame = table[recording, frame]
+        order = torch.arange(frames, device=device).expand(size, -1)
+        frame = torch.full_like(frame, frames).scatter(1, kept, order)
     addresses, packing = batch.packing.addresses, batch.packing
-    address = batch.events & ((1 << packing.address_bits) - 1)
-    flat = (frame * size + recording) * addresses + address
+    first = (frame * size + torch.arange(size, device=device)[:, None]) * addresses  # of the maps of each bin
+    flat = torch.repeat_interleave(first.flatten(), (ends - starts).flatten(), output_size=len(batch.events))
+    flat += batch.events & ((1 << packing.address_bits) - 1)
     counts = torch.zeros(room * size * addresses, device=device)
-    counts.scatter_add_(0, flat, torch.ones(1, device=device).expand(total))
+    counts.scatter_add_(0, flat, torch.ones(1, device=device).expand(len(flat)))
     return counts.view(room, size, 2, *packing.size)[:frames]
 
 
-def _times(batch: EventBatch) -> Tensor:
-    """Time of each event, microseconds since the first of the batch; int64 [E]."""
+def _bin_starts(batch: EventBatch, bins: int) -> Tensor:
+    """Index of the first event of each bin, int64 [B, bins]: event k of n is in bin `k * bins // n`, or likewise by
+    time."""
+    starts = batch.counts.cumsum(0) - batch.counts
+    order = torch.arange(bins, device=batch.events.device)
+    if batch.settings.bins == "count" or bins == 1:
+        return starts[:, None] + _ceil(order * batch.counts[:, None], bins)
     pause = (batch.events >> batch.packing.address_bits & batch.packing.longest).long()
     pause.index_add_(0, batch.gaps[:, 0], batch.gaps[:, 1])
-    return pause.cumsum(0)
+    time = pause.cumsum(0)  # of the whole batch: never back, as each recording begins without a pause
+    last = starts + batch.counts - 1
+    first = time[starts][:, None]
+    found = torch.searchsorted(time, first + _ceil(order * (time[last][:, None] - first + 1), bins))
+    found[:, 0] = starts  # before it events of another recording may have the same time
+    return torch.minimum(found, last[:, None] + 1)
+
+
+def _ceil(a: Tensor, b: int) -> Tensor:
+    return -(-a // b)
 
 
 def crop_and_scale(frames: Tensor, boxes: Tensor, height: int, width: int, scaling: str) -> Tensor:

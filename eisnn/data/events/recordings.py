@@ -20,7 +20,8 @@ from eisnn.data.source import Source
 from .augment import EventAugmentation
 from .frames import Bins, EventBatch, FrameSettings, Scaling
 from .layout import Layout
-from .packing import Packing
+from .packing import Packed, Packing
+from .recording import Events
 from .store import Store, open_store
 
 
@@ -91,6 +92,12 @@ class Recordings(Split):
         digest = xxhash.xxh3_128(self.checksums.tobytes())
         digest.update(self.labels.cpu().numpy().tobytes())
         return digest.hexdigest()
+
+    def recording(self, k: int) -> Events:
+        """Recording k as events, from time 0 on."""
+        index = torch.tensor([k])
+        batch = self._select(index).to("cpu")
+        return self.packing.unpack(Packed(batch.events.numpy().view(np.uint32), batch.gaps.numpy(), 0))
 
     def _batch(self, index: Tensor, events: Tensor) -> EventBatch:
         counts, gaps = self.counts[index].to(events.device), self._gaps(index).to(events.device)

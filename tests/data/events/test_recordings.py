@@ -52,6 +52,9 @@ def test_recordings_become_frames_in_their_order(nmnist: Path) -> None:
     expected = count_frames(batch_of(events, 5))
     assert torch.equal(torch.cat([batch.images for batch in batches], 1), expected)
     assert torch.cat([batch.labels for batch in batches]).tolist() == np.repeat(range(10), 3).tolist()
+    one = dataset.train[torch.tensor([4, 7])].recording(1)
+    np.testing.assert_array_equal(one.t, events[7].t - events[7].t[0])
+    np.testing.assert_array_equal(one.x, events[7].x)
 
 
 @pytest.mark.parametrize("bins", ["count", "time"])
