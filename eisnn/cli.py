@@ -21,6 +21,8 @@ usage: eisnn COMMAND ...
   export RUN_OR_CHECKPOINT FOLDER    write a trained network in the layout of the authors' program
   report RUN                         one HTML page about a run: curves, currents, balance, gain, lesions, feature maps
   explore RUN                        change inhibition by sliders, in the browser, and see what the network does
+  events show|convert|simulate|live  recordings of event cameras: look at one, convert it, simulate them from images,
+                                     watch a network watch them
   bench [--model vgg8 ...]           step time and memory of an E-I network against its batch-norm twin
   list                               models, circuits, ablations, data sets and recipes
   demo                               train a small E-I network and its batch-norm twin on bundled images
@@ -268,6 +270,22 @@ def _bench(args: list[str]) -> None:
     tyro.cli(bench, args=args, prog="eisnn bench")
 
 
+def _events(args: list[str]) -> None:
+    from importlib import import_module
+
+    import tyro
+
+    modules = {"show": "data.events.show", "convert": "data.events.convert", "simulate": "data.events.simulate",
+               "live": "live.view"}  # fmt: skip
+    if not args or args[0] not in modules:
+        print(f"usage: eisnn events {'|'.join(modules)} ...\n\n`eisnn events COMMAND --help` explains a command.")
+        if args and args[0] in ("-h", "--help"):
+            return
+        raise ValueError(f"events needs one of {', '.join(modules)}" + (f", got {args[0]!r}" if args else ""))
+    run = getattr(import_module(f"eisnn.{modules[args[0]]}"), args[0])
+    tyro.cli(run, args=args[1:], prog=f"eisnn events {args[0]}", config=(tyro.conf.PositionalRequiredArgs,))
+
+
 def _demo(args: list[str]) -> None:
     import tyro
 
@@ -283,6 +301,7 @@ COMMANDS = {
     "export": _export,
     "report": _report_page,
     "explore": _explore,
+    "events": _events,
     "bench": _bench,
     "list": _list,
     "demo": _demo,
