@@ -147,9 +147,9 @@ def test_it_is_recorded_folded_counted_and_checked(run):
     with record(model, what=["I_E", "spikes", "membrane"]) as seen:
         expected = model(images)
     assert set(spiking_layers(model)) == set(seen) == {"layers.0", "layers.1", "layers.2"}
-    assert seen["layers.1"]["spikes"].mean() > 0
+    assert seen["layers.0"]["spikes"].mean() > 0
     assert torch.equal(eisnn.fold(model)(images), expected)
-    assert eisnn.check(model, images, images=3).ok
+    assert set(eisnn.check(model, images, images=3).activity) == set(seen)
     assert {row.layer for row in count_operations(model, images)} == {*seen, "readout"}
 
 
