@@ -75,9 +75,14 @@ class LIFConstants:
         return 1 - 1 / self.tau
 
     @property
+    def surrogate_number(self) -> int | None:
+        """See `Surrogate.number`."""
+        return SURROGATES[self.surrogate].number
+
+    @property
     def width(self) -> float:
         """`alpha`, or the surrogate's default."""
-        return SURROGATES[self.surrogate][1] if self.alpha is None else self.alpha
+        return SURROGATES[self.surrogate].alpha if self.alpha is None else self.alpha
 
 
 def lif_step(current: Tensor, v: Tensor, constants: LIFConstants) -> tuple[Tensor, Tensor]:

@@ -7,55 +7,74 @@ threshold in units of the threshold current.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-# name -> (derivative of h and the width parameter alpha, default alpha)
-SURROGATES: dict[str, tuple[Callable[[Tensor, float], Tensor], float]] = {}
+Derivative = Callable[[Tensor, float], Tensor]
 
 
-def _surrogate(name: str, default_alpha: float) -> Callable:
-    def register(derivative: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float], Tensor]:
-        SURROGATES[name] = (derivative, default_alpha)
+class Surrogate(NamedTuple):
+    """An entry of the one table of surrogates.
+
+    Args:
+        derivative: of `h` and the width parameter alpha, >= 0.
+        alpha: the default width parameter.
+        number: of its form in the compiled and the Triton routines (`slopes` in population.cpp, `_slope` in triton.py);
+            None where they have none, and torch operations serve it.
+    """
+
+    derivative: Derivative
+    alpha: float
+    number: int | None
+
+
+SURROGATES: dict[str, Surrogate] = {}
+
+
+def register_surrogate(name: str, alpha: float, number: int | None = None) -> Callable[[Derivative], Derivative]:
+    """Decorator that enters a derivative `(h, alpha) -> Tensor` as the surrogate `name`; see `Surrogate`."""
+
+    def enter(derivative: Derivative) -> Derivative:
+        SURROGATES[name] = Surrogate(derivative, alpha, number)
         return derivative
 
-    return register
+    return enter
 
 
-@_surrogate("sigmoid", 4.0)
+@register_surrogate("sigmoid", 4.0, 0)
 def _sigmoid(h: Tensor, alpha: float) -> Tensor:
     """`a sig(a h) (1 - sig(a h))`, the paper's; height a/4."""
     s = torch.sigmoid(h * alpha)
     return (s - s * s).mul_(alpha)
 
 
-@_surrogate("atan", 2.0)
+@register_surrogate("atan", 2.0, 1)
 def _atan(h: Tensor, alpha: float) -> Tensor:
     """`(a/2) / (1 + (pi a h / 2)^2)` (Fang et al. 2021); with a = 2: `1 / (1 + (pi h)^2)`."""
     return (alpha / 2) / (1 + (h * (math.pi / 2 * alpha)) ** 2)
 
 
-@_surrogate("fast_sigmoid", 10.0)
+@register_surrogate("fast_sigmoid", 10.0, 2)
 def _fast_sigmoid(h: Tensor, alpha: float) -> Tensor:
     """`1 / (1 + a |h|)^2` (SuperSpike, Zenke and Ganguli 2018)."""
     return (1 + h.abs() * alpha) ** -2
 
 
-@_surrogate("triangle", 1.0)
+@register_surrogate("triangle", 1.0, 3)
 def _triangle(h: Tensor, alpha: float) -> Tensor:
     """`a max(0, 1 - a |h|)` (Bellec et al. 2018)."""
     return (1 - h.abs() * alpha).clamp_min(0) * alpha
 
 
-@_surrogate("rectangle", 1.0)
+@register_surrogate("rectangle", 1.0, 4)
 def _rectangle(h: Tensor, alpha: float) -> Tensor:
     """`a` where `|h| < 1/(2a)`, else 0 (Wu et al. 2018)."""
     return (h.abs() < 0.5 / alpha).to(h.dtype) * alpha
 
 
-@_surrogate("leaky_relu", 0.0)
+@register_surrogate("leaky_relu", 0.0, 5)
 def _leaky_relu(h: Tensor, alpha: float) -> Tensor:
     """1 at and above the threshold, `a` below it."""
     return torch.where(h >= 0, torch.ones_like(h), alpha)
@@ -73,8 +92,8 @@ def surrogate_derivative(h: Tensor, surrogate: str = "sigmoid", alpha: float | N
     """
     if surrogate not in SURROGATES:
         raise ValueError(f"unknown surrogate {surrogate!r}; known: {', '.join(sorted(SURROGATES))}")
-    derivative, default = SURROGATES[surrogate]
-    return derivative(h, default if alpha is None else alpha)
+    entry = SURROGATES[surrogate]
+    return entry.derivative(h, entry.alpha if alpha is None else alpha)
 
 
 class _Heaviside(torch.autograd.Function):
@@ -82,7 +101,7 @@ class _Heaviside(torch.autograd.Function):
     def forward(ctx: Any, h: Tensor, surrogate: str, alpha: float | None) -> Tensor:
         ctx.save_for_backward(h)
         ctx.surrogate, ctx.alpha = surrogate, alpha
-        return (h >= 0).to(h.dtype)
+        return torch.where(h.isnan(), h, (h >= 0).to(h.dtype))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -91,5 +110,6 @@ class _Heaviside(torch.autograd.Function):
 
 
 def heaviside(h: Tensor, surrogate: str = "sigmoid", alpha: float | None = None) -> Tensor:
-    """1 where `h >= 0` (at the threshold it fires), else 0; differentiable through `surrogate_derivative`."""
+    """1 where `h >= 0` (at the threshold it fires), else 0; differentiable through `surrogate_derivative`. Where `h` is
+    NaN so is the spike: it is not to vanish."""
     return _Heaviside.apply(h, surrogate, alpha)

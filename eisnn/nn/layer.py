@@ -97,13 +97,14 @@ class SpikingLayer(nn.Module):
             raise RuntimeError(
                 f"this {name} was never initialised: call eisnn.ei_init_(model, first_batch) once, or load a checkpoint"
             )
-        # On a CPU this takes a few thousandths of the layer's time. On CUDA, where it is launches, it is done at the
-        # entry of a network that trains; models check their input in any case.
-        entry = torch.is_grad_enabled() and not x.requires_grad
-        if self.non_negative and (entry or x.device.type == "cpu"):
+        # On a CPU it takes a few thousandths of the layer's time, on CUDA launches. In training only the entry of the
+        # network is looked at: what becomes NaN inside reaches the loss.
+        looked_at = not x.requires_grad if torch.is_grad_enabled() else x.device.type == "cpu"
+        if self.non_negative and looked_at:
             smallest, largest = x.detach().aminmax()
             torch._assert_async(
-                (smallest >= 0) & (largest < inf), f"the input of an E-I network must be >= 0 and finite, see {name}"
+                (smallest >= 0) & (largest < inf),
+                f"the input of an E-I network must be >= 0 and finite, see {name} (eisnn.check finds why)",
             )
 
     # What others ask.

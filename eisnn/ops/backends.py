@@ -5,6 +5,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from eisnn.functional.lif import LIFConstants
 from eisnn.ops.build import library
 from eisnn.ops.population import cpu
 
@@ -31,3 +32,8 @@ def of_weights(weight: Tensor) -> str:
         return "triton" if HAS_TRITON else "torch"
     served = weight.is_cpu and not torch.compiler.is_compiling() and library() is not None
     return "compiled" if served else "torch"
+
+
+def of_neurons(maps: Tensor, constants: LIFConstants) -> str:
+    """What serves LIF neurons with these constants: as `backend`, but "torch" for a surrogate that only it has."""
+    return "torch" if constants.surrogate_number is None else backend(maps)

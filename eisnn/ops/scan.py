@@ -18,7 +18,7 @@ def scan_(potentials: Tensor, spikes: Tensor, v: Tensor | None, constants: LIFCo
         if v is not None:
             h.add_(v, alpha=constants.decay)
         s = spikes[t]
-        torch.ge(h, constants.theta, out=s) if s.dtype == h.dtype else s.copy_(h >= constants.theta)
+        s.copy_(torch.where(h.isnan(), h, (h >= constants.theta).to(h.dtype)))  # NaN does not vanish
         v = h.sub(s, alpha=constants.theta) if constants.reset == "soft" else torch.where(h >= constants.theta, 0, h)
     assert v is not None
     return v

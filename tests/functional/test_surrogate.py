@@ -7,7 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import eisnn
 import eisnn.functional as EF
+from eisnn.functional.surrogate import register_surrogate
 
 NAMES = sorted(EF.SURROGATES)
 SYMMETRIC = [n for n in NAMES if n != "leaky_relu"]
@@ -93,3 +95,23 @@ def test_heaviside_fires_at_the_threshold_and_differentiates_as_the_surrogate(na
 def test_an_unknown_name_is_named(call):
     with pytest.raises(ValueError, match="unknown surrogate 'step'; known: atan"):
         call(torch.zeros(1, requires_grad=True), "step").sum().backward()
+
+
+@pytest.mark.usefixtures("backend")
+def test_an_entry_of_ones_own_trains_on_every_back_end():
+    name = "of my own"
+    register_surrogate(name, 2.0)(lambda h, alpha: (1 - (h * alpha).square()).clamp_min(0))
+    try:
+        layer = eisnn.EIConv2d(3, 8, 3, padding=1, neuron=eisnn.LIF(surrogate=name)).double()
+        x = torch.rand(1, 4, 3, 6, 6, dtype=torch.float64)
+        eisnn.ei_init_(layer, x)
+        spikes = layer(x, time_steps=3)
+        found = torch.autograd.grad(spikes.sum(), list(layer.parameters()))
+        expected_spikes = EF.lif(layer.integrated(x), layer.neuron.constants, time_steps=3)[0]
+        expected = torch.autograd.grad(expected_spikes.sum(), list(layer.parameters()))
+        assert torch.equal(spikes, expected_spikes)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+        assert any(gradient.abs().max() > 0 for gradient in found)
+    finally:
+        del EF.SURROGATES[name]

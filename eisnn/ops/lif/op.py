@@ -41,7 +41,7 @@ def _forward(
     """Spikes and the last potential."""
     constants = LIFConstants.decode(neuron)
     layout, shape = layout_of(current), (steps, *current.shape[1:])
-    backend = backends.backend(current)
+    backend = backends.of_neurons(current, constants)
     spikes = layout.empty(shape, current.dtype, current.device)
     if backend == "triton":
         from eisnn.ops.population import triton
@@ -78,7 +78,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the current and of the first potential (empty without one); the trajectory is computed again."""
     constants = LIFConstants.decode(neuron)
-    layout, backend = layout_of(current), backends.backend(current)
+    layout, backend = layout_of(current), backends.of_neurons(current, constants)
     grad_current = layout.empty(current.shape, current.dtype, current.device)
     wide_v, wide_grad = _widened(v, current), _widened(grad_v_last, current)
     nothing = current.new_empty(0)

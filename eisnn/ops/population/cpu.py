@@ -10,9 +10,6 @@ from eisnn.functional.lif import LIFConstants
 from eisnn.ops.build import TYPES, library
 from eisnn.ops.layout import Layout
 
-# As the kernel numbers them.
-SURROGATES = ("sigmoid", "atan", "fast_sigmoid", "triangle", "rectangle", "leaky_relu")
-
 
 class Map(ctypes.Structure):
     """A tensor as the kernel sees it: `[step, image, row, inner]`, `inner` contiguous."""
@@ -94,7 +91,7 @@ def run(
         alpha=constants.width,
         hard_reset=constants.reset == "hard",
         detach_reset=constants.detach_reset,
-        surrogate=SURROGATES.index(constants.surrogate),
+        surrogate=constants.surrogate_number,
         n_i=arrays["weight"].shape[1] if "weight" in arrays else 0,
         groups=len(arrays["grad_weight"]) if "grad_weight" in arrays else balanced.shape[1],
         threads=torch.get_num_threads(),

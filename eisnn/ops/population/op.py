@@ -197,7 +197,9 @@ class Population:
         """For the arguments of `population`: compiled where that is possible."""
         wide = torch.promote_types(currents.dtype, torch.float32)
         gain, offset, v = gain_e.to(wide), bias.to(wide), None if v is None else v.to(wide)
-        return IMPLEMENTATIONS[backends.backend(currents)](currents, weight, gain, offset, v, constants, steps, tonic)
+        return IMPLEMENTATIONS[backends.of_neurons(currents, constants)](
+            currents, weight, gain, offset, v, constants, steps, tonic
+        )
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Spikes, last potential, and the smallest positive divisive current of each sample `[T, B, 1, ...]`."""

@@ -432,7 +432,7 @@ template <class S, class C> void forward_image(const Problem &p, const Weight<C>
 #pragma omp simd
                 for (int64_t i = 0; i < n; ++i) {
                     const C h = decay * v[i] + current[i];
-                    const C s = h >= theta ? C(1) : C(0);
+                    const C s = h >= theta ? C(1) : h < theta ? C(0) : h; // NaN does not vanish
                     out[i] = narrow<S, C>(s);
                     v[i] = hard ? (h >= theta ? C(0) : h) : h - theta * s;
                 }
@@ -500,7 +500,7 @@ void backward_image(const Problem &p, const Weight<C> &w, int64_t b, C *grad_wei
 #pragma omp simd
                     for (int64_t i = 0; i < n; ++i) {
                         ht[i] = decay * v[i] + (qt[i] * neurons.gain[i] + neurons.bias[i]);
-                        const C s = ht[i] >= theta ? C(1) : C(0);
+                        const C s = ht[i] >= theta ? C(1) : ht[i] < theta ? C(0) : ht[i];
                         v[i] = hard ? (ht[i] >= theta ? C(0) : ht[i]) : ht[i] - theta * s;
                     }
                 }

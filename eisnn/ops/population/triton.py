@@ -25,7 +25,6 @@ from torch import Tensor
 
 from eisnn.functional.lif import LIFConstants
 from eisnn.ops.layout import Layout
-from eisnn.ops.population.cpu import SURROGATES
 
 ROWS, COLUMNS = 16, 64  # of one tile
 BLOCK = 4096  # of a reduction over one sample
@@ -134,7 +133,7 @@ def _after_reset(h, theta, HARD: tl.constexpr, C: tl.constexpr):
 def _fire(potential, current, spikes, at, decay, theta, here, HARD: tl.constexpr, C: tl.constexpr):
     """One step: writes the spikes, returns the potential after it."""
     h = (decay * potential + current).to(C)
-    tl.store(spikes + at, tl.where(h >= theta, 1.0, 0.0).to(spikes.dtype.element_ty), mask=here)
+    tl.store(spikes + at, tl.where(h >= theta, 1.0, tl.where(h < theta, 0.0, h)).to(spikes.dtype.element_ty), mask=here)
     return _after_reset(h, theta, HARD, C)
 
 
@@ -487,7 +486,7 @@ def backward(
         *at[0], *at[1], *at[2][1:], *at[3], *at[4][1:], *at[5], *at[6], *at[7][1:], *at[8],
         _samples(balanced, smallest), layout.rows, layout.inner, shape[2], ALPHA=constants.width,
         SPIKES=grad_spikes is not None, LAST=grad_v_last is not None, DETACH=constants.detach_reset,
-        SURROGATE=SURROGATES.index(constants.surrogate),
+        SURROGATE=constants.surrogate_number,
         **_options(layout, constants, wide, balanced, dividing, weight, v, steps),
     )  # fmt: skip
     if written is not grad_balanced:
