@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def is_int(value: Any, least: int) -> bool:
@@ -40,4 +42,16 @@ def check_state(state: Any, shape: Sequence[int]) -> None:
         raise ValueError(
             f"the state of LIF neurons is one floating-point tensor [B, n_E, ...], here of shape {list(shape)}, got "
             f"{given}; pass what was returned for a batch of this size"
+        )
+
+
+def check_reverse_mode(owner: str, *tensors: Tensor | None) -> None:
+    """Raise NotImplementedError if one of `tensors` carries a tangent (`torch.func.jvp`, `jacfwd`, forward-mode
+    autograd): an operator of ours would drop it, and the derivative be 0."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors if x is not None and x.is_floating_point()):
+        raise NotImplementedError(
+            f"{owner} has no forward-mode derivative (jvp, jacfwd): take reverse mode (backward, torch.autograd.grad, "
+            "torch.autograd.functional.jvp)"
         )

@@ -1,4 +1,9 @@
-"""The mathematics of `eisnn.functional`, fast: the same functions by compiled routines, Triton or fewer operations."""
+"""The mathematics of `eisnn.functional`, fast: the same functions by compiled routines, Triton or fewer operations.
+
+What of torch works with them: reverse-mode derivatives, once (`backward`, `torch.autograd.grad`), `torch.compile`,
+`torch.func.functional_call`. What does not raises: second derivatives (take `eisnn.functional.lif`), forward mode
+(`jvp`, `jacfwd`), and `torch.func.grad`, `jacrev` and `vmap` of a whole layer.
+"""
 
 from eisnn.ops.circuit import StackedCurrents, ei_circuit, ei_readout, folded_currents, stacked_currents
 from eisnn.ops.connection import Connection, Conv, Dense

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eisnn.functional.checks import check_state, check_steps
+from eisnn.functional.checks import check_reverse_mode, check_state, check_steps
 from eisnn.functional.lif import LIFConstants
 from eisnn.ops import backends
 from eisnn.ops.layout import layout_of
@@ -28,6 +28,7 @@ def lif(
     """
     steps = check_steps("lif", current.shape, time_steps)
     check_state(v, current.shape[1:])
+    check_reverse_mode("lif", current, v)
     return _forward(current, v, steps, constants.code)
 
 

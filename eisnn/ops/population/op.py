@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from eisnn import functional
-from eisnn.functional.checks import check_state, check_steps
+from eisnn.functional.checks import check_reverse_mode, check_state, check_steps
 from eisnn.functional.connection import lateral, per_neuron
 from eisnn.functional.folded import FoldedCurrents
 from eisnn.functional.lif import LIFConstants
@@ -80,6 +80,7 @@ def population(
             f"{list(currents.shape)}, {list(weight.shape)}, {list(gain_e.shape)} and {list(bias.shape)}"
         )
     check_state(v, (currents.shape[1], len(weight), *currents.shape[3:]))
+    check_reverse_mode("population", currents, weight, gain_e, bias, v)
     devices = [x.device for x in (currents, weight, gain_e, bias, v) if x is not None]
     if any(device != currents.device for device in devices):
         raise ValueError(f"population takes tensors on one device, got them on {', '.join(map(str, devices))}")

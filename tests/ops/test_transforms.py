@@ -1,0 +1,112 @@
+"""Derivatives of other kinds than `backward`: each gives the right value or raises, none is silently 0."""
+
+import pytest
+import torch
+from circuits import rng
+from torch.autograd import forward_ad
+from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vmap
+
+import eisnn
+import eisnn.functional as EF
+from eisnn import ops
+from eisnn.nn import PLUS
+
+CONSTANTS, ONES = EF.LIFConstants(), torch.ones(2, dtype=torch.float64)
+
+
+def layer(options=eisnn.nn.PAPER, channels=2):
+    made = eisnn.EIConv2d(channels, 8, 3, padding=1, options=options).double()
+    eisnn.ei_init_(made, torch.rand(1, 2, channels, 5, 5, generator=rng(1), dtype=torch.float64), generator=rng(2))
+    return made
+
+
+PAPER, CONSERVED = layer(), layer(PLUS, 8)
+FUNCTIONS = {
+    "lif": (lambda x: ops.lif(x, CONSTANTS)[0], (3, 2, 4)),
+    "lif, as written": (lambda x: EF.lif(x, CONSTANTS)[0], (3, 2, 4)),
+    "heaviside": (EF.heaviside, (3, 2, 4)),
+    "stabilize": (EF.stabilize, (3, 2, 4)),
+    "scaled gradient": (lambda x: EF.scale_gradient(x, 0.5), (3, 2, 4)),
+    "pool": (ops.average_pool, (1, 2, 3, 4, 4)),
+    "circuit": (lambda x: PAPER(x, 3), (1, 2, 2, 5, 5)),
+    "conserved": (lambda x: CONSERVED(x, 3), (1, 2, 8, 5, 5)),
+    "population": (lambda x: ops.population(x, ONES.expand(2, 2), ONES, 0 * ONES, CONSTANTS)[0], (3, 2, 4)),
+}
+
+
+@pytest.fixture(params=FUNCTIONS)
+def case(request):
+    """A function, where it is differentiated, and its gradient there."""
+    function, shape = FUNCTIONS[request.param]
+    x = 2 * torch.rand(shape, generator=rng(3), dtype=torch.float64)
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(function(leaf).sum(), leaf)
+    assert expected.abs().sum() > 0
+    return (lambda z: function(z).sum()), x, expected
+
+
+def forward_mode(f, x):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(f(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+
+
+DERIVATIVES = {
+    "grad": grad,
+    "jacrev": jacrev,
+    "jacfwd": jacfwd,
+    "jvp": lambda f: lambda x: jvp(f, (x,), (torch.ones_like(x),))[1],
+    "dual numbers": lambda f: lambda x: forward_mode(f, x),
+}
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES.values(), ids=DERIVATIVES)
+def test_right_or_refused(case, derivative):
+    f, x, expected = case
+    try:
+        found = derivative(f)(x)
+    except (RuntimeError, NotImplementedError):
+        return
+    assert torch.allclose(found.sum(), expected.sum())
+
+
+def test_maps_over_a_batch_are_right_or_refused(case):
+    f, x, _ = case
+    several = torch.stack([x, x / 2, x * 1.5])
+    try:
+        found = vmap(f)(several)
+    except RuntimeError:
+        return
+    assert torch.allclose(found, torch.stack([f(one) for one in several]))
+
+
+def test_second_derivatives_are_right_or_refused(case):
+    f, x, _ = case
+
+    def slope(z):
+        return torch.autograd.grad(f(z), z, create_graph=True)[0].square().sum()
+
+    leaf = x.clone().requires_grad_()
+    try:
+        (found,) = torch.autograd.grad(slope(leaf), leaf, allow_unused=True)
+    except RuntimeError:
+        return
+    if found is not None:
+        step, at = 1e-6, torch.zeros_like(x).flatten()
+        at[3] = step
+        up, down = (slope((x + sign * at.view_as(x)).requires_grad_()) for sign in (1, -1))
+        assert torch.allclose(found.flatten()[3], ((up - down) / (2 * step)).detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_forward_mode_says_what_to_take_instead():
+    with pytest.raises(
+        NotImplementedError, match=r"lif has no forward-mode derivative \(jvp, jacfwd\): take reverse mode"
+    ):
+        jvp(lambda x: ops.lif(x, CONSTANTS)[0], (torch.rand(3, 2, 4),), (torch.ones(3, 2, 4),))
+
+
+def test_other_parameters_by_functional_call():
+    x = torch.rand(1, 2, 2, 5, 5, generator=rng(4), dtype=torch.float64)
+    others = {name: parameter.detach() * 1.5 for name, parameter in PAPER.named_parameters()}
+    twin = layer()
+    twin.load_state_dict(others | {"initialized": torch.tensor(True)})
+    assert torch.equal(functional_call(PAPER, others, (x, 3)), twin(x, 3))
