@@ -130,12 +130,18 @@ def zip_folder(folder: Path, archive: Path, inside: str = "") -> Path:
 
 
 @contextmanager
-def serve(folder: Path, promise_more: bool = False) -> Iterator[str]:
-    """A web server for `folder`; gives its address. `promise_more` announces longer files than it then sends."""
+def serve(folder: Path, promise_more: bool = False, asked: list[str] | None = None) -> Iterator[str]:
+    """A web server for `folder`; gives its address. `promise_more` announces longer files than it then sends; what is
+    asked of it goes into `asked`."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
+
+        def do_GET(self) -> None:
+            if asked is not None:
+                asked.append(self.path)
+            super().do_GET()
 
         def send_header(self, keyword: str, value: str) -> None:
             longer = promise_more and keyword == "Content-Length"

@@ -1,9 +1,13 @@
 """Fetching official files whole or not at all."""
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from .errors import DataError
 from .progress import byte_bar
@@ -19,9 +23,9 @@ class Remote:
 
 
 def download(remotes: Sequence[Remote], folder: Path) -> None:
-    """Fetches files into `folder`.
+    """Fetches files into `folder`, those that are not there yet; other processes that want the same wait.
 
-    A file is written under a temporary name and moved to its own only when its checksum is right, so a failure
+    A file is written into a folder of its own and moved to its place only when its checksum is right, so a failure
     leaves neither a part of a file nor harms one that was there.
 
     Raises:
@@ -30,15 +34,24 @@ def download(remotes: Sequence[Remote], folder: Path) -> None:
     import pooch
 
     for remote in remotes:
-        with byte_bar(remote.name) as progress:
-            downloader = pooch.HTTPDownloader(progressbar=_Bar(progress), chunk_size=1 << 16)
-            try:
-                pooch.retrieve(remote.url, f"md5:{remote.md5}", remote.name, folder, downloader=downloader)
-            except (OSError, ValueError) as error:  # requests' errors are OSError, a wrong checksum is ValueError
-                raise DataError(
-                    f"{remote.url} could not be downloaded to {folder}: {error}. "
-                    "Try again later, or fetch it by other means and give its path."
-                ) from error
+        file, part = folder / remote.name, folder / ".part"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".lock"), byte_bar(remote.name) as progress:
+                if file.is_file() and pooch.file_hash(file, "md5") == remote.md5:
+                    continue
+                shutil.rmtree(part, ignore_errors=True)  # of a process that was killed: this one holds the lock
+                downloader = pooch.HTTPDownloader(progressbar=_Bar(progress), chunk_size=1 << 16)
+                try:
+                    pooch.retrieve(remote.url, f"md5:{remote.md5}", remote.name, part, downloader=downloader)
+                    os.replace(part / remote.name, file)
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)
+        except (OSError, ValueError) as error:  # requests' errors are OSError, a wrong checksum is ValueError
+            raise DataError(
+                f"{remote.url} could not be downloaded to {folder}: {error}. "
+                "Try again later, or fetch it by other means and give its path."
+            ) from error
 
 
 class _Bar:

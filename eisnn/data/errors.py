@@ -44,13 +44,13 @@ def reading(source: Path | str) -> Iterator[None]:
         ) from error
 
 
-def read_file(file: Path, limit: int) -> bytes:
-    """The content of `file`, decompressed if its name ends in .gz.
+def read_file(file: Path, limit: int, *, compressed: bool = False) -> bytes:
+    """The content of `file`, decompressed by gzip if it is `compressed`.
 
     Raises:
-        DataError: it cannot be read, or has more than `limit` bytes.
+        DataError: it cannot be read, or has more than `limit` bytes: a small file may grow without end.
     """
-    with reading(file), (gzip.open if file.suffix == ".gz" else open)(file, "rb") as opened:
+    with reading(file), (gzip.open if compressed else open)(file, "rb") as opened:
         content = opened.read(limit + 1)  # beyond the end, where gzip's checksum is
     if len(content) > limit:
         raise DataError(f"{file} has more than {limit:,} bytes, which is too much for what it should be")

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def point_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Path], None
 
 
 def leftovers(home: Path) -> list[str]:
-    return [file.name for file in home.rglob("*") if file.is_file()]
+    return [file.name for file in home.rglob("*") if file.is_file() and file.name != ".lock"]
 
 
 def test_download_then_read_then_no_more_network(home: Path, served, point_to) -> None:
@@ -86,6 +87,27 @@ def test_failed_download_says_so_and_leaves_nothing(failure: str, home: Path, se
         with pytest.raises(DataError, match=rf"{NAME} could not be downloaded to .*cifar10: .*give its path"):
             load("cifar10", download=True)
     assert leftovers(home) == []
+
+
+def test_what_a_killed_download_has_begun_is_removed(home: Path, served, point_to) -> None:
+    archive, _ = served
+    (home / "cifar10" / ".part").mkdir(parents=True)
+    (home / "cifar10" / ".part" / "tmp123").write_bytes(archive.read_bytes()[:1000])
+    with serve(archive.parent) as address:
+        point_to("cifar10", address, archive.parent)
+        load("cifar10", download=True, cache=False)
+    assert leftovers(home) == [NAME]
+    assert not (home / "cifar10" / ".part").exists()
+
+
+def test_processes_that_start_together_fetch_once(home: Path, served) -> None:
+    archive, _ = served
+    asked: list[str] = []
+    with serve(archive.parent, asked=asked) as address, ThreadPoolExecutor(3) as pool:
+        wanted = remotes(address, archive.parent)
+        list(pool.map(lambda _: download(wanted, home), range(3)))
+    assert asked == [f"/{NAME}"]
+    assert leftovers(home) == [NAME]
 
 
 def test_good_copy_survives_a_server_of_rubbish(home: Path, served, point_to) -> None:

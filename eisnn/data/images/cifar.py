@@ -4,12 +4,11 @@ A record is its label bytes (one for CIFAR-10; coarse, then fine for CIFAR-100) 
 channel, row by row. Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
-import gzip
+import io
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from io import BufferedIOBase
 from pathlib import Path
 
 import torch
@@ -144,32 +143,14 @@ def _read_file(folder: Path, layout: Layout, name: str) -> tuple[str, bytes]:
     return str(folder / name), read_file(folder / name, layout.nbytes)
 
 
-class _Bounded:
-    """A stream of `limit` bytes at most: a small archive may grow without end."""
-
-    def __init__(self, stream: BufferedIOBase, label: Path, limit: int) -> None:
-        self.stream, self.label, self.limit, self.left = stream, label, limit, limit
-
-    def read(self, size: int) -> bytes:
-        content = self.stream.read(size)
-        self.left -= len(content)
-        if self.left < 0:
-            raise DataError(f"{self.label} grows to more than {self.limit:,} bytes, too many for this data set")
-        return content
-
-
 def _extract(layout: Layout, archive: Path) -> Callable[[str], tuple[str, bytes]]:
-    """Reads the wanted members; goes on to the end of the file, where gzip's checksum is."""
-    found: dict[str, bytes] = {}
-    with reading(archive), gzip.open(archive) as opened:
-        stream = _Bounded(opened, archive, layout.nbytes)
-        with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload]
-            for member in tar:
-                name = Path(member.name).name
-                if name in layout.files and (content := tar.extractfile(member)) is not None:
-                    found[name] = content.read()
-        while stream.read(1 << 20):
-            pass
+    """Reads the wanted members."""
+    content, found = read_file(archive, layout.nbytes, compressed=True), {}
+    with reading(archive), tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        for member in tar:
+            name = Path(member.name).name
+            if name in layout.files and (opened := tar.extractfile(member)) is not None:
+                found[name] = opened.read()
     missing = [name for name in layout.files if name not in found]
     if missing:
         raise DataError(f"{archive} lacks {missing}: expected the binary version, {layout.archive}")

@@ -81,7 +81,7 @@ def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Tensor:
     file = file if file.is_file() else folder / f"{name}.gz"
     header = struct.pack(f">HBB{len(shape)}i", 0, 8, len(shape), *shape)
     expected = len(header) + math.prod(shape)
-    content = read_file(file, expected)
+    content = read_file(file, expected, compressed=file.suffix == ".gz")
     if content[: len(header)] != header:
         raise DataError(f"{file} does not begin with the idx header of a uint8 array of shape {shape}")
     if len(content) != expected:

@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +113,25 @@ def test_damaged_cifar_archives_are_named(tmp_path: Path) -> None:
     tar_folder(folder, archive)
     with pytest.raises(DataError, match=r"cifar\.tar\.gz lacks \['test_batch\.bin'\].*binary version"):
         load("cifar10", archive)
+
+
+def test_archives_that_grow_out_of_measure_are_not_read_to_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / cifar.CIFAR10.folder
+    write_cifar(folder, cifar.CIFAR10)
+    (folder / "readme.html").write_bytes(bytes(1 << 26))
+    archive = tar_folder(folder, tmp_path / "cifar.tar.gz")
+    write_fashion(tmp_path, fashion_mnist.COUNTS)
+    labels = tmp_path / "train-labels-idx1-ubyte.gz"
+    labels.write_bytes(gzip.compress(gzip.decompress(labels.read_bytes()) + bytes(1 << 26)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"cifar\.tar\.gz has more than 1,\d{3},\d{3} bytes"):
+            load("cifar10", archive)
+        with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz has more than 38 bytes"):
+            load("fashion-mnist", tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
 
 
 # --- mosaics
