@@ -1,30 +1,52 @@
-"""Looking inside a network: recording, measures, stimuli, perturbations. Layers know nothing of it.
+"""Looking inside a network: record, measure, perturb. Layers know nothing of it.
 
-What needs an extra imports it where it is used; figures and movies (matplotlib) are modules of their own.
+layers, record, histograms   what each layer shows, and how it is collected while the network runs
+measures/                    numbers from what was recorded
+stimuli                      images of visual physiology
+responses, tuning, gain      show them to a network and collect what a layer does
+perturb, dose                change inhibition for a while, and see what that costs
+figures/                     the only place that imports matplotlib
+
+What needs an extra imports it where it is used.
 """
 
-from eisnn.analysis.balance import balance_ratio, ei_correlation, residual
-from eisnn.analysis.contours import contour_correlation, contour_strength
-from eisnn.analysis.dip import DipTest, dip_statistic, dip_test
-from eisnn.analysis.distributions import Moments, bimodality_coefficient, moments
 from eisnn.analysis.dose import DoseResponse, assess, dose_response
-from eisnn.analysis.gain import GainControl, NakaRushton, fit_naka_rushton, gain_control, gain_curve, naka_rushton
-from eisnn.analysis.geometry import dissimilarity, effective_dimension, representational_similarity
+from eisnn.analysis.gain import GainControl, gain_control, gain_curve
 from eisnn.analysis.layers import spiking_layers
-from eisnn.analysis.noise import noise_correlation, noisy_responses, signal_to_noise
-from eisnn.analysis.perturb import Perturbation, UndefinedDivision, effective_gain, mean_division, perturb
-from eisnn.analysis.rates import firing_rate, interval_cv, saturated_fraction, silent_fraction
+from eisnn.analysis.measures.balance import balance_ratio, ei_correlation, residual
+from eisnn.analysis.measures.distributions import (
+    DipTest,
+    WeightSummary,
+    bimodality_coefficient,
+    dip_test,
+    weight_summary,
+)
+from eisnn.analysis.measures.maps import contour_correlation, contour_strength
+from eisnn.analysis.measures.populations import (
+    dissimilarity,
+    effective_dimension,
+    noise_correlation,
+    representational_similarity,
+    signal_to_noise,
+)
+from eisnn.analysis.measures.rates import firing_rate, interval_cv, saturated_fraction, silent_fraction
+from eisnn.analysis.measures.tuning import (
+    NakaRushton,
+    fit_naka_rushton,
+    naka_rushton,
+    orientation_selectivity,
+    suppression_index,
+)
+from eisnn.analysis.perturb import Perturbation, UndefinedDivision, mean_division, perturb
 from eisnn.analysis.record import Recording, RunningStatistics, record, running_statistics
-from eisnn.analysis.respond import responses, run_for
+from eisnn.analysis.responses import noisy_responses, responses, run_for
 from eisnn.analysis.tuning import (
     OrientationTuning,
     cross_orientation_suppression,
-    orientation_selectivity,
     orientation_tuning,
     size_tuning,
-    suppression_index,
 )
-from eisnn.analysis.weights import WeightSummary, gradient_norms, pathways, weight_summary
+from eisnn.analysis.weights import pathways
 from eisnn.nn import dale_violations
 from eisnn.nn.circuit import CURRENTS
 
@@ -33,7 +55,6 @@ __all__ = [
     "DipTest",
     "DoseResponse",
     "GainControl",
-    "Moments",
     "NakaRushton",
     "OrientationTuning",
     "Perturbation",
@@ -48,21 +69,17 @@ __all__ = [
     "contour_strength",
     "cross_orientation_suppression",
     "dale_violations",
-    "dip_statistic",
     "dip_test",
     "dissimilarity",
     "dose_response",
     "effective_dimension",
-    "effective_gain",
     "ei_correlation",
     "firing_rate",
     "fit_naka_rushton",
     "gain_control",
     "gain_curve",
-    "gradient_norms",
     "interval_cv",
     "mean_division",
-    "moments",
     "naka_rushton",
     "noise_correlation",
     "noisy_responses",

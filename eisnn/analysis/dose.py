@@ -31,13 +31,13 @@ def assess(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1
         `rate` (spikes a neuron and step), `silent` and `saturated` (part of the neurons that never fire, or at every
         step), `current_mean` and `current_std` (of `I_E` over neurons, images and steps; units of the threshold) and,
         of circuits, `undivided` (part of the currents that nothing divides, see `record`).
-    Raises: ValueError if images and labels do not match.
+    Raises: ValueError if images and labels do not match, or there are none.
     """
     check_int("assess", "batch_size", batch_size)
     axis = images.ndim - 4
-    if images.ndim not in (4, 5) or labels.shape != images.shape[axis : axis + 1]:
+    if images.ndim not in (4, 5) or labels.shape != images.shape[axis : axis + 1] or len(labels) == 0:
         raise ValueError(
-            f"assess takes images [N, C, H, W] or [T, N, C, H, W] and N labels, got {list(images.shape)} and "
+            f"assess takes images [N, C, H, W] or [T, N, C, H, W] and N labels, N >= 1, got {list(images.shape)} and "
             f"{list(labels.shape)}"
         )
     loss = correct = 0.0
@@ -132,17 +132,20 @@ def dose_response(
     Args:
         model, images, labels, batch_size: as in `assess`.
         dose: which field of `Perturbation` is varied, one of `DOSES`.
-        doses: its values.
-        seeds: of the random choices.
+        doses: its values, all different, at least one.
+        seeds: of the random choices, likewise.
         base: the other fields.
         layers: as in `perturb`.
     Returns: `DoseResponse`. Where nothing divides any more the response is undefined, and is said to be.
-    Raises: as `perturb` and `assess`; ValueError for an unknown dose.
+    Raises: as `perturb` and `assess`; ValueError for an unknown dose, for doses or seeds that are none or repeated.
     """
     if dose not in DOSES:
         raise ValueError(
             f"dose must be a field of Perturbation with a strength, one of {', '.join(DOSES)}; got {dose!r}"
         )
+    for name, given in (("doses", doses), ("seeds", seeds)):
+        if not 0 < len(set(given)) == len(given):
+            raise ValueError(f"{name} must be at least one and all different, got {list(given)}")
     names = layers if layers is None or isinstance(layers, str) else list(layers)
 
     def measure() -> dict[str, Any]:

@@ -5,10 +5,12 @@ The input of an E-I network is an intensity, never negative. So there are two wa
 on a grey screen.
 """
 
-from math import cos, pi, sin
+from math import cos, inf, isfinite, pi, sin
 
 import torch
 from torch import Tensor
+
+from eisnn.functional.checks import check_int
 
 
 def grating(
@@ -25,19 +27,24 @@ def grating(
     """Sinusoidal grating `[channels, size, size]`: `mean (1 + contrast sin(2 pi frequency u + phase))`.
 
     Args:
-        size: side of the image, pixels.
+        size: side of the image, pixels, >= 1.
         orientation: of the bars, anticlockwise from horizontal; 0 and pi are the same.
         frequency: cycles a pixel, in [0, 0.5].
         phase: at the centre of the image.
         contrast: Michelson contrast, in [0, 1].
-        channels: all alike.
-        radius: pixels; outside this disk about the centre there is the grey `mean`. None fills the image.
+        channels: how many, all alike, >= 1.
+        radius: pixels, >= 0; outside this disk about the centre there is the grey `mean`. None fills the image.
         mean: intensity, in [0, 0.5], so that no pixel is above 1.
-    Raises: ValueError for values out of range.
+    Raises: ValueError for values out of range, and angles that are not finite.
     """
+    check_int("grating", "size", size)
+    check_int("grating", "channels", channels)
     _in_range("frequency", frequency, 0.5)
     _in_range("contrast", contrast, 1)
     _in_range("mean", mean, 0.5)
+    _in_range("radius", 0 if radius is None else radius)
+    if not (isfinite(orientation) and isfinite(phase)):
+        raise ValueError(f"orientation and phase must be finite, got {orientation!r} and {phase!r}")
     at = torch.arange(size) - (size - 1) / 2
     down, right = at[:, None], at[None, :]
     wave = torch.sin(2 * pi * frequency * (right * sin(orientation) + down * cos(orientation)) + phase)
@@ -49,18 +56,17 @@ def grating(
 def plaid(one: Tensor, other: Tensor, mean: float = 0.5) -> Tensor:
     """Two gratings of the same `mean` laid over each other: `one + other - mean`.
 
-    Raises: ValueError if their contrasts add up to more than 1.
+    Raises: ValueError if their contrasts add up to more than 1, or a pixel is NaN.
     """
     both = one + other - mean
-    if float(both.min()) < -1e-6 or float(both.max()) > 2 * mean + 1e-6:
+    if not (float(both.min()) >= -1e-6 and float(both.max()) <= 2 * mean + 1e-6):
         raise ValueError("the contrasts of the two gratings add up to more than 1; give each at most 0.5")
     return both.clamp(0, 2 * mean)
 
 
 def scale_intensity(images: Tensor, factor: float) -> Tensor:
-    """`factor * images`: dimmer for a factor < 1. The paper's circuit cannot tell in its first layer."""
-    if not factor >= 0:
-        raise ValueError(f"factor must be >= 0, got {factor!r}")
+    """`factor * images`: dimmer for a factor in [0, 1). The paper's circuit cannot tell in its first layer."""
+    _in_range("factor", factor)
     return factor * images
 
 
@@ -79,13 +85,13 @@ def add_noise(images: Tensor, deviation: float, generator: torch.Generator | Non
         deviation: standard deviation, in units of intensity, >= 0.
         generator: on the CPU; None draws with seed 0.
     """
-    if not deviation >= 0:
-        raise ValueError(f"deviation must be >= 0, got {deviation!r}")
+    _in_range("deviation", deviation)
     drawn = torch.Generator().manual_seed(0) if generator is None else generator
     noise = torch.randn(images.shape, generator=drawn).to(images)
     return (images + deviation * noise).clamp(0, 1)
 
 
-def _in_range(name: str, value: float, largest: float) -> None:
-    if not 0 <= value <= largest:
-        raise ValueError(f"{name} must be in [0, {largest:g}], got {value!r}")
+def _in_range(name: str, value: float, largest: float = inf) -> None:
+    if not (0 <= value <= largest and value < inf):
+        wanted = f"in [0, {largest:g}]" if largest < inf else "finite and >= 0"
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")

@@ -1,4 +1,4 @@
-"""Tuning of a layer's neurons to gratings: orientation, size (surround suppression), and a second orientation.
+"""Show gratings to a network and see how a layer's neurons are tuned: to orientation, size, and a second orientation.
 
 Where a network has several positions, the neurons at the centre of the map are measured. `weight_ei` joins I and E
 neurons at the same position, so the inhibitory pool sees the same receptive field as the E neuron: a first layer has no
@@ -12,8 +12,10 @@ from math import pi
 import torch
 from torch import Tensor
 
-from eisnn.analysis.respond import responses
+from eisnn.analysis.measures.tuning import orientation_selectivity
+from eisnn.analysis.responses import responses
 from eisnn.analysis.stimuli import grating, plaid
+from eisnn.functional.checks import check_int
 from eisnn.models import SpikingNetwork
 
 ORIENTATIONS = tuple(k * pi / 8 for k in range(8))
@@ -24,35 +26,13 @@ class OrientationTuning:
     """Attributes:
     orientations: `[O]`, radians in [0, pi).
     responses: `[n_E, O]`, mean over phases.
-    preferred: `[n_E]`, radians in [0, pi); NaN without response.
-    selectivity: `[n_E]`, in [0, 1], see `orientation_selectivity`.
+    preferred, selectivity: `[n_E]`, see `orientation_selectivity`.
     """
 
     orientations: Tensor
     responses: Tensor
     preferred: Tensor
     selectivity: Tensor
-
-
-def orientation_selectivity(responses: Tensor, orientations: Tensor) -> tuple[Tensor, Tensor]:
-    """Preferred orientation and selectivity of each neuron by vector average (Ringach et al. 2002).
-
-    `R = sum r exp(2 i theta) / sum r`: the preferred orientation is `arg(R) / 2`, the selectivity |R| is 1 - circular
-    variance: 0 for equal responses to all, 1 for a response to one orientation alone.
-
-    Args:
-        responses: `[n, O]` >= 0.
-        orientations: `[O]`, radians, evenly spaced over pi.
-    Returns: preferred `[n]` in [0, pi), selectivity `[n]` in [0, 1]; NaN for a neuron without response.
-    Raises: ValueError for negative responses (rectify currents first).
-    """
-    if bool((responses < 0).any()):
-        raise ValueError(f"responses must be >= 0, got {float(responses.min()):.3g}; rectify currents first")
-    angles = 2 * orientations.to(responses)
-    total = responses.sum(1)
-    total = torch.where(total > 0, total, torch.nan)
-    x, y = (responses * angles.cos()).sum(1) / total, (responses * angles.sin()).sum(1) / total
-    return torch.atan2(y, x).remainder(2 * pi) / 2, torch.hypot(x, y)
 
 
 def orientation_tuning(
@@ -72,11 +52,12 @@ def orientation_tuning(
         model: a network for images.
         layer: its name in `model.named_modules()`.
         frequency: cycles a pixel.
-        orientations: radians, evenly spaced over pi.
-        phases: gratings of each orientation, evenly spaced over a period; responses are their mean.
+        orientations: radians, evenly spaced over pi, at least three.
+        phases: gratings of each orientation, evenly spaced over a period, >= 1; responses are their mean.
         contrast: Michelson contrast.
         size: of the images, pixels.
         what: "spikes", or "I_E", which is rectified after averaging over time.
+    Raises: ValueError as `grating`, `responses` and `orientation_selectivity`.
     """
 
     def draw(orientation: float, phase: float) -> Tensor:
@@ -101,22 +82,14 @@ def size_tuning(
 ) -> Tensor:
     """Responses `[n_E, R]` to a grating in disks of growing radius (pixels) about the centre of a grey image.
 
-    Args: as `orientation_tuning`, but for one orientation, and `radii`.
+    Args: as `orientation_tuning`, but for one orientation, and `radii`, at least one.
+    Raises: ValueError as `grating` and `responses`, and without a radius. See `suppression_index`.
     """
 
     def draw(radius: float, phase: float) -> Tensor:
         return grating(size, orientation, frequency, phase, contrast, channels=model.in_channels, radius=radius)
 
     return _over_phases(model, layer, draw, radii, phases, what)
-
-
-def suppression_index(responses: Tensor) -> Tensor:
-    """Surround suppression of each neuron, `1 - R(largest) / max R`, `[n]` in [0, 1] (Cavanaugh et al. 2002).
-
-    Of responses `[n, R]` >= 0 to disks of growing radius; 0 without suppression, NaN without response.
-    """
-    largest = responses.amax(1)
-    return 1 - responses[:, -1] / torch.where(largest > 0, largest, torch.nan)
 
 
 def cross_orientation_suppression(
@@ -135,7 +108,8 @@ def cross_orientation_suppression(
     1 where it silences the neuron, 0 without effect, negative where it helps, NaN without response (DeAngelis et al.
     1992). The contrast of each grating is at most 0.5. Phases of the two move together.
 
-    Args: as `orientation_tuning`.
+    Args: as `orientation_tuning`; one orientation will do.
+    Raises: ValueError as `grating`, `plaid` and `responses`, and without an orientation.
     """
 
     def alone(orientation: float, phase: float) -> Tensor:
@@ -147,7 +121,7 @@ def cross_orientation_suppression(
     single = _over_phases(model, layer, alone, orientations, phases, what)
     double = _over_phases(model, layer, both, orientations, phases, what)
     best, which = single.max(1)
-    return 1 - double.gather(1, which[:, None])[:, 0] / torch.where(best > 0, best, torch.nan)
+    return 1 - torch.where(best > 0, double.gather(1, which[:, None])[:, 0] / best, torch.nan)
 
 
 def _over_phases(
@@ -159,6 +133,9 @@ def _over_phases(
     what: str,
 ) -> Tensor:
     """Rectified responses `[n_E, values]` of the neurons at the centre to `draw(value, phase)`, mean over phases."""
+    check_int("tuning", "phases", phases)
+    if len(values) == 0:
+        raise ValueError("tuning needs at least one orientation or radius, got none")
     like = next(model.parameters())
     images = torch.stack([draw(value, 2 * pi * k / phases) for value in values for k in range(phases)]).to(like)
     found = responses(model, images, layer, what).clamp_min(0)

@@ -10,13 +10,12 @@ from eisnn.analysis import (
     bimodality_coefficient,
     dip_test,
     ei_correlation,
-    moments,
     pathways,
     record,
     residual,
 )
 from eisnn.analysis import figures as fig
-from eisnn.analysis.balance import Axis
+from eisnn.analysis.measures.balance import Axis
 from eisnn.report.opened import Opened
 from eisnn.report.page import Block, Figure, Key, Panel, Section, Table
 
@@ -79,9 +78,9 @@ def _moments_of(old: Tensor | None) -> list[str]:
 
 def _shape(values: Tensor) -> tuple[str, str, str, str]:
     """Mean, standard deviation, bimodality coefficient and p of the dip test, as text."""
-    m = moments(values)
+    mean, spread = float(values.double().mean()), float(values.double().std())
     p = dip_test(values, generator=torch.Generator().manual_seed(0)).p
-    return f"{m.mean:+.2f}", f"{m.variance**0.5:.2f}", f"{bimodality_coefficient(values):.2f}", f"{p:.3f}"
+    return f"{mean:+.2f}", f"{spread:.2f}", f"{bimodality_coefficient(values):.2f}", f"{p:.3f}"
 
 
 def balance(opened: Opened) -> Section:

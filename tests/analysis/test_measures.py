@@ -23,9 +23,7 @@ def test_rates_silence_and_saturation_are_counted():
     train[0, 0, 3] = 1
     assert EA.firing_rate(train).tolist() == pytest.approx([0, 1, 0.5, 1 / 200])
     assert EA.silent_fraction(train) == 0.25
-    assert EA.silent_fraction(train, threshold=0.01) == 0.5
     assert EA.saturated_fraction(train) == 0.25
-    assert EA.saturated_fraction(train, threshold=0.5) == 0.5
     with pytest.raises(ValueError, match=r"got values from 0 to 2"):
         EA.firing_rate(2 * train)
     with pytest.raises(ValueError, match=r"must be \[T, B, n_E, ...\]"):
@@ -138,19 +136,7 @@ def test_a_circuit_of_conserved_totals_is_balanced_in_every_neuron():
     torch.testing.assert_close(EA.balance_ratio(*inner), torch.ones(8, 6, 6, dtype=torch.float64))
 
 
-# Weights and gradients
-
-
-def test_gradient_norms_are_by_layer_and_parameter():
-    model = small()
-    with pytest.raises(ValueError, match=r"call loss.backward\(\)"):
-        EA.gradient_norms(model)
-    model(images()).square().sum().backward()
-    norms = EA.gradient_norms(model)
-    assert list(norms) == ["layers.0", "layers.1", "layers.2", "readout"]
-    assert list(norms["layers.1"]) == ["weight_ee", "weight_ie", "weight_ei", "gain_i", "gain_e", "bias"]
-    assert norms["layers.1"]["weight_ei"] == pytest.approx(model.layers[1].weight_ei.grad.norm().item())
-    assert EA.gradient_norms(nn.Sequential(model))["0.readout"] == norms["readout"]
+# Weights
 
 
 @pytest.mark.parametrize("options", [None, SEMISATURATED])
@@ -252,16 +238,11 @@ def test_noise_on_the_image_is_the_only_source_of_variability():
 
 
 def test_the_angle_of_a_phasor_is_taken_modulo_pi():
-    orientations = torch.arange(12) * pi / 12
+    orientations = torch.arange(12, dtype=torch.float64) * pi / 12
     peak = torch.tensor([0.1, 1.2, 3.0], dtype=torch.float64)
-    tuned = torch.exp(2 * (torch.cos(2 * (orientations[None] - peak[:, None])) - 1))
+    tuned = torch.exp(2 * (torch.cos(2 * (orientations - peak[:, None])) - 1))
     preferred, selectivity = EA.orientation_selectivity(tuned, orientations)
     torch.testing.assert_close(preferred, peak, rtol=0, atol=1e-6)
     von_mises = float(special.i1(2) / special.i0(2))
     torch.testing.assert_close(selectivity, torch.full((3,), von_mises, dtype=torch.float64), rtol=0, atol=1e-6)
-    flat, one = torch.ones(1, 12), torch.eye(12)[:1]
-    assert EA.orientation_selectivity(flat, orientations)[1].item() == pytest.approx(0, abs=1e-6)
-    assert EA.orientation_selectivity(one, orientations)[1].item() == pytest.approx(1)
-    assert EA.orientation_selectivity(0 * flat, orientations)[1].isnan()
-    with pytest.raises(ValueError, match="rectify"):
-        EA.orientation_selectivity(-flat, orientations)
+    assert EA.orientation_selectivity(torch.eye(12)[:1], orientations)[1].item() == pytest.approx(1)

@@ -12,8 +12,8 @@ from PIL import Image
 from train_runs import Killed, assert_same_checkpoint, count_writes, records, tiny, write_images
 
 from eisnn.analysis import record
+from eisnn.analysis.figures import current_movie
 from eisnn.analysis.histograms import BINS, CurrentHistograms, current_histograms, load_histograms, no_histograms
-from eisnn.analysis.movie import current_movie
 from eisnn.data import Loader
 from eisnn.train import Run, fit, load_trained, recorder, resume
 

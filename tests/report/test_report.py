@@ -10,7 +10,7 @@ import torch
 from browser import PHONE, is_wider_than_the_screen, opened
 from train_runs import interrupt_at, keep_first_checkpoints, tiny, write_images
 
-from eisnn.analysis.contours import contour_correlation, contour_strength
+from eisnn.analysis import contour_correlation, contour_strength
 from eisnn.cli import main
 from eisnn.explore.laboratory import Laboratory
 from eisnn.nn.options import PLUS

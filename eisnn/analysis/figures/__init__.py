@@ -1,7 +1,8 @@
-"""Figures; with `movie` the only place that imports matplotlib (the extra `report`)."""
+"""Figures: the only place that imports matplotlib (the extra `report`)."""
 
 from eisnn.analysis.figures.currents import balance, currents, weights
 from eisnn.analysis.figures.maps import feature_maps
+from eisnn.analysis.figures.movie import current_movie
 from eisnn.analysis.figures.responses import Curve, responses
 from eisnn.analysis.figures.style import BLUE, COLORS, GREEN, GREY, LINES, ORANGE, PINK, SKY, YELLOW, bare, svg
 from eisnn.analysis.figures.training import accuracy_curves, progress, spread, training_summary
@@ -20,6 +21,7 @@ __all__ = [
     "accuracy_curves",
     "balance",
     "bare",
+    "current_movie",
     "currents",
     "feature_maps",
     "progress",

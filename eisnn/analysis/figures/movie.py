@@ -1,7 +1,7 @@
-"""The distributions of the integrated current over training as a movie (GIF). Imports matplotlib, as `figures` does."""
+"""The distributions of the integrated current over training as a movie (GIF)."""
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from eisnn.analysis.figures import BLUE, GREY, ORANGE
+from eisnn.analysis.figures.style import BLUE, GREY, ORANGE
 from eisnn.analysis.histograms import CurrentHistograms, load_histograms
 
 COLUMNS, LONGEST = 4, 100  # panels in a row, frames
@@ -25,12 +25,12 @@ def current_movie(run: Path, file: Path, fps: float = 8.0) -> Path:
     Args:
         run: folder of a recorded run, or its `currents.npz`.
         file: the GIF to write.
-        fps: frames (epochs) a second, > 0.
+        fps: frames (epochs) a second, > 0 and finite.
     Returns: `file`.
     Raises: FileNotFoundError if the run was not recorded; ValueError for a damaged file or a speed of 0.
     """
-    if not fps > 0:
-        raise ValueError(f"fps must be > 0, got {fps!r}")
+    if not 0 < fps < inf:
+        raise ValueError(f"fps must be > 0 and finite, got {fps!r}")
     source = run / "currents.npz" if run.is_dir() else run
     if not source.exists():
         raise FileNotFoundError(f"there is no {source}: the run was not recorded (eisnn train RECIPE --record True)")

@@ -1,7 +1,7 @@
 """Balance of excitation and inhibition: how far the two currents cancel, and whether they do so moment by moment.
 
-`i_ee` and `i_sub` are the recorded `I_EE` and `I_sub`, `[T or 1, B, n_E, ...]`, >= 0. Balance is *loose* where they
-cancel on average only, and *tight* where inhibition follows excitation in time, across positions or from neuron to
+`i_ee` and `i_sub` are the recorded `I_EE` and `I_sub`, `[T or 1, B, n_E, ...]`, both >= 0. Balance is *loose* where
+they cancel on average only, and *tight* where inhibition follows excitation in time, across positions or from neuron to
 neuron (Deneve and Machens 2016, doi:10.1038/nn.4243). Inhibition is instantaneous here: both are linear in the same
 input, so what correlates them is how alike the weights of their receptive fields are, not a dynamics.
 """
@@ -11,29 +11,34 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from eisnn.analysis.measures.values import Values, correlation, not_negative
+
 Axis = Literal["time", "space", "neurons", "images"]
 
 
-def balance_ratio(i_ee: Tensor, i_sub: Tensor) -> Tensor:
+def balance_ratio(i_ee: Values, i_sub: Values) -> Tensor:
     """Mean subtractive inhibition over mean excitation of each neuron, `[n_E, ...]`, >= 0; 1 is balanced.
 
     NaN for a neuron that receives neither, infinity without excitation. E-I Init makes it 1 on average over neurons,
     conserved totals in every one where its input is spread evenly.
+
+    Raises: ValueError for currents of different shapes, below 0, NaN or infinite.
     """
-    _check(i_ee, i_sub)
-    return i_sub.mean((0, 1)) / i_ee.mean((0, 1))
+    e, i = _checked(i_ee, i_sub)
+    return i.mean((0, 1), dtype=torch.float64) / e.mean((0, 1), dtype=torch.float64)
 
 
-def residual(i_ee: Tensor, i_sub: Tensor) -> float:
+def residual(i_ee: Values, i_sub: Values) -> float:
     """What is left of the currents, `mean |I_EE - I_sub| / mean (I_EE + I_sub)`, in [0, 1].
 
     0 where they cancel exactly at each step, image and neuron; 1 where there is only one of them; NaN without current.
+    Raises as `balance_ratio`.
     """
-    _check(i_ee, i_sub)
-    return float((i_ee - i_sub).abs().double().mean() / (i_ee + i_sub).double().mean())
+    e, i = _checked(i_ee, i_sub)
+    return float((e - i).abs().double().mean() / (e + i).double().mean())
 
 
-def ei_correlation(i_ee: Tensor, i_sub: Tensor, over: Axis) -> Tensor:
+def ei_correlation(i_ee: Values, i_sub: Values, over: Axis) -> Tensor:
     """Pearson correlation of excitation and subtractive inhibition, in [-1, 1]; near 1 is tight balance.
 
     Args:
@@ -42,11 +47,11 @@ def ei_correlation(i_ee: Tensor, i_sub: Tensor, over: Axis) -> Tensor:
             "space": over the positions of a map, for each step, image and channel;
             "neurons": over the neurons (channels) at one step, image and position;
             "images": over images and steps, for each neuron: do they rise and fall together with what is shown?
-    Returns: one value for each of the rest, e.g. `[B, n_E, ...]` over time; NaN where one of the two does not vary.
-    Raises: ValueError for another axis, for shapes that differ, or "space" of a layer without positions.
+    Returns: one value for each of the rest, e.g. `[B, n_E, ...]` over time; NaN where one of the two does not vary by
+        more than rounding.
+    Raises: ValueError for another axis, or "space" of a layer without positions; and as `balance_ratio`.
     """
-    _check(i_ee, i_sub)
-    e, i = (current.to(torch.promote_types(current.dtype, torch.float32)) for current in (i_ee, i_sub))
+    e, i = _checked(i_ee, i_sub)
     if over == "space":
         if e.ndim == 3:
             raise ValueError(f"a layer without positions has no correlation over space, got shape {list(e.shape)}")
@@ -58,20 +63,10 @@ def ei_correlation(i_ee: Tensor, i_sub: Tensor, over: Axis) -> Tensor:
     return correlation(e, i, 0 if over == "time" else 2)
 
 
-def correlation(a: Tensor, b: Tensor, axis: int) -> Tensor:
-    """Pearson correlation along one axis; NaN where one of the two is constant up to rounding."""
-    deviations, norms = [], []
-    for values in (a, b):
-        deviation = values - values.mean(axis, keepdim=True)
-        norm = torch.linalg.vector_norm(deviation, dim=axis)
-        rounding = 8 * torch.finfo(values.dtype).eps * torch.linalg.vector_norm(values, dim=axis)
-        deviations.append(deviation)
-        norms.append(torch.where(norm > rounding, norm, torch.nan))
-    return ((deviations[0] * deviations[1]).sum(axis) / (norms[0] * norms[1])).clamp(-1, 1)
-
-
-def _check(i_ee: Tensor, i_sub: Tensor) -> None:
-    if i_ee.shape != i_sub.shape or i_ee.ndim < 3:
+def _checked(i_ee: Values, i_sub: Values) -> tuple[Tensor, Tensor]:
+    e, i = not_negative("I_EE", i_ee), not_negative("I_sub", i_sub)
+    if e.shape != i.shape or e.ndim < 3:
         raise ValueError(
-            f"I_EE and I_sub must have one shape [T, B, n_E, ...], got {list(i_ee.shape)} and {list(i_sub.shape)}"
+            f"I_EE and I_sub must have one shape [T, B, n_E, ...], got {list(e.shape)} and {list(i.shape)}"
         )
+    return e, i

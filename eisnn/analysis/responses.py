@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from eisnn.analysis.layers import evaluated
 from eisnn.analysis.record import record
+from eisnn.analysis.stimuli import add_noise
 from eisnn.functional.checks import check_int
 from eisnn.models import SpikingNetwork
 
@@ -17,7 +18,7 @@ Position = Literal["centre", "mean", "all"]
 
 @contextmanager
 def run_for(model: SpikingNetwork, time_steps: int) -> Iterator[None]:
-    """Show static images for `time_steps` steps inside the `with` block, rather than the model's own T.
+    """Show static images for `time_steps` >= 1 steps inside the `with` block, rather than the model's own T.
 
     For inter-spike intervals and finer rates take 100 and more; the network was trained for its own T.
     """
@@ -42,17 +43,18 @@ def responses(
 
     Args:
         model: any module that holds the layer; evaluated, and left in the mode it was in.
-        images: static, `[B, C, H, W]`.
+        images: static, `[B, C, H, W]`, at least one.
         layer: its name in `model.named_modules()`.
         what: a quantity of `record`: "spikes" gives rates (spikes a step), "I_E" the integrated current.
         position: "centre" takes the neurons at the middle of the map, "mean" averages over its positions, "all" keeps
             them; without effect in a layer without positions.
-        batch_size: images at a time.
+        batch_size: images at a time, >= 1.
     Returns: `[B, n_E]`, with "all" `[B, n_E, H, W]`.
-    Raises: ValueError for another position, layer or quantity, or a sequence of frames.
+    Raises: ValueError for another position, layer or quantity, a sequence of frames, or no image.
     """
-    if images.ndim != 4:
-        raise ValueError(f"images must be static, [B, C, H, W], got shape {list(images.shape)}")
+    check_int("responses", "batch_size", batch_size)
+    if images.ndim != 4 or len(images) == 0:
+        raise ValueError(f"images must be static, [B, C, H, W] with B >= 1, got shape {list(images.shape)}")
     if position not in ("centre", "mean", "all"):
         raise ValueError(f'position must be "centre", "mean" or "all", got {position!r}')
     parts = []
@@ -66,3 +68,30 @@ def responses(
         return found
     height, width = found.shape[2:]
     return found.mean((2, 3)) if position == "mean" else found[:, :, height // 2, width // 2]
+
+
+def noisy_responses(
+    model: nn.Module,
+    images: Tensor,
+    layer: str,
+    deviation: float,
+    repeats: int,
+    *,
+    what: str = "spikes",
+    position: Position = "centre",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Responses `[repeats, B, n_E]` to each image with independent Gaussian noise at each repeat. The network itself is
+    deterministic: all variability comes from the images, and with a deviation of 0 there is none.
+
+    Args:
+        model, images, layer, what, position: as in `responses`.
+        deviation: of the noise, units of intensity.
+        repeats: trials of each image, at least 2.
+        generator: of the noise, on the CPU; None draws with seed 0.
+    Raises: ValueError for fewer repeats, and as `responses` and `add_noise`.
+    """
+    check_int("noisy_responses", "repeats", repeats, 2)
+    drawn = torch.Generator().manual_seed(0) if generator is None else generator
+    trials = [responses(model, add_noise(images, deviation, drawn), layer, what, position) for _ in range(repeats)]
+    return torch.stack(trials)

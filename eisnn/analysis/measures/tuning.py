@@ -1,0 +1,131 @@
+"""Tuning of neurons: to orientation, to size, and the contrast response function of Naka and Rushton."""
+
+from dataclasses import dataclass
+from math import inf, nan, pi
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eisnn.libraries import library
+from eisnn.analysis.measures.values import Values, not_negative, numbers, rounding
+
+FEWEST_LEVELS = 5  # of contrast, for a function of four parameters
+
+
+def orientation_selectivity(responses: Values, orientations: Values) -> tuple[Tensor, Tensor]:
+    """Preferred orientation and selectivity of each neuron by vector average (Ringach et al. 2002).
+
+    `R = sum r exp(2 i theta) / sum r`: the preferred orientation is `arg(R) / 2`, the selectivity |R| is 1 - circular
+    variance: 0 for equal responses to all, 1 for a response to one orientation alone.
+
+    Args:
+        responses: `[n, O]` >= 0.
+        orientations: `[O]`, radians, evenly spaced over pi, at least three.
+    Returns: preferred `[n]` in [0, pi), NaN for a neuron without response or preference; selectivity `[n]` in [0, 1],
+        0 for one that responds to all alike but for rounding, NaN for one without response.
+    Raises: ValueError for orientations that are not evenly spaced, other shapes, and responses that are negative
+        (rectify currents first), NaN or infinite.
+    """
+    r, theta = not_negative("responses", responses), numbers("orientations", orientations)
+    if theta.ndim != 1 or r.ndim != 2 or r.shape[1] != len(theta) or len(theta) < 3:
+        raise ValueError(
+            "responses must be [n, O] to [O] orientations, at least three, got shapes "
+            f"{list(r.shape)} and {list(theta.shape)}"
+        )
+    least, theta = max(rounding(r), rounding(theta)), theta.double()
+    gaps = theta.remainder(pi).sort().values.diff() * len(theta) / pi
+    if not bool((gaps - 1).abs().max() < 1e-3):
+        raise ValueError(f"orientations must be evenly spaced over pi, got {[round(t, 3) for t in theta.tolist()]}")
+    total = r.sum(1, dtype=torch.float64)
+    x, y = (r.double() @ part.to(r.device) / total for part in ((2 * theta).cos(), (2 * theta).sin()))
+    selectivity = torch.hypot(x, y).clamp_max(1)
+    selectivity = torch.where(selectivity > least, selectivity, selectivity * 0)  # NaN stays NaN
+    preferred = (torch.atan2(y, x) / 2).remainder(pi)
+    preferred = torch.where(preferred < pi, preferred, 0)  # what rounding lifts to pi
+    return torch.where(selectivity > 0, preferred, nan), selectivity
+
+
+def suppression_index(responses: Values) -> Tensor:
+    """Surround suppression of each neuron, `1 - R(largest) / max R`, `[n]` in [0, 1] (Cavanaugh et al. 2002).
+
+    Of responses `[n, R]` >= 0 to disks of growing radius; 0 without suppression, NaN without response.
+
+    Raises: ValueError for another shape, and for responses that are negative, NaN or infinite.
+    """
+    r = not_negative("responses", responses).double()
+    if r.ndim != 2:
+        raise ValueError(f"responses must be [n, R], got shape {list(r.shape)}")
+    return 1 - r[:, -1] / r.amax(1)
+
+
+@dataclass(frozen=True)
+class NakaRushton:
+    """`baseline + r_max c^exponent / (c^exponent + c50^exponent)` (Naka and Rushton 1966; Albrecht and Hamilton 1982).
+
+    `r_max` and `baseline` in units of the response, `c50` in those of the contrast; `r_squared` is the part of the
+    variance that the fit explains. A response that does not rise with contrast has r_max 0, c50 and exponent NaN and
+    r_squared 0, or NaN if it does not vary by more than rounding.
+    """
+
+    r_max: float
+    c50: float
+    exponent: float
+    baseline: float
+    r_squared: float
+
+    def __call__(self, contrast: Values) -> Tensor:
+        """The response to each contrast, float64."""
+        c50, exponent = (1.0, 1.0) if self.r_max == 0 else (self.c50, self.exponent)
+        return naka_rushton(contrast, self.r_max, c50, exponent, self.baseline)
+
+
+def naka_rushton(contrast: Values, r_max: float, c50: float, exponent: float, baseline: float = 0.0) -> Tensor:
+    """The Naka-Rushton function of contrasts >= 0, any shape, float64; `baseline` at contrast 0.
+
+    Raises: ValueError for a contrast below 0, NaN or infinite, or unless `c50` and `exponent` are > 0.
+    """
+    if not (0 < c50 < inf and 0 < exponent < inf):
+        raise ValueError(f"c50 and exponent must be > 0 and finite, got {c50!r} and {exponent!r}")
+    return baseline + r_max / (1 + (c50 / not_negative("contrast", contrast).double()) ** exponent)
+
+
+def fit_naka_rushton(contrast: Values, response: Values) -> NakaRushton:
+    """Least-squares fit of a contrast response, with `r_max >= 0`, `exponent` in [0.1, 10] and `c50` between a
+    millionth of the largest contrast and ten times it.
+
+    A number at the end of its range is not determined by the data. A `c50` far above the largest contrast means that
+    the response had not begun to saturate.
+
+    Args:
+        contrast: `[L]` >= 0, at least five different levels.
+        response: `[L]`.
+    Returns: the fit; with r_max 0 for a response that does not rise, see `NakaRushton`.
+    Raises: ValueError for fewer levels, other shapes, and values that are NaN or infinite; ImportError without SciPy
+        (extra `analysis`).
+    """
+    given, measured = not_negative("contrast", contrast), numbers("response", response)
+    if given.ndim != 1 or given.shape != measured.shape or len(given.unique()) < FEWEST_LEVELS:
+        raise ValueError(
+            f"a fit needs at least {FEWEST_LEVELS} different contrasts and one response to each, got "
+            f"{given.tolist()} and responses of shape {list(measured.shape)}"
+        )
+    c, r = (values.double().cpu().numpy() for values in (given, measured))
+    spread = float(np.ptp(r))
+    if spread <= rounding(measured) * float(np.abs(r).max()):
+        return NakaRushton(0.0, nan, nan, float(r.mean()), nan)
+    least_squares = library("scipy.optimize", "analysis").least_squares
+    top = float(c.max())
+    low, high = [0, 1e-6 * top, 0.1, r.min() - spread], [np.inf, 10 * top, 10, r.max() + spread]
+
+    def misfit(p: np.ndarray) -> np.ndarray:
+        return (naka_rushton(c, *p).numpy() - r) / spread
+
+    starts = [(spread, half * top, n, r.min()) for half in (0.1, 0.3, 1.0) for n in (1.0, 2.0)]
+    fits = [least_squares(misfit, start, bounds=(low, high), xtol=1e-12, ftol=1e-12, gtol=1e-12) for start in starts]
+    best = min(fits, key=lambda fit: float(fit.cost))
+    explained = 1 - 2 * float(best.cost) * spread**2 / float(np.square(r - r.mean()).sum())
+    if explained < 1e-6:
+        return NakaRushton(0.0, nan, nan, float(r.mean()), 0.0)
+    r_max, c50, exponent, baseline = (float(value) for value in best.x)
+    return NakaRushton(r_max, c50, exponent, baseline, explained)
