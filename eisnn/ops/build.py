@@ -10,6 +10,7 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -42,11 +43,9 @@ def library() -> ctypes.CDLL | None:
         command[0] = compiler
         code = b"".join(source.read_bytes() for source in SOURCES)
         key = hashlib.sha256(code + repr((FLAGS, command, _processor())).encode()).hexdigest()[:16]
-        file = _cache_folder() / f"kernels-{key}.so"
-        if file.exists():
-            with suppress(OSError):  # a damaged one is built again
-                return ctypes.CDLL(str(file))
-        _build(command, file)
+        file = _private_folder() / f"kernels-{key}.so"
+        if not _is_whole(file):
+            _build(command, file)
         return ctypes.CDLL(str(file))
     except (OSError, subprocess.CalledProcessError) as error:
         why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
@@ -59,18 +58,87 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
+def describe() -> str:
+    """What serves CPU maps here, for the record of a run: "compiled" with the start of the library's digest, or
+    "torch"."""
+    if (loaded := library()) is None:
+        return "torch"
+    return f"compiled {_digest_file(Path(loaded._name)).read_text()[:12]}"
+
+
 def _build(compiler: list[str], file: Path) -> None:
     """Compile beside `file` and rename: processes that build it at the same time do not disturb each other."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        built = Path(folder) / file.name
-        command = [*compiler, *FLAGS, *map(str, SOURCES), "-o", str(built)]
-        subprocess.run(command, check=True, capture_output=True, text=True)
-        os.replace(built, file)
+    from filelock import FileLock
+
+    _remove_abandoned(file.parent)
+    folder = Path(tempfile.mkdtemp(prefix="build-", dir=file.parent))  # 0700
+    try:
+        with FileLock(folder / "lock"):  # the system gives it back when this process ends, however it ends
+            built, digest = folder / file.name, folder / _digest_file(file).name
+            command = [*compiler, *FLAGS, *map(str, SOURCES), "-o", str(built)]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            digest.write_text(hashlib.sha256(built.read_bytes()).hexdigest())
+            for made, final in ((digest, _digest_file(file)), (built, file)):
+                made.chmod(0o600)
+                _flush(made)
+                os.replace(made, final)
+            _flush(file.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eisnn"
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what builds left behind whose process was killed: nobody holds their lock."""
+    from filelock import FileLock, Timeout
+
+    for abandoned in folder.glob("build-*"):
+        with suppress(Timeout, OSError), FileLock(abandoned / "lock", timeout=0):
+            shutil.rmtree(abandoned, ignore_errors=True)
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether the library may be loaded: it and its digest are our own, nobody else may write them, and they fit.
+
+    Loading a truncated library ends the process. The digest tells of damage; against other users only owner and mode
+    protect, as whoever may write here may write both.
+    """
+    try:
+        digest = _digest_file(file)
+        ours = all(_is_private(path) and stat.S_ISREG(path.lstat().st_mode) for path in (file, digest))
+        return ours and hashlib.sha256(file.read_bytes()).hexdigest() == digest.read_text()
+    except (OSError, ValueError):
+        return False
+
+
+def _digest_file(file: Path) -> Path:
+    return file.with_suffix(".sha256")
+
+
+def _is_private(path: Path) -> bool:
+    """Whether it is our own and nobody else may write it."""
+    found = path.lstat()
+    return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _private_folder() -> Path:
+    """The folder of compiled libraries, made if need be; OSError if others could put a library there."""
+    given = Path(os.environ.get("XDG_CACHE_HOME") or "")  # a relative one is to be ignored, says the specification
+    folder = (given if given.is_absolute() else Path.home() / ".cache") / "eisnn" / "kernels"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_private(folder) and folder.lstat().st_uid == os.getuid() and not folder.is_symlink():
+        folder.chmod(0o700)
+    if folder.is_symlink() or not _is_private(folder):
+        raise OSError(f"{folder} is not this user's own, so that others could put a library there")
+    return folder
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold a file or folder before we go on."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _processor() -> str:

@@ -1,35 +1,137 @@
-"""The compiled kernel is built when it is needed, and what prevents that is said."""
+"""The compiled routines are built when they are needed; what prevents that is said, and nothing foreign is loaded."""
 
+import ctypes
+import os
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from eisnn.ops import build
+from eisnn.ops.population import cpu
 
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler here")
+SMALL = "int answer() { return 42; }"
 
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
-    """Looks for the kernel as a new process with a cache of its own does."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    """Looks for the library as a new process with a cache of its own does; the library is a small one."""
+    source = tmp_path / "small.cpp"
+    source.write_text(f'extern "C" {SMALL}')
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("EISNN_NATIVE", raising=False)
-    monkeypatch.setattr(build, "FLAGS", tuple("-O0" if flag == "-O3" else flag for flag in build.FLAGS))  # soon built
+    monkeypatch.setattr(build, "SOURCES", (source,))
+    monkeypatch.setattr(build, "FLAGS", ("-shared", "-fPIC"))
     return build.library.__wrapped__
 
 
-def half_built(command, file):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(b"half of a library")
+@pytest.fixture
+def built(fresh):
+    """Path of the library that is there."""
+    assert fresh().answer() == 42
+    return next((Path(os.environ["XDG_CACHE_HOME"]) / "eisnn" / "kernels").glob("*.so"))
 
 
-def test_a_damaged_library_is_built_again(fresh, monkeypatch):
-    monkeypatch.setenv("CXX", "c++ -DA_COMPILER_WITH_OPTIONS")
-    with monkeypatch.context() as patch:
-        patch.setattr(build, "_build", half_built)
-        with pytest.warns(RuntimeWarning, match="could not be built"):
-            assert fresh() is None
-    assert fresh() is not None
+@pytest.fixture
+def builds(monkeypatch):
+    """How often it is compiled."""
+    calls, original = [], build._build
+    monkeypatch.setattr(build, "_build", lambda *args: calls.append(args) or original(*args))
+    return calls
+
+
+def test_it_is_built_once_for_its_user_alone(fresh, built, builds):
+    assert fresh().answer() == 42
+    assert not builds
+    assert [path.stat().st_mode & 0o777 for path in (built.parent, built, built.with_suffix(".sha256"))] == [
+        0o700, 0o600, 0o600,
+    ]  # fmt: skip
+
+
+def put(path, data):
+    """In another file: this process has the old one mapped."""
+    path.unlink()
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: put(path, path.read_bytes()[:4096]),
+        lambda path: put(path, b""),
+        lambda path: put(path, path.read_bytes()[:5000] + b"\x01" + path.read_bytes()[5001:]),
+        lambda path: path.with_suffix(".sha256").unlink(),
+        lambda path: path.with_suffix(".sha256").write_bytes(b"\xff\xfe"),
+    ],
+    ids=["truncated", "empty", "one byte", "without digest", "another digest"],
+)
+def test_a_damaged_library_is_built_again(fresh, built, builds, damage):
+    damage(built)
+    assert fresh().answer() == 42
+    assert len(builds) == 1
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_what_others_may_write_is_not_loaded(fresh, built, builds, mode):
+    built.chmod(mode)
+    assert fresh().answer() == 42
+    assert len(builds) == 1
+    assert built.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_belongs_to_another_user_is_not_loaded(fresh, built, monkeypatch):
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with pytest.warns(RuntimeWarning, match=r"could not be built: .*kernels is not this user's own"):
+        assert fresh() is None
+
+
+def test_a_planted_link_to_a_folder_is_refused(fresh, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "cache" / "eisnn").mkdir(parents=True)
+    (tmp_path / "cache" / "eisnn" / "kernels").symlink_to(elsewhere)
+    with pytest.warns(RuntimeWarning, match="not this user's own"):
+        assert fresh() is None
+
+
+def test_a_mask_of_zero_leaves_nothing_open(fresh):
+    before = os.umask(0)
+    try:
+        assert fresh().answer() == 42
+    finally:
+        os.umask(before)
+    folder = Path(os.environ["XDG_CACHE_HOME"]) / "eisnn" / "kernels"
+    assert not any(path.stat().st_mode & 0o077 for path in (folder, *folder.glob("kernels-*")))
+
+
+def test_a_relative_cache_is_ignored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert build._private_folder() == tmp_path / "home" / ".cache" / "eisnn" / "kernels"
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_killed_compiler_leaves_nothing_for_ever(fresh, built, builds, tmp_path, monkeypatch):
+    compiler = tmp_path / "slow"
+    compiler.write_text("#!/bin/sh\nexec sleep 60\n")
+    compiler.chmod(0o755)
+    program = f"from pathlib import Path\nfrom eisnn.ops import build\nbuild._build(['{compiler}'], Path('{built}'))\n"
+    child = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+    while not list(built.parent.glob("build-*/lock")):
+        time.sleep(0.05)
+    built.unlink()
+    assert fresh().answer() == 42  # beside a living one, whose folder stays
+    assert len(list(built.parent.glob("build-*"))) == 1
+    os.killpg(child.pid, 9)
+    child.wait()
+    built.unlink()
+    assert fresh().answer() == 42
+    assert not list(built.parent.glob("build-*"))
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
@@ -43,3 +145,19 @@ def test_it_can_be_declined(fresh, monkeypatch, recwarn):
     monkeypatch.setenv("EISNN_NATIVE", "0")
     assert fresh() is None
     assert not recwarn.list
+
+
+def test_a_run_can_say_what_served_it(monkeypatch):
+    assert build.describe().startswith("compiled ")
+    monkeypatch.setattr(build, "library", lambda: None)
+    assert build.describe() == "torch"
+
+
+def test_the_arguments_are_as_the_source_declares_them():
+    source = "struct Map {\n    void *data;  // null\n    int64_t step, image;\n};\nstruct Other {\n    float x;\n};\n"
+    fields = cpu.fields_of("Map", cpu.PLAIN, source)
+    assert fields == [("data", ctypes.c_void_p), ("step", ctypes.c_int64), ("image", ctypes.c_int64)]
+    with pytest.raises(ValueError, match="field x of Other has the type float"):
+        cpu.fields_of("Other", cpu.PLAIN, source)
+    with pytest.raises(ValueError, match="declares no struct Missing"):
+        cpu.fields_of("Missing", cpu.PLAIN, source)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eisnn.libraries import library
 from eisnn.analysis.measures.values import Values, numbers, rounding
 from eisnn.functional.checks import check_int
+from eisnn.libraries import library
 
 Array = NDArray[np.float64]
 FEWEST = 4  # values; of three or fewer any distribution is unimodal, and kurtosis has no meaning

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from eisnn.libraries import library
 from eisnn.analysis.measures.values import Values, deviations, numbers, unit
+from eisnn.libraries import library
 
 
 def dissimilarity(responses: Values) -> Tensor:

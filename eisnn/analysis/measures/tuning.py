@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eisnn.libraries import library
 from eisnn.analysis.measures.values import Values, not_negative, numbers, rounding
+from eisnn.libraries import library
 
 FEWEST_LEVELS = 5  # of contrast, for a function of four parameters
 

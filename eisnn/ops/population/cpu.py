@@ -1,7 +1,10 @@
 """The population operation and the LIF neuron on a CPU, compiled: population.cpp."""
 
 import ctypes
+import re
 from math import prod
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,30 +13,41 @@ from eisnn.functional.lif import LIFConstants
 from eisnn.ops.build import TYPES, library
 from eisnn.ops.layout import Layout
 
+SOURCE = Path(__file__).with_name("population.cpp").read_text()
+
+
+def fields_of(struct: str, types: dict[str, Any], source: str = SOURCE) -> list[tuple[str, Any]]:
+    """The fields of a `struct` as population.cpp declares them, so that there is one declaration.
+
+    Raises: ValueError for a type that is not in `types`.
+    """
+    found = re.search(rf"struct {struct} {{(.*?)\n}};", source, re.S)
+    if found is None:
+        raise ValueError(f"population.cpp declares no struct {struct}")
+    fields = []
+    for line in re.sub(r"//[^\n]*", "", found[1]).split(";")[:-1]:
+        kind, names = re.fullmatch(r"\s*(?:const )?(\w+ ?\*?)\s*([\w*, ]+)", line).groups()  # type: ignore[union-attr]
+        if (kind := kind.replace(" ", "")) not in types:
+            raise ValueError(
+                f"population.cpp: field {names} of {struct} has the type {kind}, known: {', '.join(types)}"
+            )
+        fields += [(name.strip(" *"), types[kind]) for name in names.split(",")]
+    return fields
+
+
+PLAIN = {"int64_t": ctypes.c_int64, "double": ctypes.c_double, "void*": ctypes.c_void_p}
+
 
 class Map(ctypes.Structure):
-    """A tensor as the kernel sees it: `[step, image, row, inner]`, `inner` contiguous."""
+    """A tensor as the routines see it: `[step, image, row, inner]`, `inner` contiguous."""
 
-    _fields_ = (("data", ctypes.c_void_p), ("step", ctypes.c_int64), ("image", ctypes.c_int64), ("row", ctypes.c_int64))
+    _fields_ = fields_of("Map", PLAIN)
 
 
 class Problem(ctypes.Structure):
-    """Arguments of the kernel; see population.cpp."""
+    """Arguments of the routines; see population.cpp."""
 
-    _fields_ = (
-        *((n, ctypes.c_int64) for n in ("steps_in", "steps", "batch", "rows", "inner", "neurons_inside")),
-        *((n, ctypes.c_double) for n in ("decay", "theta", "alpha")),
-        *((n, ctypes.c_int64) for n in ("hard_reset", "detach_reset", "surrogate", "threads")),
-        *((n, Map) for n in ("balanced", "i_div", "i_ie", "spikes", "grad_spikes", "grad_balanced", "grad_i_div")),
-        *((n, Map) for n in ("v", "v_last", "grad_v_last", "grad_v")),
-        ("grad_i_ie", Map),
-        ("n_i", ctypes.c_int64),
-        ("groups", ctypes.c_int64),
-        *(
-            (n, ctypes.c_void_p)
-            for n in ("weight", "grad_weight", "smallest", "gain", "bias", "grad_gain", "grad_bias")
-        ),
-    )
+    _fields_ = fields_of("Problem", PLAIN | {"Map": Map})
 
 
 def supports(maps: Tensor) -> bool:
