@@ -7,7 +7,7 @@ import torch
 from networks import images, small
 from torch import nn
 
-from eisnn.analysis import Perturbation, assess, dose_response, record, responses
+from eisnn.analysis import DoseResponse, Perturbation, assess, dose_response, record, responses
 from eisnn.analysis.histograms import current_histograms
 
 X = images()
@@ -84,3 +84,12 @@ def test_a_dose_without_a_response_says_why():
     assert "no divisive inhibition is left in layers.1" in gone["undefined"]
     assert "accuracy" not in gone
     assert found.curve()[0] == [1.0]
+
+
+def test_the_curve_has_mean_and_standard_deviation_over_seeds():
+    def entry(dose, seed, accuracy):
+        return {"dose": dose, "seed": seed, "undefined": None, "accuracy": accuracy}
+
+    during = [entry(0.0, 0, 10.0), entry(0.0, 1, 14.0), entry(0.5, 0, 20.0), entry(0.5, 1, 20.0)]
+    found = DoseResponse("activity", [0.0, 0.5], [0, 1], {}, during, {}).curve()
+    assert found == ([0.0, 0.5], [12.0, 20.0], [pytest.approx(8**0.5), 0.0])

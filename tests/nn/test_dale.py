@@ -306,3 +306,14 @@ def test_a_part_of_the_weights_does_not_initialise(lost):
     with pytest.raises(RuntimeError, match=rf"size mismatch for hidden\.{lost}"):
         fresh.load_state_dict(state | {f"hidden.{lost}": torch.ones(1, 1, 1)})
     assert [m.initialized for m in fresh.children()] == [m is not fresh.hidden for m in fresh.children()]
+
+
+def test_what_must_not_become_zero_stops_at_its_bound():
+    layer = eisnn.EILinear(8, 4, options=eisnn.nn.PLUS)
+    eisnn.ei_init_(layer, torch.rand(2, 3, 8))
+    with torch.no_grad():
+        layer.weights.sigma.fill_(-1)
+        layer.weight_ee.fill_(-1)
+    eisnn.nn.project_(layer)
+    assert layer.weights.sigma.tolist() == pytest.approx([0.03] * 4)
+    assert layer.weight_ee.count_nonzero() == 0
