@@ -131,10 +131,12 @@ def load(
     entry = ENTRIES[name]
     if unknown := sorted(set(options) - set(entry.options)):
         raise DataError(f"the data set '{name}' has no options {unknown}; it takes {entry.options or 'none'}")
-    given = {key: value for key, value in (("size", size), ("time_steps", time_steps)) if key in entry.options}
-    source = _find(name, entry, path, download, given | options)
+    for key, value in (("size", size), ("time_steps", time_steps)):
+        if key in entry.options:
+            options[key] = value
+    source = _find(name, entry, path, download, options)
     if cache and entry.bundled is None:
-        place = data_folder() / "cache" / f"{name}-{source.key()}"
+        place = data_folder() / "cache" / f"{name}-{source.key(options)}"
         dataset = source.convert(place, rebuild) if source.convert else load_stored(place, source, rebuild)
     else:
         dataset = source.read()
@@ -145,9 +147,7 @@ def load(
 def _find(name: str, entry: Entry, path: str | Path | None, fetch: bool, options: dict[str, Any]) -> Source:
     def locate(place: Path) -> Source | None:
         with reading(place):
-            source = entry.locate(place, **options)
-        # What a source has converted itself serves all options.
-        return source if source is None or source.convert else replace(source, variant=repr(sorted(options.items())))
+            return entry.locate(place, **options)
 
     if entry.bundled is not None:
         if path is not None:

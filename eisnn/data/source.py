@@ -1,10 +1,11 @@
 """Where a data set was found on disk, and how to read it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from .dataset import Dataset
 
@@ -19,18 +20,18 @@ class Source:
         read: reads and checks them; raises `DataError`.
         convert: instead of the decoded copy that `load` keeps of images: opens what it has itself converted and keeps
             in the folder that it is given, and converts it if need be; the second argument says to do so anew.
-        variant: what else the result of `read` depends on; `load` sets it to the options.
     """
 
     root: Path
     files: tuple[Path, ...]
     read: Callable[[], Dataset]
     convert: Callable[[Path, bool], Dataset] | None = None
-    variant: str = ""
 
-    def key(self) -> str:
-        """Identifies the place: a source that changes keeps its key."""
-        return sha256(os.fsencode(self.root.resolve()) + b"\0" + self.variant.encode()).hexdigest()[:16]
+    def key(self, options: Mapping[str, Any]) -> str:
+        """Identifies the place, and the options where the result depends on them: what a source has converted itself
+        serves all. A source that changes keeps its key."""
+        said = "" if self.convert else repr(sorted(options.items()))
+        return sha256(os.fsencode(self.root.resolve()) + b"\0" + said.encode()).hexdigest()[:16]
 
     def fingerprint(self) -> str:
         """Identifies the state of the files, by their names, sizes and times; the time of the last change of any kind

@@ -176,6 +176,7 @@ def test_a_subset_depends_on_the_seed_and_is_of_either_split() -> None:
     both = Dataset("both", dataset.classes, dataset.train, dataset.train).subset(None, 4, 0)
     assert len(both.train) == 80
     assert both.test.labels.bincount().tolist() == [2, 2]
+    assert same(dataset.subset(80, None, 0).train, dataset.train)  # all there are
 
 
 @pytest.mark.parametrize(("count", "says"), [(0, "0 images are asked for"), (8, "need 4 of class 'class 1', .* has 3")])

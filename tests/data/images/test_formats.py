@@ -23,6 +23,7 @@ from data_files import (
 from PIL import Image
 
 from eisnn.data import DataError, list_datasets, load
+from eisnn.data.errors import reading
 from eisnn.data.images import cifar, fashion_mnist
 from eisnn.data.images.mosaic import CIFAR10, tile, untile
 
@@ -371,6 +372,11 @@ def test_an_image_is_neither_folder_nor_zip(tmp_path: Path) -> None:
 
 
 # --- names and places
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"x\.png may not be read: denied\. Check its permissions"), reading("x.png"):
+        raise PermissionError(13, "denied")
 
 
 def test_wrong_names_and_paths_say_what_would_be_right(tmp_path: Path) -> None:
