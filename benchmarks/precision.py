@@ -160,10 +160,10 @@ def main() -> None:
     loader = Loader(test[:: len(test) // args.images], IMAGES_AT_ONCE)  # they are sorted by class
     results = {}
     for name, network in {"initialised": initial_model(trained.config), "trained": trained.model}.items():
-        results[name] = compare(network, loader, trained.config.time_steps)
+        results[name] = compare(network, loader, trained.config.network.time_steps)
         show(name, results[name])
     if args.output:
-        config = trained.config.model_dump(mode="json")
+        config = trained.config.json_fields()
         write_result(args.output, {**provenance(), "images": len(loader.images), "config": config, **results})
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import make_dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from eisnn.process import keep_memory, subnormals_flushed
 
 if TYPE_CHECKING:
-    from eisnn.train import Result
+    from eisnn.train import Result, TrainConfig
 
 HELP = """\
 usage: eisnn COMMAND ...
@@ -64,8 +65,8 @@ def _run(command: str, run: Callable[[], None]) -> int:
     os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
     from pydantic import ValidationError
 
+    from eisnn.config import problems
     from eisnn.train import Diverged, Interrupted
-    from eisnn.train.config import problems
 
     try:
         with subnormals_flushed():
@@ -108,10 +109,7 @@ def _is_first_process() -> bool:
 
 
 def _train(args: list[str]) -> None:
-    import tyro
-    from tyro.conf import FlagConversionOff, arg
-
-    from eisnn.train import TrainConfig, fit, recipe, recipes
+    from eisnn.train import fit, recipe, recipes
 
     if not args or args[0].startswith("-"):
         known = "\n  ".join(recipes())
@@ -119,21 +117,31 @@ def _train(args: list[str]) -> None:
         if args and args[0] in ("-h", "--help"):
             return
         raise ValueError("train needs the name of a recipe")
-    name = args[0]
+    config, run_dir = _asked(recipe(args[0]), args)
+    _report(fit(config, run_dir))
 
-    def run(
-        config: Annotated[TrainConfig, arg(name="")] = recipe(name),  # noqa: B008 - evaluated once, on purpose
-        run_dir: Annotated[str, arg(metavar="PATH", help="Folder for log and checkpoints.")] = f"runs/{name}",
-    ) -> None:
-        _report(fit(config, run_dir))
 
-    tyro.cli(
-        run,
-        args=args[1:],
-        prog=f"eisnn train {name}",
-        description=f"Train from the recipe {name}.",
-        config=(FlagConversionOff,),
+def _asked(config: "TrainConfig", args: list[str]) -> tuple["TrainConfig", str]:
+    """A recipe, changed by options, and the run's folder. Each field is an option, without the name of its part."""
+    import tyro
+    from tyro.conf import arg
+
+    name, values = args[0], config.fields()
+    kinds: dict[str, Any] = {"augmentation": type(values["augmentation"])}  # of images, or of events
+    options = [
+        (field, Annotated[kinds.get(field, info.annotation), arg(help=info.description)], values[field])
+        for field, info in config.descriptions().items()
+    ]
+    folder = ("run_dir", Annotated[str, arg(metavar="PATH", help="Folder for log and checkpoints.")], f"runs/{name}")
+    given = vars(
+        tyro.cli(
+            make_dataclass("Options", [*options, folder]),
+            args=args[1:],
+            prog=f"eisnn train {name}",
+            description=f"Train from the recipe {name}.",
+        )
     )
+    return type(config)(**{field: given[field] for field in values}), given["run_dir"]
 
 
 def _resume(args: list[str]) -> None:
@@ -147,7 +155,7 @@ def _resume(args: list[str]) -> None:
         accelerator: str | None = None,
         devices: int | None = None,
         num_nodes: int | None = None,
-        cuda_graph: bool | None = None,
+        no_cuda_graph: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     ) -> None:
         """Continue a run from its last checkpoint.
 
@@ -157,10 +165,10 @@ def _resume(args: list[str]) -> None:
             accelerator: auto, cpu or cuda, if not that of the run so far; the run remembers it.
             devices: Devices (processes) on each node, if not as many as so far; the run remembers it.
             num_nodes: Nodes, if not as many as so far; the run remembers it.
-            cuda_graph: Whether to record the training step, other than so far.
+            no_cuda_graph: Do not record the training step as a CUDA graph; the run remembers it.
         """
         changes: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes}
-        _report(resume(folder, data_path=data_path, cuda_graph=cuda_graph, **changes))
+        _report(resume(folder, data_path=data_path, cuda_graph=False if no_cuda_graph else None, **changes))
 
     tyro.cli(run, args=args, prog="eisnn resume")
 

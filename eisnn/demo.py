@@ -32,7 +32,11 @@ def demo(out: Path | None = None, epochs: int | None = None, seed: int = 0) -> P
     results, curves = {}, {}
     for name, recipe_name in networks.items():
         config = _config(recipe_name, epochs, seed)
-        print(f"\n{name}: {config.epochs} epochs of {config.model}, T = {config.time_steps}", flush=True)
+        network = config.network
+        print(
+            f"\n{name}: {config.optimization.epochs} epochs of {network.model}, T = {network.time_steps}",
+            flush=True,
+        )
         folder = out / recipe_name
         try:
             results[name] = fit(config, folder)
@@ -43,7 +47,7 @@ def demo(out: Path | None = None, epochs: int | None = None, seed: int = 0) -> P
         curves[name] = [line["test_accuracy"] for line in Run(folder).metrics()]
 
     trained = load_trained(out / "demo-plus")
-    images = next(Loader(trained.dataset.test, CURRENT_IMAGES, size=trained.config.image_size).epoch()).images
+    images = next(Loader(trained.dataset.test, CURRENT_IMAGES, size=trained.config.data.image_size).epoch()).images
     before, after = (_currents(model, images) for model in (initial_model(trained.config), trained.model))
     chance = 100 / len(trained.dataset.classes)
     picture = _draw(out / "demo.png", curves, BEST, before, after, chance)
@@ -52,8 +56,8 @@ def demo(out: Path | None = None, epochs: int | None = None, seed: int = 0) -> P
     violations = sum(dale_violations(trained.model).values())
     print(
         f"""
-After {trained.config.epochs} epochs on {len(trained.dataset.train):,} images, on {len(trained.dataset.test):,} images \
-that no network has seen:
+After {trained.config.optimization.epochs} epochs on {len(trained.dataset.train):,} images, on \
+{len(trained.dataset.test):,} images that no network has seen:
 
   E-I network                     {ei:5.1f} %
   E-I network, conserved totals   {plus:5.1f} %
@@ -73,10 +77,10 @@ The weights, logs and configurations are in {out}; it took {time.monotonic() - s
 
 
 def _config(name: str, epochs: int | None, seed: int) -> TrainConfig:
-    fields = recipe(name).model_dump() | {"seed": seed}
-    if epochs is not None:
-        fields |= {"epochs": epochs, "warmup_epochs": min(fields["warmup_epochs"], epochs / 2)}
-    return TrainConfig(**fields)
+    config = recipe(name).changed(seed=seed)
+    if epochs is None:
+        return config
+    return config.changed(epochs=epochs, warmup_epochs=min(config.optimization.warmup_epochs, epochs / 2))
 
 
 def _currents(model: SpikingNetwork, images: torch.Tensor) -> dict[str, torch.Tensor]:

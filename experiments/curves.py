@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     curves = {
-        f"{Run(folder).config().model}, {Run(folder).config().circuit}": [
+        f"{Run(folder).config().network.model}, {Run(folder).config().network.circuit}": [
             line["test_accuracy"] for line in Run(folder).metrics()
         ]
         for folder in args.runs

@@ -28,7 +28,8 @@ def main() -> None:
     for name, precision in product(args.recipes, args.precisions):
         config = recipe(name).changed(precision=precision)
         if args.epochs:
-            config = config.changed(epochs=args.epochs, warmup_epochs=min(config.warmup_epochs, args.epochs / 2))
+            warmup = min(config.optimization.warmup_epochs, args.epochs / 2)
+            config = config.changed(epochs=args.epochs, warmup_epochs=warmup)
         configs[name if precision == "32" else f"{name}, {precision}"] = config
     networks = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -40,7 +41,7 @@ def main() -> None:
                 "mean": statistics.mean(accuracy),
                 "standard_deviation": statistics.stdev(accuracy) if len(accuracy) > 1 else None,
                 "best_accuracy": [result.best_accuracy for result in results],
-                "config": config.model_dump(mode="json"),
+                "config": config.json_fields(),
             }
     write_result(args.output, {**provenance(), "n": args.seeds, "networks": networks})
     for name, row in networks.items():

@@ -143,7 +143,9 @@ def train(args: argparse.Namespace) -> None:
                     warmup_epochs=min(1, args.epochs / 4), seed=seed, lr=args.lr,
                     circuit_options=METHODS[method].get("options"),
                 )  # fmt: skip
-                name = f"train_{network}_{method}_lr_{config.lr}_{seed}".replace(", ", "-").replace(" ", "_")
+                name = f"train_{network}_{method}_lr_{config.optimization.lr}_{seed}".replace(", ", "-").replace(
+                    " ", "_"
+                )
                 file = args.output / f"{name}.json"
                 if file.exists():
                     require_same(json.loads(file.read_text())["config"], config, file)
@@ -161,7 +163,7 @@ def train(args: argparse.Namespace) -> None:
                     epochs = run.metrics() if run.metrics_file.exists() else []
                 result["train_loss"] = [line["train_loss"] for line in epochs]
                 result["train_accuracy"] = [line["train_accuracy"] for line in epochs]
-                write_result(file, {**provenance(), **result, "config": config.model_dump(mode="json")})
+                write_result(file, {**provenance(), **result, "config": config.json_fields()})
 
 
 def start_table(folder: Path) -> str:

@@ -20,12 +20,13 @@ from eisnn import enforce_dale
 from eisnn.analysis import record
 from eisnn.analysis.figures import COLORS
 from eisnn.data import Batch
+from eisnn.data.config import load_data, train_loader
 from eisnn.functional import conserved_weights
 from eisnn.models import SpikingNetwork
 from eisnn.nn import PLUS, EILayer
 from eisnn.provenance import provenance, write_result
 from eisnn.train import recipe
-from eisnn.train.build import build_model, initialize, load_data, train_loader
+from eisnn.train.build import initialize, new_network
 from eisnn.train.loss import cross_entropy
 from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate
 
@@ -85,21 +86,23 @@ def _grad(parameter: nn.Parameter) -> Tensor:
 
 def follow(name: str, epochs: int, seed: int) -> list[list[dict[str, float]]]:
     """Train recipe `name`; the rows of all layers at the start and after each epoch."""
-    config = recipe(name).changed(epochs=epochs, seed=seed, warmup_epochs=min(recipe(name).warmup_epochs, epochs))
+    config = recipe(name)
+    warmup = min(config.optimization.warmup_epochs, epochs)
+    config = config.changed(epochs=epochs, seed=seed, warmup_epochs=warmup)
     if name == "demo-plus":
         conserved = replace(PLUS, tapwise=False, even_gradients=False)
         config = config.changed(optimizer="sgd", lr=0.05, circuit_options=conserved)
-    dataset = load_data(config)
-    loader = train_loader(config, dataset)
-    model = build_model(config, dataset)
-    initialize(model, loader, config)
-    optimizer = make_optimizer(model, config)
+    dataset = load_data(config.data, config.network.time_steps)
+    loader = train_loader(config.data, dataset, config.seed)
+    model = new_network(config, dataset)
+    initialize(model, loader, config.seed)
+    optimizer = make_optimizer(model, config.optimization)
     enforce_dale(optimizer, model)
     probe = next(loader.epoch(0))
     history = [measure(model, probe)]
     for epoch in range(epochs):
         for step, batch in enumerate(loader.epoch(epoch)):
-            set_learning_rate(optimizer, learning_rate(epoch * len(loader) + step, len(loader), config))
+            set_learning_rate(optimizer, learning_rate(epoch * len(loader) + step, len(loader), config.optimization))
             cross_entropy(model(batch.images), batch.labels).backward()
             optimizer.step()
             optimizer.zero_grad()

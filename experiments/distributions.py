@@ -25,7 +25,7 @@ def images(trained: Trained, count: int = IMAGES) -> Tensor:
     split = trained.dataset.test
     count = min(count, len(split))
     chosen = split[torch.linspace(0, len(split) - 1, count).long()]  # files may be sorted by class
-    x = next(Loader(chosen, count, size=trained.config.image_size).epoch()).images
+    x = next(Loader(chosen, count, size=trained.config.data.image_size).epoch()).images
     return x.to(next(trained.model.parameters()).dtype)
 
 

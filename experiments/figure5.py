@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from study import budgeted, described, parser, run_script
 
 from eisnn.analysis.figures import COLORS
+from eisnn.data.config import load_data, train_loader
 from eisnn.methods import ABLATIONS
 from eisnn.nn import EILayer
 from eisnn.provenance import provenance, write_result
 from eisnn.train import TrainConfig, initial_model, recipe
-from eisnn.train.build import load_data, train_loader
 from eisnn.train.loss import cross_entropy
 
 PARAMETERS = ("weight_ee", "weight_ie", "weight_ei", "gain_i", "gain_e", "bias")
@@ -28,7 +28,7 @@ Norms = dict[str, dict[str, float]]
 def first_gradients(config: TrainConfig) -> tuple[Norms, Norms, dict[str, int]]:
     """Norms, relative norms and fan-in by layer, on the first batch that the run would train on."""
     model = initial_model(config)
-    batch = next(train_loader(config, load_data(config)).epoch(0))
+    batch = next(train_loader(config.data, load_data(config.data, config.network.time_steps), config.seed).epoch(0))
     cross_entropy(model(batch.images), batch.labels).backward()
     layers = {name: m for name, m in model.named_modules() if isinstance(m, EILayer)}
     norms: Norms = {name: {} for name in layers}

@@ -18,7 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from screening import changed, variants
+from screening import variants
 from study import RESULTS, positive, require_same, run_script
 from torch import Tensor
 from torch.nn import functional as F
@@ -126,7 +126,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
     )  # fmt: skip
     otherwise: Any = nullcontext()
     if isinstance(steps, dict):
-        config = changed(config, steps)
+        config = config.changed(**steps)
     elif steps:
         layer = BNLayer if method == TWIN else EILayer
         respond = stepped(steps) if method == TWIN else normalized(steps, EILayer.respond)
@@ -140,7 +140,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
         accuracy = fit(config, trained.folder).accuracy
         epochs = [line for line in trained.metrics() if "train_loss" in line]
     curves = {key: [line[key] for line in epochs] for key in ("train_loss", "train_accuracy")}
-    described = config.model_dump(mode="json") | {"data_path": None}
+    described = config.json_fields() | {"data_path": None}
     write_result(
         file, {**provenance(), "variant": name, "seed": seed, "accuracy": accuracy, **curves, "config": described}
     )

@@ -78,7 +78,7 @@ def condition(run: Run, steps_per_epoch: int) -> list[str]:
     progress = load_checkpoint(run.last)[1]["progress"]
     if 0 < progress["step"] < steps_per_epoch:
         found.append("resumed_in_the_middle_of_an_epoch")
-    if progress["epoch"] == run.config().epochs:
+    if progress["epoch"] == run.config().optimization.epochs:
         found.append("after_the_last_checkpoint")
     if run.log_size() > progress["log_size"]:
         found.append("left_log_lines_after_the_checkpoint")
@@ -99,7 +99,7 @@ def differences(one: Run, other: Run) -> list[str]:
             found.append(f"{a.name}: names of tensors")
         found += [f"{a.name}: {n}" for n in tensors.keys() & others.keys() if not torch.equal(tensors[n], others[n])]
         for data in (metadata, other_metadata):
-            data["config"].pop("checkpoint_seconds")
+            data["config"]["output"].pop("checkpoint_seconds")
             data.get("progress", {}).pop("log_size", None)  # bytes; the timing fields differ in length
         found += [f"{a.name}: metadata {key}" for key in metadata if metadata[key] != other_metadata.get(key)]
     return found

@@ -72,21 +72,13 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def changed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
-    """`config` with other values; of a field that has fields of its own, those named."""
-    fields = config.model_dump()
-    for field, value in changes.items():
-        fields[field] = fields[field] | value if isinstance(value, dict) else value
-    return TrainConfig(**fields)
-
-
 def variants() -> dict[str, TrainConfig]:
     """Configurations by name: every method at every rate, and the changes of one thing."""
-    methods = {method: changed(recipe(name), changes) for method, (name, changes, _) in METHODS.items()}
+    methods = {method: recipe(name).changed(**changes) for method, (name, changes, _) in METHODS.items()}
     found = {
         f"{method}, {lr}": methods[method].changed(lr=lr) for method, (*_, rates) in METHODS.items() for lr in rates
     }
-    return found | {title: changed(methods[method], changes) for title, (method, changes) in CHANGES.items()}
+    return found | {title: methods[method].changed(**changes) for title, (method, changes) in CHANGES.items()}
 
 
 def run(name: str, config: TrainConfig, seed: int, stage: str, args: argparse.Namespace) -> None:
@@ -100,7 +92,7 @@ def run(name: str, config: TrainConfig, seed: int, stage: str, args: argparse.Na
     config = config.changed(
         width=args.width, epochs=args.epochs, warmup_epochs=args.epochs / 10, batch_size=64, seed=seed,
         data_path=args.data_path, evaluate_epochs=args.epochs,
-        hold_out=0.0 if args.final else args.hold_out, teacher=args.teacher if config.teacher else None,
+        hold_out=0.0 if args.final else args.hold_out, teacher=args.teacher if config.objective.teacher else None,
     )  # fmt: skip
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +100,7 @@ def run(name: str, config: TrainConfig, seed: int, stage: str, args: argparse.Na
     except BaseException:
         file.unlink()
         raise
-    described = config.model_dump(mode="json") | {"data_path": None, "teacher": config.teacher and TEACHER}
+    described = config.json_fields() | {"data_path": None, "teacher": config.objective.teacher and TEACHER}
     outcome = {"accuracy": result.accuracy, "best_accuracy": result.best_accuracy}
     if result.average_accuracy is not None:
         outcome["average_accuracy"] = result.average_accuracy
@@ -189,7 +181,7 @@ def main() -> None:
                 run(name, known[name], seed, REPORT, args)
     elif not args.table:
         for name, config in known.items():
-            if (name in args.only) if args.only else (args.teacher or not config.teacher):
+            if (name in args.only) if args.only else (args.teacher or not config.objective.teacher):
                 run(name, config, 0, CHOICE, args)
     print(table())
     print(recovered())

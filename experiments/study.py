@@ -16,11 +16,11 @@ from typing import Any, NoReturn
 from telling import Result, Row, draw, markdown, summarize
 
 from eisnn.cli import guarded
+from eisnn.data.config import load_data
 from eisnn.models import SpikingNetwork
 from eisnn.nn import PAPER
 from eisnn.provenance import provenance, write_result
 from eisnn.train import Diverged, Interrupted, Run, TrainConfig, Trained, fit, initial_model, load_trained, resume
-from eisnn.train.build import load_data
 
 RUNS = Path(__file__).parent.parent / "runs"
 RESULTS = RUNS / "results"  # what is committed lies in experiments/results: name it as --output to continue it
@@ -76,20 +76,20 @@ def parser(doc: str | None, *, rows: bool = True, **defaults: Any) -> argparse.A
 
 def budgeted(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
     """`config` at the budget that was asked for. A shorter run warms up for at most a tenth of its epochs."""
-    epochs = args.epochs or config.epochs
-    sample = config.dataset == "cifar10" and args.data_path is None
+    epochs = args.epochs or config.optimization.epochs
+    sample = config.data.dataset == "cifar10" and args.data_path is None
     return config.changed(
         dataset="cifar10-sample" if sample else None,
         data_path=args.data_path,
         epochs=epochs,
-        warmup_epochs=min(config.warmup_epochs, epochs / 10) if args.epochs else None,
+        warmup_epochs=min(config.optimization.warmup_epochs, epochs / 10) if args.epochs else None,
         train_images=args.subset,
         test_images=args.test_images,
         width=args.width,
         batch_size=args.batch_size,
         precision=args.precision,
         evaluate_epochs=args.evaluate_epochs,
-        lr=args.lr if config.circuit == "ei" and config.circuit_options == PAPER else None,
+        lr=args.lr if config.network.circuit == "ei" and config.network.circuit_options == PAPER else None,
     )
 
 
@@ -100,7 +100,7 @@ def slug(name: str) -> str:
 
 def described(config: TrainConfig) -> dict[str, Any]:
     """What of a configuration decides the result."""
-    return {key: value for key, value in config.model_dump(mode="json").items() if key not in WHERE}
+    return {key: value for key, value in config.json_fields().items() if key not in WHERE}
 
 
 def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *, keep: bool = False) -> Result:
@@ -123,7 +123,7 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
     lost = None
     try:
         if begun(name, config, args):
-            resume(run.folder, data_path=config.data_path)
+            resume(run.folder, data_path=config.data.data_path)
         else:
             fit(config, run.folder)
     except Interrupted:
@@ -134,7 +134,7 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
         if not str(error).startswith("E-I Init"):
             raise
         lost = str(error)
-    epochs, data = run.metrics(), load_data(config)
+    epochs, data = run.metrics(), load_data(config.data, config.network.time_steps)
     evaluated = [line for line in epochs if "test_accuracy" in line]
     result = {
         **provenance(),

@@ -97,7 +97,7 @@ METHODS = {
 
 def config(method: Method, dataset: str, model: str) -> TrainConfig | None:
     """The full recipe of a method; None if the package has no such circuit."""
-    if method.circuit not in CIRCUITS or not method.changes.keys() <= TrainConfig.model_fields.keys():
+    if method.circuit not in CIRCUITS or not method.changes.keys() <= TrainConfig.descriptions().keys():
         return None
     return recipe(f"{dataset}-{model}{method.recipe}").changed(circuit=method.circuit, **method.changes)
 

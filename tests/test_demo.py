@@ -11,7 +11,7 @@ from eisnn.train import recipe
 @pytest.fixture
 def short(monkeypatch):
     def tiny(name):
-        return recipe(name).model_copy(update={"width": 0.25, "time_steps": 2, "batch_size": 250})
+        return recipe(name).changed(width=0.25, time_steps=2, batch_size=250)
 
     monkeypatch.setattr("eisnn.demo.recipe", tiny)
 

@@ -1,6 +1,6 @@
 """Histograms of the integrated current of each layer after every epoch: one small file for a whole training run.
 
-`eisnn train RECIPE --record True` writes `currents.npz`. Its arrays:
+`eisnn train RECIPE --record` writes `currents.npz`. Its arrays:
 
 epochs          [E]         int64; 0 is the network at its start
 edges           [K + 1]     float64, units of the threshold; the same for all

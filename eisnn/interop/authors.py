@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from eisnn.config import problems
 from eisnn.data import list_datasets
 from eisnn.files import write_atomically
 from eisnn.interop.authors_names import feedforward, numbered_names, parameter_map, to_ours, to_theirs, unpaired
@@ -20,7 +21,7 @@ from eisnn.methods import make_layers
 from eisnn.models import PLANS, VGG
 from eisnn.nn import LIF, PAPER, EICircuit
 from eisnn.train.checkpoint import CheckpointError, load_model
-from eisnn.train.config import TrainConfig, problems
+from eisnn.train.config import TrainConfig
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 
@@ -79,12 +80,14 @@ def read_released(folder: Path) -> Released:
     file = folder / WEIGHTS
     settings, tensors = _settings(folder / SETTINGS), _tensors(file)
     config, notes = _config(settings, folder / SETTINGS)
-    plan = _plan(config.model, tensors, file)
-    if plan != list(PLANS[config.model]):
-        notes.append(f"channels are {_channels(plan)}, where {config.model} has {_channels(PLANS[config.model])}")
-    layers = make_layers("ei", LIF(tau=config.tau), config.time_steps, ei_ratio=config.ei_ratio)
+    plan = _plan(config.network.model, tensors, file)
+    if plan != list(PLANS[config.network.model]):
+        notes.append(
+            f"channels are {_channels(plan)}, where {config.network.model} has {_channels(PLANS[config.network.model])}"
+        )
+    layers = make_layers("ei", LIF(tau=config.network.tau), config.network.time_steps, ei_ratio=config.network.ei_ratio)
     first, *_, last = feedforward(tensors)
-    model = VGG(plan, layers, first.shape[1], len(last), config.time_steps)
+    model = VGG(plan, layers, first.shape[1], len(last), config.network.time_steps)
     names = _names(model, tensors, file)
     state = {}
     for ours, parameter in model.named_parameters():
@@ -114,14 +117,16 @@ def write_released(model: nn.Module, config: TrainConfig, folder: Path, like: Pa
     """
     circuits = [m for m in model.modules() if isinstance(m, EICircuit)]
     paper = all(getattr(m, "options", PAPER) == PAPER and not hasattr(m, "ablation") for m in circuits)
-    if not isinstance(model, VGG) or not circuits or not paper or config.model not in PLANS:
-        kind = f"{config.model} with circuit {config.circuit}" + ("" if paper else " and options or an ablation")
+    if not isinstance(model, VGG) or not circuits or not paper or config.network.model not in PLANS:
+        kind = f"{config.network.model} with circuit {config.network.circuit}" + (
+            "" if paper else " and options or an ablation"
+        )
         raise ValueError(f"the authors' layout holds VGG networks of the paper's circuit; this is {kind}")
     for file in (folder / WEIGHTS, folder / SETTINGS):
         if file.exists():
             raise CheckpointError(f"{file} is there already; choose another folder")
-    arch, layers = re.fullmatch(r"(\D+)(\d+)", config.model).groups()  # type: ignore[union-attr]
-    spelling: dict[str, Any] = {"dataset": config.dataset, "type": "ei", "arch": arch, "num_layers": int(layers)}
+    arch, layers = re.fullmatch(r"(\D+)(\d+)", config.network.model).groups()  # type: ignore[union-attr]
+    spelling: dict[str, Any] = {"dataset": config.data.dataset, "type": "ei", "arch": arch, "num_layers": int(layers)}
     if like is None:
         names = parameter_map(model, numbered_names(model))
     else:
@@ -136,7 +141,7 @@ def write_released(model: nn.Module, config: TrainConfig, folder: Path, like: Pa
         ei_ratio=circuits[0].ei_ratio,
         light_classifier=True,
         dropout=0.0,
-        neuron=Neuron(tau=config.tau),
+        neuron=Neuron(tau=config.network.tau),
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / WEIGHTS, save(to_theirs(model, names)))
@@ -188,7 +193,7 @@ def _config(settings: Settings, file: Path) -> tuple[TrainConfig, list[str]]:
     extra = dict(settings.model_extra or {})
     extra |= {f"neuron.{key}": value for key, value in (settings.neuron.model_extra or {}).items()}
     notes += [f"{key} {value!r} is not known here and has no effect" for key, value in extra.items()]
-    config = TrainConfig(
+    config = TrainConfig().changed(
         model=name,
         dataset=datasets[_plain(settings.dataset)],
         time_steps=settings.T,

@@ -59,7 +59,7 @@ def live(
     with Live(console=Console(), auto_refresh=False, transient=False) as terminal:
         for name, stream in _sources(source, size, split, recordings):
             paced = pace(windows(stream, steps), speed)
-            for step in watch(trained.model, paced, size=trained.config.image_size, settings=split.settings):
+            for step in watch(trained.model, paced, size=trained.config.data.image_size, settings=split.settings):
                 terminal.update(shown.drawn(name, step), refresh=True)
             shown.end()
     print(shown.summary())

@@ -63,5 +63,5 @@ def report(
 
 def _data(opened: Opened) -> str:
     config = opened.config
-    held = f", {config.hold_out:.0%} held out" if config.hold_out else ""
-    return f"{opened.dataset.name} with {len(opened.dataset.classes)} classes at {config.image_size} pixels{held}"
+    held = f", {config.data.hold_out:.0%} held out" if config.data.hold_out else ""
+    return f"{opened.dataset.name} with {len(opened.dataset.classes)} classes at {config.data.image_size} pixels{held}"

@@ -50,12 +50,14 @@ class Opened:
     @property
     def network(self) -> str:
         """The network in a few words."""
-        circuit = {"ei": "E-I circuit", "bn": "batch norm"}.get(self.config.circuit, self.config.circuit)
-        if self.config.circuit == "ei" and self.config.circuit_options.conserved:
+        circuit = {"ei": "E-I circuit", "bn": "batch norm"}.get(
+            self.config.network.circuit, self.config.network.circuit
+        )
+        if self.config.network.circuit == "ei" and self.config.network.circuit_options.conserved:
             circuit = "E-I circuit, conserved totals"
-        if self.config.ablation is not None:
-            circuit = f"{circuit}, ablation {self.config.ablation}"
-        return f"{self.config.model}, {circuit}"
+        if self.config.network.ablation is not None:
+            circuit = f"{circuit}, ablation {self.config.network.ablation}"
+        return f"{self.config.network.model}, {circuit}"
 
     @property
     def chance(self) -> float:
@@ -65,7 +67,7 @@ class Opened:
     @property
     def split(self) -> str:
         """What the accuracies are measured on."""
-        return "held-out images" if self.config.hold_out else "test images"
+        return "held-out images" if self.config.data.hold_out else "test images"
 
     @property
     def initial(self) -> SpikingNetwork | None:
@@ -97,10 +99,10 @@ class Opened:
         """Why there are no `ei_layers`; empty if there are."""
         if self.ei_layers:
             return ""
-        if self.config.ablation is not None:
+        if self.config.network.ablation is not None:
             return (
-                f"A part of these circuits is ablated ({self.config.ablation}): their currents are not those of their "
-                "weights, so there is nothing to show here."
+                f"A part of these circuits is ablated ({self.config.network.ablation}): their currents are not those "
+                "of their weights, so there is nothing to show here."
             )
         return "This network has no E-I circuits, so there is nothing to show here."
 
@@ -109,7 +111,7 @@ class Opened:
         """Why nothing can be measured inside; empty if it can."""
         if spiking_layers(self.model):
             return ""
-        return f"Nothing spikes in circuit {self.config.circuit}, so there is nothing to show here."
+        return f"Nothing spikes in circuit {self.config.network.circuit}, so there is nothing to show here."
 
     @cached_property
     def drawn(self) -> list[str]:
@@ -148,7 +150,7 @@ def open_run(folder: str | Path, images: int = 200, data_path: str | None = None
     metadata = load_checkpoint(trained.file)[1]
     split = dataset.test
     chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(IMAGES_SEED))[:images].sort().values
-    batch = next(Loader(split[chosen], len(chosen), size=config.image_size).epoch())
+    batch = next(Loader(split[chosen], len(chosen), size=config.data.image_size).epoch())
     dtype = next(trained.model.parameters()).dtype
     images_of_run = batch.images.to(dtype)
     return Opened(run, config, trained.model.eval(), trained.file, dataset, metadata, images_of_run, batch.labels)

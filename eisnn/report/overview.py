@@ -38,7 +38,7 @@ def facts(opened: Opened) -> list[Fact]:
 
 def notes(opened: Opened) -> list[str]:
     """What a reader must know before all else."""
-    done, planned = opened.metadata.get("progress", {}).get("epoch", 0), opened.config.epochs
+    done, planned = opened.metadata.get("progress", {}).get("epoch", 0), opened.config.optimization.epochs
     found = [f"This run has diverged: {end['reason']}." for end in opened.run.metrics("end")]
     if done < planned:
         found.append(f"This run has not ended: {done} of {planned} epochs. The network is that of the last checkpoint.")
@@ -134,7 +134,7 @@ def layers(opened: Opened) -> Section:
     )
     return Section(
         "Layers",
-        f"{opened.network}, T = {opened.config.time_steps} time steps, {len(opened.images)} {opened.split}.",
+        f"{opened.network}, T = {opened.config.network.time_steps} time steps, {len(opened.images)} {opened.split}.",
         [Table("Size and activity of each layer", columns, rows, reading)],
     )
 

@@ -16,26 +16,19 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
+from eisnn.config import problems
 from eisnn.data import Dataset, Loader
+from eisnn.data.config import evaluation_loader, keeps_resident, load_data, train_loader
 from eisnn.nn import dale_violations, enforce_dale
 from eisnn.provenance import versions
 from eisnn.train import checkpoint as ckpt
 from eisnn.train.average import WeightAverage
-from eisnn.train.build import (
-    build_model,
-    initialize,
-    keeps_resident,
-    launch,
-    load_data,
-    make_fabric,
-    require_same_data,
-    train_loader,
-    trained_on,
-)
-from eisnn.train.config import TrainConfig, problems
+from eisnn.train.build import initialize, new_network, require_same_data, trained_on
+from eisnn.train.config import TrainConfig
 from eisnn.train.evaluation import RATE_STEPS, evaluate_loader
 from eisnn.train.im_loss import InformationMaximization
 from eisnn.train.loss import Objective
+from eisnn.train.machine import launch, make_fabric
 from eisnn.train.metrics import FiringRate, Meter
 from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate
 from eisnn.train.progress import Interrupt, ProgressBar, Stopwatch, catch_interrupt
@@ -95,7 +88,7 @@ def fit(config: TrainConfig, run_dir: str | Path, *, quiet: bool = False) -> Res
     """
     if not str(run_dir):
         raise RunError("the run's folder is ''; name one (--run-dir), such as runs/NAME")
-    config = config.changed(data_path=config.data_path, teacher=config.teacher)
+    config = config.changed(data_path=config.data.data_path, teacher=config.objective.teacher)
     return _train(config, Run(Path(run_dir)), new=True, quiet=quiet)
 
 
@@ -128,19 +121,20 @@ def resume(
 
 
 def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
-    fabric = make_fabric(config)
+    fabric = make_fabric(config.machine)
     if new:
         run.require_free()
-    dataset = load_data(config)  # before the other processes start: what can fail fails once, and is cached for them
+    # Before the other processes start: what can fail fails once, and is cached for them.
+    dataset = load_data(config.data, config.network.time_steps)
     launch(fabric)
     sharing: dict[str, Any] = {
         "rank": fabric.global_rank,
         "world_size": fabric.world_size,
         "device": fabric.device,
-        "resident": keeps_resident(config, fabric.device, dataset.train, dataset.test),
+        "resident": keeps_resident(config.data, fabric.device, dataset.train, dataset.test),
     }
-    train = train_loader(config, dataset, **sharing)
-    test = Loader(dataset.test, config.batch_size, size=config.image_size, **sharing)
+    train = train_loader(config.data, dataset, config.seed, **sharing)
+    test = evaluation_loader(config.data, dataset, **sharing)
     teacher = load_teacher(config, dataset, fabric)
 
     with ExitStack() as held:
@@ -151,16 +145,17 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
                 saved = ckpt.load_checkpoint(run.last)
                 require_same_data(dataset, saved[1], run.last, images=True)
         torch.manual_seed(config.seed)
-        bare = build_model(config, dataset).to(fabric.device)
+        bare = new_network(config, dataset).to(fabric.device)
         if saved is None:
-            initialize(bare, train, config, torch.distributed.group.WORLD if fabric.world_size > 1 else None)
+            initialize(bare, train, config.seed, torch.distributed.group.WORLD if fabric.world_size > 1 else None)
         else:
             ckpt.load_model(bare, saved[0], run.last)
-        objective = Objective(config, teacher, InformationMaximization(bare) if config.im_loss else None)
-        average = WeightAverage(bare, config.average, fabric) if config.average else None
+        optimization, im_loss = config.optimization, InformationMaximization(bare) if config.objective.im_loss else None
+        objective = Objective(config.objective, teacher, im_loss)
+        average = WeightAverage(bare, optimization.average, fabric) if optimization.average else None
         rates = FiringRate(bare)
-        recorded = config.cuda_graph and can_be_recorded(config, fabric)
-        model, optimizer = fabric.setup(bare, make_optimizer(bare, config))
+        recorded = config.machine.cuda_graph and can_be_recorded(config, fabric)
+        model, optimizer = fabric.setup(bare, make_optimizer(bare, optimization))
         enforce_dale(optimizer, bare, check_gradients=False)  # the loop looks by itself
         meters = Meter(fabric.device), Meter(fabric.device)
         kind = RecordedStep if recorded else TrainingStep
@@ -177,7 +172,7 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
             if saved is None:
                 loop.record_currents()
                 loop.save()
-            while loop.progress.epoch < config.epochs:
+            while loop.progress.epoch < optimization.epochs:
                 loop.train_epoch(train, interrupt)
                 loop.end_epoch(test, interrupt)
     p = loop.progress
@@ -224,8 +219,8 @@ class Loop:
         self.saved_at = time.monotonic()
         self.clock = Stopwatch()
         self.writer: Any = None
-        recorded = config.record and self.fabric.is_global_zero
-        self.recorder = CurrentRecorder(config, run, self.bare, dataset) if recorded else None
+        recorded = config.output.record and self.fabric.is_global_zero
+        self.recorder = CurrentRecorder(run, self.bare, dataset, config.data.image_size) if recorded else None
         # A CPU looks at every step for trouble, Ctrl-C and due checkpoints; elsewhere looking costs a synchronisation
         # with the device, and so it is done with the lines of the log.
         self.watchful = self.fabric.device.type == "cpu"
@@ -233,27 +228,28 @@ class Loop:
     def open(self, quiet: bool) -> ExitStack:
         """Context of the progress bar (and of the TensorBoard writer)."""
         stack = ExitStack()
-        if self.config.tensorboard and self.fabric.is_global_zero:
+        if self.config.output.tensorboard and self.fabric.is_global_zero:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(str(self.run.folder / "tensorboard"), purge_step=self._global_step())
             stack.callback(self.writer.close)
-        total = self.config.epochs * self.steps_per_epoch
+        total = self.config.optimization.epochs * self.steps_per_epoch
         self.bar = ProgressBar(total, self._global_step(), self.fabric.is_global_zero and not quiet)
         stack.enter_context(self.bar)
-        if self.progress.epoch < self.config.epochs:
+        if self.progress.epoch < self.config.optimization.epochs:
             self.bar.print(self._summary())
         return stack
 
     def _summary(self) -> str:
         """What is trained on what, in one line."""
         config, data = self.config, self.dataset
-        kind = "held-out" if config.hold_out else "test"
+        kind = "held-out" if config.data.hold_out else "test"
         parameters = sum(parameter.numel() for parameter in self.bare.parameters())
         devices = f"{self.fabric.world_size} x " if self.fabric.world_size > 1 else ""
         return (
             f"{data.name}: {len(data.classes)} classes, {len(data.train):,} training and {len(data.test):,} {kind} "
-            f"images; {config.model} ({config.circuit}), {parameters:,} parameters; {devices}{self.fabric.device.type}"
+            f"images; {config.network.model} ({config.network.circuit}), "
+            f"{parameters:,} parameters; {devices}{self.fabric.device.type}"
         )
 
     def train_epoch(self, loader: Loader, interrupt: Interrupt) -> None:
@@ -263,11 +259,13 @@ class Loop:
         self.clock = Stopwatch()
         with self.step.stream():
             for batch in loader.epoch(p.epoch, p.step):
-                set_learning_rate(self.optimizer, learning_rate(self._global_step(), self.steps_per_epoch, config))
+                set_learning_rate(
+                    self.optimizer, learning_rate(self._global_step(), self.steps_per_epoch, config.optimization)
+                )
                 self.step(batch, p.step + 1, measured=p.step % RATE_STEPS == 0)
                 self.clock.images += len(batch.labels) * self.fabric.world_size
                 p.step += 1
-                line_due = p.step % config.log_steps == 0 or p.step == self.steps_per_epoch
+                line_due = p.step % config.output.log_steps == 0 or p.step == self.steps_per_epoch
                 if self.watchful or line_due:
                     self._look(line_due, interrupt)
 
@@ -277,7 +275,7 @@ class Loop:
         seconds, speed = self.clock.seconds, self.clock.images_per_second
         test: dict[str, float] = {}
         averaged: dict[str, float] = {}
-        if (p.epoch + 1) % config.evaluate_epochs == 0 or p.epoch + 1 == config.epochs:
+        if (p.epoch + 1) % config.output.evaluate_epochs == 0 or p.epoch + 1 == config.optimization.epochs:
             test = self._evaluate(self.model, self.rates, loader, interrupt)
             if self.average is not None:
                 averaged = self._evaluate(self.average.model, self.average.rates, loader, interrupt)
@@ -289,7 +287,7 @@ class Loop:
             p.best_accuracy, p.best_epoch = p.accuracy, p.epoch + 1
         p.epoch, p.step = p.epoch + 1, 0
         self.epoch_meter.sums.zero_()
-        lr = learning_rate(p.epoch * self.steps_per_epoch - 1, self.steps_per_epoch, config)
+        lr = learning_rate(p.epoch * self.steps_per_epoch - 1, self.steps_per_epoch, config.optimization)
         self._log(
             {"kind": "epoch", "epoch": p.epoch, "lr": lr}
             | {f"train_{k}": v for k, v in train.items()}
@@ -300,16 +298,17 @@ class Loop:
         also = f", average {p.average_accuracy:.2f} %" if averaged else ""
         tested = f"test: {p.accuracy:.2f} % (best {p.best_accuracy:.2f}){also}  " if test else ""
         self.bar.print(
-            f"epoch {p.epoch:>3}/{config.epochs}  train: loss {train['loss']:.3f}, {train['accuracy']:.2f} %  "
-            f"{tested}rate {train['firing_rate']:.3f}  {speed:.0f} img/s"
+            f"epoch {p.epoch:>3}/{config.optimization.epochs}  "
+            f"train: loss {train['loss']:.3f}, {train['accuracy']:.2f} %  {tested}"
+            f"rate {train['firing_rate']:.3f}  {speed:.0f} img/s"
         )
         self.record_currents()
         if is_best:
             self._check_weights()
             self._write(self.run.best, {}, {"epoch": p.epoch, "accuracy": p.accuracy})
-        if self._agree(self._checkpoint_due()) or p.epoch == config.epochs:
+        if self._agree(self._checkpoint_due()) or p.epoch == config.optimization.epochs:
             self.save()
-        if p.epoch < config.epochs and self._agree(interrupt.requested):
+        if p.epoch < config.optimization.epochs and self._agree(interrupt.requested):
             self._leave()
 
     def _evaluate(self, model: nn.Module, rates: FiringRate, loader: Loader, interrupt: Interrupt) -> dict[str, float]:
@@ -333,7 +332,7 @@ class Loop:
             self._log({"kind": "steps", "epoch": p.epoch + 1, "step": p.step, **line})
         if self.watchful or line_due:
             train = self.epoch_meter.read(self._sum)
-            name = f"epoch {p.epoch + 1}/{self.config.epochs}"
+            name = f"epoch {p.epoch + 1}/{self.config.optimization.epochs}"
             self.bar.show(name, self._global_step(), train, self.clock.images_per_second)
         if self._agree(self._checkpoint_due()):
             self.save()
@@ -428,7 +427,7 @@ class Loop:
         return self.progress.epoch * self.steps_per_epoch + self.progress.step
 
     def _checkpoint_due(self) -> bool:
-        return time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
+        return time.monotonic() - self.saved_at >= self.config.output.checkpoint_seconds
 
     def _sum(self, values: Tensor) -> Tensor:
         return self.fabric.all_reduce(values, reduce_op="sum")  # type: ignore[return-value]

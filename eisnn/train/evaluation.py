@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from eisnn.data import Dataset, Loader
+from eisnn.data.config import evaluation_loader, keeps_resident, load_data
 from eisnn.interop.authors import Released, read_released, released_folder
 from eisnn.models import SpikingNetwork
 from eisnn.train.average import averaged_weights
-from eisnn.train.build import build_model, keeps_resident, load_data, make_fabric, require_same_data
+from eisnn.train.build import new_network, require_same_data
 from eisnn.train.checkpoint import CheckpointError, load_model
 from eisnn.train.config import TrainConfig
 from eisnn.train.loss import cross_entropy
+from eisnn.train.machine import make_fabric
 from eisnn.train.metrics import FiringRate, Meter
 from eisnn.train.run import open_checkpoint
 
@@ -74,9 +76,9 @@ def load_trained(path: str | Path, *, data_path: str | None = None, accelerator:
         return _load_released(read_released(released), data_path, accelerator)
     file, config, tensors, metadata = open_checkpoint(path)
     config = config.changed(devices=1, num_nodes=1, data_path=data_path, accelerator=accelerator)
-    dataset = load_data(config)
+    dataset = load_data(config.data, config.network.time_steps)
     require_same_data(dataset, metadata, file, images=False)
-    model = build_model(config, dataset)
+    model = new_network(config, dataset)
     load_model(model, tensors, file)
     average = None
     if weights := averaged_weights(tensors):
@@ -87,7 +89,7 @@ def load_trained(path: str | Path, *, data_path: str | None = None, accelerator:
 
 def _load_released(released: Released, data_path: str | None, accelerator: str | None) -> Trained:
     config = released.config.changed(data_path=data_path, accelerator=accelerator)
-    dataset = load_data(config)
+    dataset = load_data(config.data, config.network.time_steps)
     asked = released.model.in_channels, released.model.num_classes
     there = dataset.channels, len(dataset.classes)
     if asked != there:
@@ -109,9 +111,9 @@ def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str
     """
     trained = load_trained(path, data_path=data_path, accelerator=accelerator)
     config, dataset = trained.config, trained.dataset
-    fabric = make_fabric(config)
-    resident = keeps_resident(config, fabric.device, dataset.test)
-    loader = Loader(dataset.test, config.batch_size, size=config.image_size, device=fabric.device, resident=resident)
+    fabric = make_fabric(config.machine)
+    resident = keeps_resident(config.data, fabric.device, dataset.test)
+    loader = evaluation_loader(config.data, dataset, device=fabric.device, resident=resident)
 
     def measure(model: SpikingNetwork) -> dict[str, float]:
         rates = FiringRate(model)
@@ -122,10 +124,10 @@ def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str
     result = measure(trained.model)
     if trained.average is not None:
         result |= {f"average_{name}": value for name, value in measure(trained.average).items()}
-    split = f"held-out {config.hold_out:.0%} of the training images" if config.hold_out else "test split"
+    split = f"held-out {config.data.hold_out:.0%} of the training images" if config.data.hold_out else "test split"
     return {
         "checkpoint": str(trained.file),
-        "dataset": config.dataset,
+        "dataset": config.data.dataset,
         "split": split,
         "images": len(dataset.test),
         "notes": trained.notes,

@@ -1,36 +1,11 @@
-"""What may be done to gradients between the backward pass and the optimizer's step; weights are looked at, activity is
-not."""
+"""Adaptive clipping of gradients, between the backward pass and the optimizer's step."""
 
 import torch
 from torch import Tensor
 
 from eisnn.models import SpikingNetwork
-from eisnn.nn import EICircuit
-from eisnn.train.config import TrainConfig
 
 SMALLEST_NORM = 1e-3  # what a neuron's weights count as at least, so that those that start at 0 can grow
-
-
-def condition_gradients_(model: SpikingNetwork, config: TrainConfig) -> None:
-    """All that a configuration asks for, in place: centring, then clipping."""
-    if config.center_gradients:
-        center_gradients_(model)
-    if config.adaptive_clipping:
-        clip_gradients_(model, config.adaptive_clipping)
-
-
-@torch.no_grad()
-def center_gradients_(model: torch.nn.Module) -> None:
-    """Subtract from the gradients of each circuit's `weight_ee` and `weight_ie` their mean over the fan-in, in place.
-
-    So that the step keeps every neuron's total excitation and inhibition (P1); clamping still changes them. Source:
-    gradient centralization (Yong et al. 2020).
-    """
-    for circuit in model.modules():
-        if isinstance(circuit, EICircuit):
-            for weight in (circuit.weight_ee, circuit.weight_ie):
-                if weight.grad is not None:
-                    weight.grad -= weight.grad.mean(tuple(range(1, weight.ndim)), keepdim=True)
 
 
 @torch.no_grad()

@@ -1,14 +1,29 @@
 """What training minimises."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eisnn.config import Config
 from eisnn.data.loader import Batch
-from eisnn.train.config import TrainConfig
 from eisnn.train.im_loss import InformationMaximization
+
+
+class ObjectiveConfig(Config):
+    """The loss, and who else is listened to."""
+
+    loss: Literal["mean", "tet"] = Field(
+        "mean", description="Cross-entropy of the mean of the logits over time, or the mean of each time step's (tet)."
+    )
+    im_loss: float = Field(0.0, ge=0, description="Weight of the information maximization loss (Guo et al. 2022).")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Part of the target spread over all classes.")
+    teacher: str | None = Field(None, description="A run's folder or checkpoint, whose answers to learn as well.")
+    distillation: float = Field(0.5, gt=0, le=1, description="Weight of the teacher's answers; labels get the rest.")
+    temperature: float = Field(4.0, ge=0.01, le=1000, description="Divides the logits of both.")
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -48,14 +63,14 @@ class Objective:
     towards a constant.
 
     Args:
-        config: its `loss`, `label_smoothing`, `distillation`, `temperature` and `im_loss`.
+        config: its part of the configuration.
         teacher: gives logits `[B, classes]` for images, without gradient.
         im_loss: has collected the term that `im_loss` weighs.
     """
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: ObjectiveConfig,
         teacher: Callable[[Tensor], Tensor] | None = None,
         im_loss: InformationMaximization | None = None,
     ) -> None:

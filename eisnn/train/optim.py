@@ -1,19 +1,64 @@
 """The optimizer and its learning rate, a pure function of the step."""
 
 from math import cos, pi
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import nn
 
+from eisnn.config import Config, Positive
 from eisnn.nn.dale import constrained_parameters
-from eisnn.train.config import TrainConfig
 from eisnn.train.update_rules import RuledSGD
 
 ADAM_BETA_2 = 0.999
 
 
-def learning_rate(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
+class OptimizationConfig(Config):
+    """How weights move: the optimizer, its rate, and for how long."""
+
+    optimizer: Literal["sgd", "adam", "adamw", "exponentiated", "orthogonal"] = Field(
+        "sgd",
+        description="exponentiated: SGD by factors, so that no weight can change its sign; orthogonal: SGD whose steps "
+        "of weight matrices have equal singular values (Muon).",
+    )
+    epochs: Positive = Field(300, description="Passes over the training images.")
+    lr: float = Field(0.001, gt=0, description="Peak learning rate.")
+    lr_start: float = Field(1e-7, ge=0, description="Learning rate at the start of the warm-up.")
+    warmup_epochs: float = Field(10, ge=0, description="Length of the linear warm-up; then cosine to 0.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD; beta 1 of Adam.")
+    weight_decay: float = Field(5e-4, ge=0, description="On the parameters that decay names.")
+    decay: Literal["all", "feedforward"] = Field(
+        "all", description="What decays: all parameters, or only weights from the layer below."
+    )
+    adaptive_clipping: float = Field(
+        0.0,
+        ge=0,
+        description="Largest norm of a neuron's gradient, relative to that of its weights, as 0.1; 0 is off.",
+    )
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of a moving average of the weights, kept with them, such as 0.999; 0 is off.",
+    )
+
+    @model_validator(mode="after")
+    def _schedule(self) -> "OptimizationConfig":
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs}, more than epochs = {self.epochs}; for a shorter run give a "
+                "shorter warm-up as well"
+            )
+        if self.lr_start > self.lr:
+            raise ValueError(
+                f"lr_start is {self.lr_start}, more than lr = {self.lr}: the warm-up rises from lr_start to lr; give a "
+                "lower lr_start as well"
+            )
+        return self
+
+
+def learning_rate(step: int, steps_per_epoch: int, config: OptimizationConfig) -> float:
     """Rate of `step` (from 0): linear warm-up from `lr_start` to `lr`, then cosine to 0 at the end of the run."""
     total = config.epochs * steps_per_epoch
     warmup = round(config.warmup_epochs * steps_per_epoch)
@@ -27,7 +72,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: OptimizationConfig) -> torch.optim.Optimizer:
     """The optimizer of a configuration, with weight decay on all parameters (method, section 6), or on feedforward
     weights only (P3).
 

@@ -13,20 +13,31 @@ The paper gives no size for cutout; here it is the usual zero square of 16 pixel
 from collections.abc import Callable
 
 from eisnn.data.augment import Augmentation
+from eisnn.data.config import DataConfig
+from eisnn.models.config import NetworkConfig
 from eisnn.nn.options import PLUS
-from eisnn.train.config import TrainConfig
+from eisnn.train.config import OutputConfig, TrainConfig
+from eisnn.train.optim import OptimizationConfig
 
 CIFAR_AUGMENTATION = Augmentation(crop_padding=4, flip=True, cutout="square", cutout_size=16)
 
 
 def shallow(dataset: str, model: str) -> TrainConfig:
     """CIFAR-10 with VGG-8 and VGG-11: 87.03 and 88.43 %."""
-    return TrainConfig(model=model, dataset=dataset, lr=0.002, warmup_epochs=10, augmentation=CIFAR_AUGMENTATION)
+    return TrainConfig(
+        network=NetworkConfig(model=model),
+        data=DataConfig(dataset=dataset, augmentation=CIFAR_AUGMENTATION),
+        optimization=OptimizationConfig(lr=0.002, warmup_epochs=10),
+    )
 
 
 def deep(dataset: str, model: str) -> TrainConfig:
     """CIFAR-10 with VGG-16, VGG-19, ResNet-18: 90.80, 90.93, 92.05 %; CIFAR-100 with VGG-16, VGG-19: 64.95, 64.31 %."""
-    return TrainConfig(model=model, dataset=dataset, lr=0.001, warmup_epochs=30, augmentation=CIFAR_AUGMENTATION)
+    return TrainConfig(
+        network=NetworkConfig(model=model),
+        data=DataConfig(dataset=dataset, augmentation=CIFAR_AUGMENTATION),
+        optimization=OptimizationConfig(lr=0.001, warmup_epochs=30),
+    )
 
 
 def tiny_imagenet(dataset: str, model: str) -> TrainConfig:
@@ -35,46 +46,39 @@ def tiny_imagenet(dataset: str, model: str) -> TrainConfig:
         resized_crop=(0.08, 1.0), flip=True, color_jitter=(0.4, 0.4, 0.4, 0.1), cutout="square", cutout_size=16
     )
     return TrainConfig(
-        model=model, dataset=dataset, lr=0.003, lr_start=0.001, warmup_epochs=10, augmentation=augmentation
+        network=NetworkConfig(model=model),
+        data=DataConfig(dataset=dataset, augmentation=augmentation),
+        optimization=OptimizationConfig(lr=0.003, lr_start=0.001, warmup_epochs=10),
     )
 
 
 def fashion(dataset: str, model: str) -> TrainConfig:
     """Fashion-MNIST with VGG-8: not in the paper; its VGG-8 recipe without cutout, for a quick larger data set."""
     return TrainConfig(
-        model=model,
-        dataset=dataset,
-        lr=0.002,
-        epochs=30,
-        warmup_epochs=1,
-        augmentation=Augmentation(crop_padding=2, flip=True),
+        network=NetworkConfig(model=model),
+        data=DataConfig(dataset=dataset, augmentation=Augmentation(crop_padding=2, flip=True)),
+        optimization=OptimizationConfig(lr=0.002, epochs=30, warmup_epochs=1),
     )
 
 
 def demo() -> TrainConfig:
     """Three circuits 32-64-128 on the bundled CIFAR-10 sample at 16x16 pixels: minutes on two CPU cores."""
     return TrainConfig(
-        model="convnet3",
-        dataset="cifar10-sample",
-        image_size=16,
-        batch_size=64,
-        lr=0.003,
-        warmup_epochs=5,
-        epochs=25,
-        augmentation=Augmentation(flip=True),
-        log_steps=20,
+        network=NetworkConfig(model="convnet3"),
+        data=DataConfig(dataset="cifar10-sample", image_size=16, batch_size=64, augmentation=Augmentation(flip=True)),
+        optimization=OptimizationConfig(lr=0.003, epochs=25, warmup_epochs=5),
+        output=OutputConfig(log_steps=20),
     )
 
 
 def batch_norm_twin(recipe: TrainConfig) -> TrainConfig:
     """The same run with batch norm in place of the circuits, at the rate and decay that suit it."""
-    return TrainConfig(**(recipe.model_dump() | {"circuit": "bn", "lr": 0.1, "weight_decay": 1e-4}))
+    return recipe.changed(circuit="bn", lr=0.1, weight_decay=1e-4)
 
 
 def plus(recipe: TrainConfig) -> TrainConfig:
     """The same run with our departures from the paper's circuit (method, section 7: P10, P2, P11, P4, P9, P3)."""
-    changes = {"circuit_options": PLUS, "optimizer": "orthogonal", "lr": 0.02, "decay": "feedforward"}
-    return TrainConfig(**(recipe.model_dump() | changes))
+    return recipe.changed(circuit_options=PLUS, optimizer="orthogonal", lr=0.02, decay="feedforward")
 
 
 _ROWS: dict[Callable[[str, str], TrainConfig], list[tuple[str, str]]] = {

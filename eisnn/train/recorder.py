@@ -5,7 +5,6 @@ import torch
 from eisnn.data import Dataset, Loader
 from eisnn.files import write_atomically
 from eisnn.models import SpikingNetwork
-from eisnn.train.config import TrainConfig
 from eisnn.train.run import Run
 
 IMAGES = 64  # evenly from the evaluation split, which may be in the order of the classes; the same in every epoch
@@ -14,11 +13,11 @@ IMAGES = 64  # evenly from the evaluation split, which may be in the order of th
 class CurrentRecorder:
     """Adds an epoch to `currents.npz` of a run; epochs after it, of a run that was killed, are dropped."""
 
-    def __init__(self, config: TrainConfig, run: Run, model: SpikingNetwork, dataset: Dataset) -> None:
+    def __init__(self, run: Run, model: SpikingNetwork, dataset: Dataset, image_size: int) -> None:
         self.run, self.model = run, model
         like = next(model.parameters())
         chosen = torch.linspace(0, len(dataset.test) - 1, min(IMAGES, len(dataset.test))).round().long()
-        few = Loader(dataset.test[chosen], IMAGES, size=config.image_size, device=like.device)
+        few = Loader(dataset.test[chosen], IMAGES, size=image_size, device=like.device)
         self.images = next(few.epoch()).images.to(like.dtype)
 
     def add(self, epoch: int) -> None:

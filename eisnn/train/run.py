@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from torch import Tensor
 
+from eisnn.config import problems
 from eisnn.files import write_atomically, writing
 from eisnn.train.checkpoint import CheckpointError, load_checkpoint
-from eisnn.train.config import TrainConfig, problems
+from eisnn.train.config import TrainConfig
 
 try:
     import fcntl

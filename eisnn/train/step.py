@@ -17,10 +17,9 @@ from eisnn.data.loader import Batch
 from eisnn.models import SpikingNetwork
 from eisnn.train.average import WeightAverage
 from eisnn.train.config import TrainConfig
-from eisnn.train.gradients import condition_gradients_
+from eisnn.train.gradients import clip_gradients_
 from eisnn.train.loss import Objective
 from eisnn.train.metrics import FiringRate, Meter
-from eisnn.train.upkeep import scale_synapses_
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -69,7 +68,8 @@ class TrainingStep:
         with self.rates.measure(measured):
             loss, logits = self.objective(self.model, batch)
         self.fabric.backward(loss * batch.weight)
-        condition_gradients_(self.bare, self.config)
+        if limit := self.config.optimization.adaptive_clipping:
+            clip_gradients_(self.bare, limit)
         rate = self.rates.take()
         if batch.weight > 0:
             for meter in self.meters:
@@ -78,11 +78,9 @@ class TrainingStep:
         torch.minimum(self.first_bad, bad, out=self.first_bad)
 
     def update(self) -> None:
-        """The optimizer's step, with Dale's law, and what else is done to weights."""
+        """The optimizer's step, with Dale's law, and the average of the weights."""
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if self.config.synaptic_scaling:
-            scale_synapses_(self.bare, self.config.synaptic_scaling)
         if self.average is not None:
             self.average.update(self.bare)
 
@@ -114,7 +112,7 @@ class RecordedStep(TrainingStep):
         self._done = 0
 
     def __call__(self, batch: Batch, number: int, measured: bool) -> None:
-        if self._done < WARM_UP or len(batch.labels) < self.config.batch_size:
+        if self._done < WARM_UP or len(batch.labels) < self.config.data.batch_size:
             super().__call__(batch, number, measured)
             self._done += 1
             return
@@ -141,7 +139,7 @@ class RecordedStep(TrainingStep):
                 self.gradients(batch, measured)
         except RuntimeError as error:
             raise RuntimeError(
-                f"the training step could not be recorded as a CUDA graph ({error}); train without: --cuda-graph False"
+                f"the training step could not be recorded as a CUDA graph ({error}); train without: --no-cuda-graph"
             ) from error
         made = Recording(graph, [parameter.grad for parameter in self.bare.parameters()])
         self.optimizer.zero_grad()
@@ -158,7 +156,7 @@ class RecordedStep(TrainingStep):
 
 def can_be_recorded(config: TrainConfig, fabric: "Fabric") -> bool:
     """Whether a step of this run asks the host for nothing: no random numbers, no other processes."""
-    return fabric.device.type == "cuda" and fabric.world_size == 1 and not config.stochastic_depth
+    return fabric.device.type == "cuda" and fabric.world_size == 1 and not config.network.stochastic_depth
 
 
 def _tensors(batch: Batch) -> list[Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eisnn.data import DataError, Dataset
-from eisnn.train.build import build_model, require_same_data
+from eisnn.train.build import new_network, require_same_data
 from eisnn.train.checkpoint import CheckpointError, load_model
 from eisnn.train.config import TrainConfig
 from eisnn.train.run import open_checkpoint
@@ -39,10 +39,10 @@ def load_teacher(config: TrainConfig, dataset: Dataset, fabric: "Fabric") -> Tea
         other classes than `dataset`; ValueError if it was trained at another image size, or on images that this run
         holds out.
     """
-    if config.teacher is None:
+    if config.objective.teacher is None:
         return None
     try:
-        checkpoint = open_checkpoint(config.teacher)
+        checkpoint = open_checkpoint(config.objective.teacher)
     except CheckpointError as error:
         raise CheckpointError(f"teacher: {error}") from error
     theirs = checkpoint.config
@@ -50,16 +50,17 @@ def load_teacher(config: TrainConfig, dataset: Dataset, fabric: "Fabric") -> Tea
         require_same_data(dataset, checkpoint.metadata, checkpoint.file, images=False)
     except DataError as error:
         raise DataError(f"teacher: {error}, or another teacher (--teacher)") from error
-    if theirs.image_size != config.image_size:
+    if theirs.data.image_size != config.data.image_size:
         raise ValueError(
-            f"the teacher {checkpoint.file} was trained on images of {theirs.image_size} pixels, this run has "
-            f"image_size {config.image_size}; give the same"
+            f"the teacher {checkpoint.file} was trained on images of {theirs.data.image_size} pixels, this run has "
+            f"image_size {config.data.image_size}; give the same"
         )
-    if theirs.hold_out < config.hold_out:
+    if theirs.data.hold_out < config.data.hold_out:
         raise ValueError(
-            f"the teacher {checkpoint.file} was trained with hold_out {theirs.hold_out}, this run has "
-            f"{config.hold_out}: it has seen images that this run holds out; train one that holds out as much"
+            f"the teacher {checkpoint.file} was trained with hold_out {theirs.data.hold_out}, this run has "
+            f"{config.data.hold_out}: it has seen images that this run holds out; train one that holds out as much"
         )
-    model = build_model(theirs.changed(precision=config.precision, channels_last=config.channels_last), dataset)
+    machine = config.machine
+    model = new_network(theirs.changed(precision=machine.precision, channels_last=machine.channels_last), dataset)
     load_model(model, checkpoint.tensors, checkpoint.file)
     return Teacher(fabric.setup_module(model))

@@ -58,7 +58,7 @@ def test_every_epoch_has_its_histograms(recorded: Path) -> None:
 def test_the_images_of_a_recording_come_from_all_classes(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained, run = load_trained(recorded), Run(recorded)
     monkeypatch.setattr(recorder, "IMAGES", 6)
-    chosen = recorder.CurrentRecorder(trained.config, run, trained.model, trained.dataset).images
+    chosen = recorder.CurrentRecorder(run, trained.model, trained.dataset, trained.config.data.image_size).images
     every = next(Loader(trained.dataset.test, 24, size=16).epoch())
     assert every.labels.tolist() == sorted(every.labels.tolist())
     assert torch.equal(chosen, every.images[[0, 5, 9, 14, 18, 23]])
@@ -145,7 +145,7 @@ def test_a_long_run_makes_no_long_movie(tmp_path: Path) -> None:
 
 
 def test_what_is_no_recorded_run_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"the run was not recorded \(eisnn train RECIPE --record True\)"):
+    with pytest.raises(FileNotFoundError, match=r"the run was not recorded \(eisnn train RECIPE --record\)"):
         current_movie(tmp_path, tmp_path / "out.gif")
     wrong = tmp_path / "currents.npz"
     wrong.write_bytes(b"no archive")

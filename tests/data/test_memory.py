@@ -10,10 +10,10 @@ from data_files import random_images, same
 from train_runs import assert_same_run, tiny, write_images
 
 from eisnn.data import DataError, Dataset, Loader, Source, load, memory
+from eisnn.data.config import keeps_resident
 from eisnn.data.memory import empty_pixels, fits
 from eisnn.data.store import load_stored
 from eisnn.train import Run, evaluate, fit
-from eisnn.train.build import keeps_resident
 
 CPU = torch.device("cpu")
 
@@ -126,9 +126,9 @@ def test_where_images_stay_follows_from_the_configuration_and_the_memory(
     split = random_images(1, 1)  # 3,072 bytes
     for free, there in ((8 * 3072, True), (8 * 3072 - 4, False)):
         monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
-        assert keeps_resident(tiny(tmp_path), CPU, split, split) is there
-        assert keeps_resident(tiny(tmp_path, data_on_device=True), CPU, split, split) is True
-        assert keeps_resident(tiny(tmp_path, data_on_device=False), CPU, split, split) is False
+        assert keeps_resident(tiny(tmp_path).data, CPU, split, split) is there
+        assert keeps_resident(tiny(tmp_path, data_on_device=True).data, CPU, split, split) is True
+        assert keeps_resident(tiny(tmp_path, data_on_device=False).data, CPU, split, split) is False
 
 
 def test_a_run_on_data_larger_than_memory_is_the_same_bit_for_bit(

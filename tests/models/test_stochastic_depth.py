@@ -9,7 +9,7 @@ from eisnn.models.network import Carry
 from eisnn.models.resnet import kept_branches
 from eisnn.nn.options import PLUS
 from eisnn.train import TrainConfig
-from eisnn.train.build import build_model
+from eisnn.train.build import new_network
 
 
 def network(drop, circuit="ei"):
@@ -64,7 +64,7 @@ def test_a_configuration_builds_it_and_refuses_it_elsewhere():
     from eisnn.data import load
 
     config = TrainConfig(model="resnet18", width=0.05, stochastic_depth=0.4, dataset="cifar10-sample")
-    model = build_model(config, load("cifar10-sample"))
+    model = new_network(config, load("cifar10-sample"))
     assert model.blocks[-1].drop == 0.4
     with pytest.raises(ValueError, match="stochastic_depth is for resnets, got model 'vgg8'"):
         TrainConfig(stochastic_depth=0.1)

@@ -68,17 +68,18 @@ def train(circuit: str, **options: Any) -> Tensor:
     """Two steps as the training loop makes them, the second with momentum; set-up may ask. Returns the sums of the log:
     loss, correct answers and images first."""
     config = TrainConfig(circuit=circuit, **options)
-    chosen = {"circuit_options": config.circuit_options} if circuit == "ei" else {}
+    chosen = {"circuit_options": config.network.circuit_options} if circuit == "ei" else {}
     model = eisnn.create_model("vgg8", time_steps=2, width=0.125, circuit=circuit, **chosen)
     pixels, labels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.arange(4)
-    augmentation, mixture = config.augmentation, None
+    augmentation, mixture = config.data.augmentation, None
     draws = augmentation.draw(4, (3, 32, 32), torch.Generator().manual_seed(0))
     eisnn.ei_init_(model, pixels / 255)
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model, config.optimization)
     eisnn.enforce_dale(optimizer, model, check_gradients=False)
     fabric = SimpleNamespace(device=pixels.device, backward=lambda loss: loss.backward())
     rates, meters = FiringRate(model), (Meter(pixels.device),)
-    step = TrainingStep(config, fabric, model, model, optimizer, Objective(config), rates, meters, None)
+    objective = Objective(config.objective)
+    step = TrainingStep(config, fabric, model, model, optimizer, objective, rates, meters, None)
     with no_questions():
         for k in range(2):
             images = augmentation.apply(pixels, draws, None)
@@ -96,7 +97,7 @@ def test_a_training_step_asks_nothing(circuit, backend):
 
 
 ADDED: dict[str, dict[str, Any]] = {
-    "gradients": {"adaptive_clipping": 0.1, "center_gradients": True, "synaptic_scaling": 0.05},
+    "clipping": {"adaptive_clipping": 0.1},
     "plus": {"circuit_options": PLUS, "adaptive_clipping": 0.1, "loss": "tet"},
     "mixing": {"augmentation": Augmentation(trivial=True, cutmix=1.0, mixup=0.2), "label_smoothing": 0.1},
     "exponentiated": {"optimizer": "exponentiated"},

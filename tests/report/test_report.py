@@ -120,7 +120,7 @@ def test_the_numbers_are_those_of_the_run(page, runs):
     last = run.metrics()[-1]
     assert f"accuracy on test images after epoch 2 {last['test_accuracy']:.1f} %" in text
     assert f"{last['test_firing_rate']:.3f}" in text
-    for field, value in run.config().model_dump().items():
+    for field, value in run.config().fields().items():
         assert not isinstance(value, int | float | str) or f"{field} {value}" in text
     assert "layers.0 EIConv2d 8 2 27 " in text
     assert "bn (convnet3, batch norm)" in text

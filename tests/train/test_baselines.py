@@ -81,6 +81,6 @@ def test_tab_over_one_image_is_refused_at_the_start(images: Path, tmp_path: Path
 
 
 def test_units_that_do_not_spike_have_no_time_constant() -> None:
-    assert recipe("cifar10-vgg8").changed(circuit="dann").circuit == "dann"
+    assert recipe("cifar10-vgg8").changed(circuit="dann").network.circuit == "dann"
     with pytest.raises(ValueError, match=r"'dann' do not spike: tau and surrogate must stay .* got 3\.0 and 'sigmoid'"):
         recipe("cifar10-vgg8").changed(circuit="dann", tau=3.0)

@@ -11,12 +11,13 @@ from torch import nn
 
 import eisnn
 from eisnn.data import Augmentation
+from eisnn.data.config import load_data
 from eisnn.methods import ABLATIONS
 from eisnn.methods.ablations import AblatedConv2d, AblatedReadout
-from eisnn.nn import PAPER
+from eisnn.nn import PAPER, PLUS
 from eisnn.train import RunError, TrainConfig, recipe, recipes
-from eisnn.train.build import build_model, load_data
-from eisnn.train.optim import learning_rate, make_optimizer
+from eisnn.train.build import new_network
+from eisnn.train.optim import OptimizationConfig, learning_rate, make_optimizer
 from eisnn.train.run import Run
 
 # METHOD 6, retyped by hand: peak rate, start of the warm-up, its epochs.
@@ -48,13 +49,14 @@ def test_awkward_floats_survive_json() -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_values(name: str) -> None:
     config = recipe(name)
+    network, data, optimization = config.network, config.data, config.optimization
     dataset, model = name.rsplit("-", 1)
-    assert (config.dataset, config.model, config.circuit, config.width) == (dataset, model, "ei", 1.0)
-    assert (config.lr, config.lr_start, config.warmup_epochs) == PUBLISHED[name]
-    assert (config.epochs, config.batch_size, config.time_steps) == (300, 128, 4)
-    assert (config.momentum, config.weight_decay, config.tau, config.image_size) == (0.9, 5e-4, 2.0, 32)
-    assert config.hold_out == 0  # the published evaluation split
-    augmentation = config.augmentation
+    assert (data.dataset, network.model, network.circuit, network.width) == (dataset, model, "ei", 1.0)
+    assert (optimization.lr, optimization.lr_start, optimization.warmup_epochs) == PUBLISHED[name]
+    assert (optimization.epochs, data.batch_size, network.time_steps) == (300, 128, 4)
+    assert (optimization.momentum, optimization.weight_decay, network.tau, data.image_size) == (0.9, 5e-4, 2.0, 32)
+    assert data.hold_out == 0  # the published evaluation split
+    augmentation = data.augmentation
     assert augmentation.flip
     assert augmentation.cutout == "square"
     if dataset == "tiny-imagenet":
@@ -72,7 +74,7 @@ PAPERS = [name for name in recipes() if not name.endswith(("-bn", "-plus"))]
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_twin_differs_in_circuit_rate_and_decay_only(name: str) -> None:
     changed = {"circuit": "bn", "lr": 0.1, "weight_decay": 1e-4}
-    assert recipe(f"{name}-bn").model_dump() == recipe(name).model_dump() | changed
+    assert recipe(f"{name}-bn").fields() == recipe(name).fields() | changed
 
 
 def test_the_static_image_recipes_are_all_there() -> None:
@@ -82,10 +84,10 @@ def test_the_static_image_recipes_are_all_there() -> None:
 @pytest.mark.parametrize("name", PAPERS)
 def test_plus_differs_in_options_and_steps_only(name: str) -> None:
     changed = {"optimizer": "orthogonal", "lr": 0.02, "decay": "feedforward"}
-    changed["circuit_options"] = recipe(f"{name}-plus").circuit_options.__dict__
-    assert recipe(f"{name}-plus").model_dump() == recipe(name).model_dump() | changed
-    assert recipe(f"{name}-plus").circuit_options.conserved
-    assert recipe(name).circuit_options == PAPER
+    changed["circuit_options"] = PLUS
+    assert recipe(f"{name}-plus").fields() == recipe(name).fields() | changed
+    assert recipe(f"{name}-plus").network.circuit_options.conserved
+    assert recipe(name).network.circuit_options == PAPER
 
 
 def test_options_of_the_circuit_are_not_for_the_twin() -> None:
@@ -99,17 +101,17 @@ def test_options_of_the_circuit_are_not_for_the_twin() -> None:
 
 def test_ablation_and_ratio_reach_the_network() -> None:
     config = recipe("demo").changed(ablation="epsilon-1e-3", ei_ratio=2)
-    model = build_model(config, load_data(config))
+    model = new_network(config, load_data(config.data, config.network.time_steps))
     ablations = {m.ablation for m in model.modules() if isinstance(m, AblatedConv2d | AblatedReadout)}
     assert ablations == {ABLATIONS["epsilon-1e-3"]}
     assert {(m.n_e, m.n_i) for m in model.modules() if isinstance(m, AblatedConv2d)} == {(32, 16), (64, 32), (128, 64)}
 
 
 def test_decay_spares_all_but_feedforward_weights() -> None:
-    model = eisnn.create_model("convnet3", circuit_options=recipe("demo-plus").circuit_options)
+    model = eisnn.create_model("convnet3", circuit_options=recipe("demo-plus").network.circuit_options)
     names = {id(p): name for name, p in model.named_parameters()}
     kinds: dict[bool, set[str]] = {True: set(), False: set()}
-    for group in make_optimizer(model, recipe("demo-plus")).param_groups:
+    for group in make_optimizer(model, recipe("demo-plus").optimization).param_groups:
         kinds[group["weight_decay"] > 0] |= {names[id(p)].split(".")[-1] for p in group["params"]}
     assert kinds[True] == {"weight_ee", "weight_ie"}
     assert kinds[False] == {"weight_ei", "gain_i", "gain_e", "bias", "sigma"}
@@ -195,35 +197,35 @@ def test_a_damaged_configuration_file_is_named(tmp_path) -> None:
 
 
 def test_the_learning_rate_warms_up_by_iteration_and_falls_along_a_cosine() -> None:
-    config = TrainConfig(epochs=10, lr=0.4, lr_start=0.1, warmup_epochs=2.5)
+    optimization = OptimizationConfig(epochs=10, lr=0.4, lr_start=0.1, warmup_epochs=2.5)
     steps = 4  # an epoch: 10 of warm-up, 30 of cosine
-    rates = [learning_rate(step, steps, config) for step in range(40)]
+    rates = [learning_rate(step, steps, optimization) for step in range(40)]
     assert rates[:11] == pytest.approx([0.1 + 0.03 * k for k in range(11)], rel=1e-14)
     assert rates[10:] == pytest.approx([0.2 * (1 + cos(pi * k / 30)) for k in range(30)], rel=1e-14)
     assert max(rates) == rates[10] == 0.4
-    assert learning_rate(40, steps, config) == 0
+    assert learning_rate(40, steps, optimization) == 0
     assert len(set(rates[10:])) == 30  # a new rate at every iteration
 
 
 def test_the_published_warm_up_starts_at_1e_7() -> None:
-    config = recipe("cifar10-vgg8")
+    config = recipe("cifar10-vgg8").optimization
     assert learning_rate(0, 391, config) == 1e-7
     assert learning_rate(3910, 391, config) == 0.002
     assert learning_rate(300 * 391 - 1, 391, config) < 1e-9
 
 
 def test_no_warm_up_starts_at_the_peak() -> None:
-    assert learning_rate(0, 10, TrainConfig(epochs=1, lr=0.3, warmup_epochs=0)) == 0.3
+    assert learning_rate(0, 10, OptimizationConfig(epochs=1, lr=0.3, warmup_epochs=0)) == 0.3
 
 
 def test_the_whole_run_can_be_warm_up() -> None:
-    config = TrainConfig(epochs=1, lr=1.0, lr_start=0, warmup_epochs=1)
+    config = OptimizationConfig(epochs=1, lr=1.0, lr_start=0, warmup_epochs=1)
     assert [learning_rate(step, 4, config) for step in range(4)] == [0, 0.25, 0.5, 0.75]
 
 
 def test_weight_decay_is_on_all_parameters() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    optimizer = make_optimizer(model, TrainConfig(lr=0.5, weight_decay=0.25, momentum=0.8))
+    optimizer = make_optimizer(model, OptimizationConfig(lr=0.5, weight_decay=0.25, momentum=0.8))
     assert isinstance(optimizer, torch.optim.SGD)
     (group,) = optimizer.param_groups
     assert len(group["params"]) == 4

@@ -19,6 +19,7 @@ import pytest
 import torch
 from train_runs import interrupt_at, keep_first_checkpoints, records, tiny, with_options, write_images
 
+from eisnn.data.config import load_data, train_loader
 from eisnn.train import Interrupted, Run, build, evaluate, fit, resume
 from eisnn.train.checkpoint import load_checkpoint
 
@@ -57,8 +58,8 @@ report("exists", lambda: fit(config, out / "plain", quiet=True))
 with pytest.MonkeyPatch.context() as patch:  # somebody else claims the folder a moment later
     load = engine.load_data
 
-    def load_and_lose(config):
-        dataset = load(config)
+    def load_and_lose(*args):
+        dataset = load(*args)
         (out / "taken").mkdir(exist_ok=True)
         (out / "taken" / "config.json").write_text("theirs")
         return dataset
@@ -89,7 +90,7 @@ with pytest.MonkeyPatch.context() as patch:
 
 report("options", lambda: fit(with_options(images, out, devices=2), out / "options", quiet=True).average_accuracy)
 
-twin = config.model_copy(update={"circuit": "bn", "precision": "32"})
+twin = config.changed(circuit="bn", precision="32")
 with pytest.MonkeyPatch.context() as patch:
     keep_first_checkpoints(patch)
     report("bn", lambda: fit(twin, out / "bn", quiet=True).accuracy)
@@ -244,9 +245,9 @@ def test_a_run_continues_in_fewer_processes(
     monkeypatch.setenv("EISNN_DATA", str(together))
     run = Run(Path(shutil.copytree(together / "fewer", tmp_path / "run")))
     progress = load_checkpoint(run.last)[1]["progress"]
-    assert (progress["epoch"], run.config().devices) == (1, 2)
+    assert (progress["epoch"], run.config().machine.devices) == (1, 2)
     resume(run.folder, devices=1, quiet=True)
-    assert run.config().devices == 1
+    assert run.config().machine.devices == 1
     assert_close(Run(alone).last, run.last, 1e-10)
     assert_close(Run(alone).best, run.best, 1e-10)
     assert run.metrics()[-1]["test_accuracy"] == Run(alone).metrics()[-1]["test_accuracy"]
@@ -255,7 +256,7 @@ def test_a_run_continues_in_fewer_processes(
 def test_a_run_continues_in_more_processes(together: Path, alone: Path) -> None:
     run = Run(together / "more")
     assert said(together, "more") == said(together, "plain")
-    assert run.config().devices == 2
+    assert run.config().machine.devices == 2
     assert load_checkpoint(run.last)[0]["rng"].shape[0] == 2
     assert_close(Run(alone).last, run.last, 1e-10)
     assert [epoch["epoch"] for epoch in run.metrics()] == [1, 2]
@@ -281,13 +282,13 @@ def test_the_twin_normalizes_by_the_part_of_each_process(
     """Its running statistics are those of the first process's images."""
     monkeypatch.setenv("EISNN_DATA", str(together))
     config = tiny(images, circuit="bn")
-    dataset = build.load_data(config)
+    dataset = load_data(config.data, config.network.time_steps)
     tensors, _ = load_checkpoint(together / "bn" / "step-1")
 
     def agrees(**sharing: int) -> bool:
         torch.manual_seed(config.seed)
-        model = build.build_model(config, dataset).train()
-        model(next(build.train_loader(config, dataset, **sharing).epoch()).images)
+        model = build.new_network(config, dataset).train()
+        model(next(train_loader(config.data, dataset, config.seed, **sharing).epoch()).images)
         means = {f"model.{name}": value for name, value in model.state_dict().items() if "running_mean" in name}
         assert means
         return all(torch.allclose(value, tensors[name], rtol=1e-4, atol=1e-6) for name, value in means.items())

@@ -12,6 +12,7 @@ from rich.console import Console
 from train_runs import SIZE, TEST_IMAGES, TRAIN_IMAGES, interrupt_at, records, tiny
 
 from eisnn.data import Augmentation, DataError, Images, Loader, load
+from eisnn.data.config import load_data
 from eisnn.nn import dale_violations
 from eisnn.train import (
     CheckpointError,
@@ -19,7 +20,6 @@ from eisnn.train import (
     Interrupted,
     Run,
     RunError,
-    TrainConfig,
     build,
     engine,
     evaluate,
@@ -30,6 +30,7 @@ from eisnn.train import (
 )
 from eisnn.train import loss as objective
 from eisnn.train.checkpoint import load_checkpoint, load_model
+from eisnn.train.machine import MachineConfig, make_fabric
 from eisnn.train.metrics import Meter
 
 STEPS = -(-TRAIN_IMAGES // 16)
@@ -57,7 +58,7 @@ def test_it_learns_on_the_bundled_images(tmp_path: Path, monkeypatch: pytest.Mon
         sample = load("cifar10-sample")
         return type(sample)(sample.name, sample.classes, sample.train[:400], sample.test[:100])
 
-    monkeypatch.setattr(build, "load", few)
+    monkeypatch.setattr("eisnn.data.config.load", few)
     config = tiny(Path(), dataset="cifar10-sample", data_path=None, epochs=4, warmup_epochs=0, lr=0.02)
     fit(config, tmp_path / "run", quiet=True)
     losses = [epoch["train_loss"] for epoch in Run(tmp_path / "run").metrics()]
@@ -80,7 +81,7 @@ def test_the_log_is_complete(finished: Path) -> None:
         assert record.keys() == {
             "kind", "epoch", "lr", "best_accuracy", "seconds", "images_per_second", *prefixed,
         }  # fmt: skip
-        assert record["lr"] == engine.learning_rate(record["epoch"] * STEPS - 1, STEPS, config)
+        assert record["lr"] == engine.learning_rate(record["epoch"] * STEPS - 1, STEPS, config.optimization)
         assert 0 < record["train_firing_rate"] < 1
         assert record["seconds"] > 0
         assert record["images_per_second"] > 0
@@ -155,7 +156,7 @@ def test_images_may_have_moved(finished: Path, images: Path, tmp_path: Path) -> 
 
 
 def test_hold_out_never_touches_the_test_split(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = build.load_data(tiny(images))
+    dataset = load_data(tiny(images).data, 2)
     allowed = {image.numpy().tobytes() for image in dataset.train.pixels}
     sizes = []
     make = Loader.__init__
@@ -269,7 +270,7 @@ def test_the_learning_rate_is_set_at_every_step(images: Path, tmp_path: Path, mo
     monkeypatch.setattr(torch.optim.SGD, "step", watch)
     config = tiny(images)
     fit(config, tmp_path / "run", quiet=True)
-    assert used == [engine.learning_rate(k, STEPS, config) for k in range(2 * STEPS)]
+    assert used == [engine.learning_rate(k, STEPS, config.optimization) for k in range(2 * STEPS)]
 
 
 def test_bf16_trains_and_keeps_dales_law(images: Path, tmp_path: Path) -> None:
@@ -278,11 +279,11 @@ def test_bf16_trains_and_keeps_dales_law(images: Path, tmp_path: Path) -> None:
     losses = [epoch["train_loss"] for epoch in Run(tmp_path / "run").metrics()]
     assert all(torch.tensor(losses).isfinite())
     assert losses[-1] < losses[0]
-    model = build.build_model(config, build.load_data(config))
+    model = build.new_network(config, load_data(config.data, config.network.time_steps))
     load_model(model, load_checkpoint(Run(tmp_path / "run").last)[0], Run(tmp_path / "run").last)
     assert dale_violations(model) == {}
     exact = tmp_path / "exact"
-    fit(config.model_copy(update={"precision": "32"}), exact, quiet=True)
+    fit(config.changed(precision="32"), exact, quiet=True)
     assert records(exact)[-1]["train_loss"] != losses[-1], "bf16 changed nothing"
 
 
@@ -300,7 +301,7 @@ def test_tensorboard_events_are_written(images: Path, tmp_path: Path) -> None:
 def test_channels_last_is_the_memory_format_of_the_kernels(images: Path) -> None:
     for channels_last in (False, True):
         config = tiny(images, channels_last=channels_last)
-        weight = build.build_model(config, build.load_data(config)).layers[1].weight_ee  # type: ignore[index, union-attr]
+        weight = build.new_network(config, load_data(config.data, config.network.time_steps)).layers[1].weight_ee  # type: ignore[index, union-attr]
         assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
@@ -350,7 +351,7 @@ def test_what_is_not_finite_behind_a_finite_loss_is_found_before_it_is_saved(
 ) -> None:
     set_rate, steps, losses = engine.set_learning_rate, 0, []
     network: list[torch.nn.Module] = []
-    make, loss = engine.build_model, objective.cross_entropy
+    make, loss = engine.new_network, objective.cross_entropy
 
     def poison(optimizer: torch.optim.Optimizer, lr: float) -> None:
         nonlocal steps
@@ -374,7 +375,7 @@ def test_what_is_not_finite_behind_a_finite_loss_is_found_before_it_is_saved(
         losses.append(loss(*args))
         return losses[-1]
 
-    monkeypatch.setattr(engine, "build_model", build_it)
+    monkeypatch.setattr(engine, "new_network", build_it)
     monkeypatch.setattr(engine, "set_learning_rate", poison)
     monkeypatch.setattr(objective, "cross_entropy", remember)
     config = tiny(images, checkpoint_seconds=0, circuit="bn" if where == "running_var" else "ei")
@@ -387,7 +388,7 @@ def test_what_is_not_finite_behind_a_finite_loss_is_found_before_it_is_saved(
 def test_a_run_that_breaks_dales_law_is_not_saved(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "enforce_dale", lambda *_: None)
+    monkeypatch.setattr(engine, "enforce_dale", lambda *_, **__: None)
     with pytest.raises(RuntimeError, match=r"Dale's law is violated, the run was not saved.*weight_e"):
         fit(tiny(images, lr=0.5, warmup_epochs=0), tmp_path / "run", quiet=True)
     assert_finite(tmp_path / "run")
@@ -429,7 +430,7 @@ def test_without_a_terminal_each_epoch_is_one_line(
     fit(tiny(images), tmp_path / "run")
     summary, *lines = out.getvalue().splitlines()
     config = tiny(images)
-    model = build.build_model(config, build.load_data(config))
+    model = build.new_network(config, load_data(config.data, config.network.time_steps))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert summary == (
         f"folder: 3 classes, {TRAIN_IMAGES} training and {TEST_IMAGES} test images; convnet3 (ei), {parameters:,} "
@@ -462,7 +463,7 @@ def test_cuda_must_be_there(images: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match="accelerator is 'cuda' and devices is 1, but torch finds 0 CUDA devices"):
         fit(tiny(images, accelerator="cuda"), tmp_path / "run", quiet=True)
-    assert build.make_fabric(TrainConfig(accelerator="auto")).device.type == "cpu"
+    assert make_fabric(MachineConfig(accelerator="auto")).device.type == "cpu"
     assert not (tmp_path / "run").exists()
 
 
@@ -479,7 +480,7 @@ def test_a_meter_averages_over_images() -> None:
 
 def test_the_firing_rate_is_that_of_the_spikes(images: Path) -> None:
     config = tiny(images, circuit="bn")
-    model = build.build_model(config, build.load_data(config))
+    model = build.new_network(config, load_data(config.data, config.network.time_steps))
     rates = evaluation.FiringRate(model)
     x = torch.rand(3, 3, SIZE, SIZE)
     spikes = []

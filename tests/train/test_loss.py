@@ -11,11 +11,12 @@ from train_runs import tiny, write_images
 
 from eisnn.data import DataError
 from eisnn.data.augment.mixing import Mixture
+from eisnn.data.config import load_data
 from eisnn.data.loader import Batch
 from eisnn.train import CheckpointError, TrainConfig, fit
-from eisnn.train.build import load_data, make_fabric
 from eisnn.train.checkpoint import load_checkpoint
-from eisnn.train.loss import Objective, cross_entropy, distillation_loss, targets
+from eisnn.train.loss import Objective, ObjectiveConfig, cross_entropy, distillation_loss, targets
+from eisnn.train.machine import make_fabric
 from eisnn.train.run import Run
 from eisnn.train.teacher import load_teacher
 
@@ -44,7 +45,7 @@ def case(mixed: bool, n: int = 4, seed: int = 0) -> tuple[Given, Batch]:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_of_a_mixture_is_the_mixture_of_losses(smoothing: float) -> None:
     model, batch = case(mixed=True)
-    loss, logits = Objective(TrainConfig(label_smoothing=smoothing))(model, batch)
+    loss, logits = Objective(ObjectiveConfig(label_smoothing=smoothing))(model, batch)
     own, other = (
         F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
         for labels in (batch.labels, batch.mixture.labels)
@@ -54,27 +55,27 @@ def test_the_loss_of_a_mixture_is_the_mixture_of_losses(smoothing: float) -> Non
     soft = targets(batch, CLASSES)
     torch.testing.assert_close(soft.sum(1), torch.ones(4, dtype=torch.float64))
     whole = batch._replace(mixture=Mixture(batch.mixture.labels, torch.ones(4, dtype=torch.float64)))
-    unmixed = Objective(TrainConfig(label_smoothing=smoothing))(model, batch._replace(mixture=None))[0]
-    torch.testing.assert_close(Objective(TrainConfig(label_smoothing=smoothing))(model, whole)[0], unmixed)
+    unmixed = Objective(ObjectiveConfig(label_smoothing=smoothing))(model, batch._replace(mixture=None))[0]
+    torch.testing.assert_close(Objective(ObjectiveConfig(label_smoothing=smoothing))(model, whole)[0], unmixed)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_tet_is_the_mean_of_each_steps_cross_entropy(mixed: bool) -> None:
     model, batch = case(mixed)
-    loss, logits = Objective(TrainConfig(loss="tet", label_smoothing=0.1))(model, batch)
+    loss, logits = Objective(ObjectiveConfig(loss="tet", label_smoothing=0.1))(model, batch)
     each = [F.cross_entropy(step, targets(batch, CLASSES), label_smoothing=0.1) for step in model.steps]
     torch.testing.assert_close(loss, sum(each) / T)
     torch.testing.assert_close(logits, model.steps.mean(0))
-    mean = Objective(TrainConfig(label_smoothing=0.1))(model, batch)[0]
+    mean = Objective(ObjectiveConfig(label_smoothing=0.1))(model, batch)[0]
     assert loss > mean  # Jensen: cross-entropy is convex in the logits
     same = Given(model.steps[:1].expand(T, -1, -1).detach().clone())
-    ours, theirs = (Objective(TrainConfig(loss=name))(same, batch)[0] for name in ("tet", "mean"))
+    ours, theirs = (Objective(ObjectiveConfig(loss=name))(same, batch)[0] for name in ("tet", "mean"))
     torch.testing.assert_close(ours, theirs)
 
 
 def test_the_default_is_plain_cross_entropy() -> None:
     model, batch = case(mixed=False)
-    loss, logits = Objective(TrainConfig())(model, batch)
+    loss, logits = Objective(ObjectiveConfig())(model, batch)
     assert torch.equal(loss, F.cross_entropy(model.steps.mean(0), batch.labels))
     assert torch.equal(logits, model.steps.mean(0))
 
@@ -101,7 +102,7 @@ def test_a_teacher_shares_the_loss_with_the_labels() -> None:
         asked.append(images)
         return answers
 
-    config = TrainConfig(distillation=0.3, temperature=2.0)
+    config = ObjectiveConfig(distillation=0.3, temperature=2.0)
     loss, logits = Objective(config, teacher)(model, batch)
     assert asked[0] is batch.images  # the same augmentation
     expected = 0.7 * cross_entropy(logits, batch.labels) + 0.3 * distillation_loss(logits, answers, 2.0)
@@ -119,7 +120,7 @@ def twin(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(config: TrainConfig) -> object:
-    return load_teacher(config, load_data(config), make_fabric(config))
+    return load_teacher(config, load_data(config.data, config.network.time_steps), make_fabric(config.machine))
 
 
 def test_the_teacher_is_the_trained_network_and_does_not_learn(images: Path, twin: Path, tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_the_teacher_is_the_trained_network_and_does_not_learn(images: Path, twi
     one, other = (load_checkpoint(Run(run).last)[0]["model.readout.weight_ee"] for run in (alone, taught))
     assert not torch.equal(one, other)
     teacher = load(config)
-    x = load_data(config).train.pixels[:8].float() / 255
+    x = load_data(config.data, config.network.time_steps).train.pixels[:8].float() / 255
     answers = teacher(x)
     assert not answers.requires_grad
     torch.testing.assert_close(teacher(x[:1]), answers[:1])  # its batch norm uses what it learnt
@@ -144,9 +145,9 @@ def test_distillation_brings_the_answers_closer(images: Path, twin: Path, tmp_pa
         config = tiny(images, teacher=str(twin), distillation=share, epochs=6)
         run = tmp_path / str(share)
         fit(config, run, quiet=True)
-        x = load_data(config).train.pixels.float() / 255
+        x = load_data(config.data, config.network.time_steps).train.pixels.float() / 255
         pupil = load(config.changed(teacher=str(run)))
-        distance[share] = float(distillation_loss(pupil(x), load(config)(x), config.temperature))
+        distance[share] = float(distillation_loss(pupil(x), load(config)(x), config.objective.temperature))
     assert distance[1.0] < distance[0.01]
 
 
@@ -155,7 +156,7 @@ def test_a_relative_teacher_is_found_from_elsewhere(
 ) -> None:
     monkeypatch.chdir(twin.parent)
     fit(tiny(images, teacher="twin", epochs=1, warmup_epochs=0), tmp_path / "run", quiet=True)
-    assert Run(tmp_path / "run").config().teacher == str(twin)
+    assert Run(tmp_path / "run").config().objective.teacher == str(twin)
 
 
 def test_teachers_that_cannot_teach_are_refused(images: Path, twin: Path, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_recording_that_fails_says_how_to_go_on(tmp_path, images, recorded, mo
         yield
 
     monkeypatch.setattr(torch.cuda, "graph", fails)
-    with pytest.raises(RuntimeError, match=r"not permitted .*--cuda-graph False"):
+    with pytest.raises(RuntimeError, match=r"not permitted .*--no-cuda-graph"):
         fit(tiny(images), tmp_path / "run", quiet=True)
     assert (tmp_path / "run" / "last.safetensors").exists()
     result = engine.resume(tmp_path / "run", cuda_graph=False, quiet=True)

@@ -33,7 +33,7 @@ def current_movie(run: Path, file: Path, fps: float = 8.0) -> Path:
         raise ValueError(f"fps must be > 0 and finite, got {fps!r}")
     source = run / "currents.npz" if run.is_dir() else run
     if not source.exists():
-        raise FileNotFoundError(f"there is no {source}: the run was not recorded (eisnn train RECIPE --record True)")
+        raise FileNotFoundError(f"there is no {source}: the run was not recorded (eisnn train RECIPE --record)")
     frames = _frames(load_histograms(source))
     durations = [round(1000 / fps)] * (len(frames) - 1) + [1000]
     frames[0].save(file, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)

@@ -398,7 +398,7 @@ def test_wrong_names_and_paths_say_what_would_be_right(tmp_path: Path) -> None:
 
 def test_not_found_says_where_it_looked_and_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EISNN_DATA", str(tmp_path / "empty"))
-    with pytest.raises(DataError, match=r"not found in .*empty.cifar100.*download=True.*--download True.*EISNN_DATA"):
+    with pytest.raises(DataError, match=r"not found in .*empty.cifar100.*download=True.*--download.*EISNN_DATA"):
         load("cifar100")
 
 

@@ -1,0 +1,94 @@
+"""The part of a configuration that describes the data, and the data it describes."""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+
+from eisnn.config import Config, Positive, require_known
+
+from .augment import Augmentation
+from .catalog import list_datasets, load
+from .dataset import Dataset, Split
+from .events.augment import EventAugmentation
+from .loader import Loader
+from .memory import fits
+
+
+class DataConfig(Config):
+    """A data set, how much of it is used, and how it comes in batches."""
+
+    dataset: str = Field("cifar10", description="Data set, see `eisnn list`.")
+    data_path: str | None = Field(None, description="Its archive or folder; None looks in the data folder.")
+    download: bool = Field(False, description="Fetch the data set if it is not there.")
+    image_size: Positive = Field(32, description="Side of the images, pixels; smaller ones are padded, larger resized.")
+    hold_out: float = Field(
+        0.0, ge=0, lt=1, description="Part of the training images held out, and evaluated on instead of the test split."
+    )
+    train_images: Positive | None = Field(
+        None, description="Use only so many training images, as many of each class; None uses all."
+    )
+    test_images: Positive | None = Field(None, description="Evaluate on only so many images, likewise.")
+    data_on_device: bool | Literal["auto"] = Field(
+        "auto",
+        description="Keep all images on the training device, rather than move each batch there; auto: where they take "
+        "at most a quarter of its free memory.",
+    )
+    batch_size: Positive = Field(128, description="Images a step, over all processes together.")
+    augmentation: Augmentation | EventAugmentation = Field(
+        default_factory=Augmentation, description="Of the training images, or of recordings of events."
+    )
+
+    @model_validator(mode="after")
+    def _known_names(self) -> "DataConfig":
+        require_known(dataset=(self.dataset, list_datasets()))
+        return self
+
+    @model_validator(mode="after")
+    def _augmentation_leaves_something(self) -> "DataConfig":
+        if isinstance(self.augmentation, EventAugmentation):
+            return self
+        sizes = {"crop_padding": self.augmentation.crop_padding}
+        if self.augmentation.cutout == "square":
+            sizes["cutout_size"] = self.augmentation.cutout_size
+        for name, size in sizes.items():
+            if size > self.image_size:
+                raise ValueError(
+                    f"augmentation.{name} is {size} pixels, more than the images have (image_size {self.image_size}): "
+                    "nothing would be left of some"
+                )
+        return self
+
+
+def load_data(data: DataConfig, time_steps: int) -> Dataset:
+    """The data set of a configuration; its `test` is the held-out part where there is one. Recordings of events become
+    `time_steps` frames."""
+    dataset = load(data.dataset, data.data_path, download=data.download, size=data.image_size, time_steps=time_steps)
+    dataset = dataset.hold_out(data.hold_out, seed=0) if data.hold_out else dataset
+    return dataset.subset(data.train_images, data.test_images, seed=0)
+
+
+def train_loader(data: DataConfig, dataset: Dataset, seed: int, **sharing: Any) -> Loader:
+    """Shuffled, augmented batches of the training split; `sharing` says on which device, and with whom."""
+    plain = data.augmentation == type(data.augmentation)()  # the same for images and events
+    return Loader(
+        dataset.train,
+        data.batch_size,
+        size=data.image_size,
+        augmentation=None if plain else data.augmentation,
+        shuffle=True,
+        seed=seed,
+        **sharing,
+    )
+
+
+def evaluation_loader(data: DataConfig, dataset: Dataset, **sharing: Any) -> Loader:
+    """Batches of the evaluation split as they are; `sharing` as in `train_loader`."""
+    return Loader(dataset.test, data.batch_size, size=data.image_size, **sharing)
+
+
+def keeps_resident(data: DataConfig, device: torch.device, *splits: Split) -> bool:
+    """Whether all images of `splits` shall lie on `device`, rather than one batch after the other."""
+    if data.data_on_device == "auto":
+        return fits(sum(split.nbytes for split in splits), device)
+    return data.data_on_device
