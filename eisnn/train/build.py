@@ -25,15 +25,18 @@ class TrainedOn:
 
     classes: list[str]
     training_images: int
+    fingerprint: str | None = None  # older checkpoints have none
 
 
 def trained_on(dataset: Dataset) -> TrainedOn:
-    return TrainedOn(list(dataset.classes), len(dataset.train))
+    return TrainedOn(list(dataset.classes), len(dataset.train), dataset.fingerprint)
 
 
-def require_same_data(dataset: Dataset, metadata: Mapping[str, Any], file: Path, *, images: bool) -> None:
-    """DataError if `dataset` has other classes, or with `images` another number of training images, than the data that
-    the checkpoint `file` was trained on."""
+def require_same_data(dataset: Dataset, metadata: Mapping[str, Any], file: Path, *, images: bool) -> bool:
+    """Whether `dataset` is the data that the checkpoint `file` was trained on, sample by sample.
+
+    Raises: DataError if it has other classes, or with `images` other samples, labels or preprocessing.
+    """
     try:
         then, now = TrainedOn(**metadata["data"]), trained_on(dataset)
     except (KeyError, TypeError, ValueError) as error:
@@ -49,6 +52,14 @@ def require_same_data(dataset: Dataset, metadata: Mapping[str, Any], file: Path,
             f"the data set '{dataset.name}' has {now.training_images} training images, but {file} was trained on "
             f"{then.training_images}; give the data of the training (--data-path), or start a new run"
         )
+    same = then.fingerprint in (None, now.fingerprint)
+    if images and not same:
+        raise DataError(
+            f"the data set '{dataset.name}' has other images, labels or preprocessing (fingerprint {now.fingerprint}) "
+            f"than {file} was trained on ({then.fingerprint}); give the data of the training (--data-path), or start a "
+            "new run"
+        )
+    return same
 
 
 def new_network(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:

@@ -5,21 +5,25 @@ optimizer.INDEX.KEY      tensors of the optimizer's state
 average.NAME             moving average of the weights, if the run keeps one
 rng                      torch's CPU generator of each process [processes, bytes]
 meter.NAME               running sums
-metadata "eisnn"         JSON: progress, numbers of the optimizer, the run's configuration and data, versions
+metadata "eisnn"         JSON: format, progress, numbers of the optimizer, the run's configuration and data, versions
+metadata "digest"        of all tensors and of that JSON, since format 2
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from eisnn.files import write_atomically
 from eisnn.nn import uninitialized
+
+FORMAT = 2
 
 
 class CheckpointError(ValueError):
@@ -29,7 +33,19 @@ class CheckpointError(ValueError):
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors (any device) and JSON-able metadata to `path`; an older file there is replaced at once or not."""
     own = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_atomically(path, save(own, {"eisnn": json.dumps(metadata)}))
+    described = json.dumps(dict(metadata) | {"format": FORMAT})
+    write_atomically(path, save(own, {"eisnn": described, "digest": digest(own, described)}))
+
+
+def digest(tensors: Mapping[str, Tensor], described: str) -> str:
+    """32 hexadecimal digits that change with any name, dtype, shape or bit of contiguous `tensors` on the CPU, and with
+    what is said about them."""
+    hashed = xxhash.xxh3_128(described.encode())
+    for name, value in sorted(tensors.items()):
+        hashed.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
+        if value.numel():
+            hashed.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return hashed.hexdigest()
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -49,10 +65,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} is a safetensors file but no eisnn checkpoint: its metadata lacks 'eisnn'")
     try:
         ours = json.loads(metadata["eisnn"])
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: its metadata 'eisnn' is no JSON: {error}") from error
     if not isinstance(ours, dict):
         raise CheckpointError(f"{path} is damaged: its metadata 'eisnn' is {ours!r:.50}, expected a JSON object")
+    if "format" in ours and metadata.get("digest") != digest(tensors, metadata["eisnn"]):  # older ones have none
+        raise CheckpointError(f"{path} is damaged: its digest is not that of what it holds; use another checkpoint")
     return tensors, ours
 
 
@@ -103,10 +121,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
     return tensors, {"groups": groups, "numbers": numbers}
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
+def load_optimizer(
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    saved: Mapping[str, Any],
+    names: Collection[str] | None = None,
+) -> None:
     """The inverse of `optimizer_tensors`. Rates and the like are the optimizer's own, which the configuration says.
 
-    Raises: KeyError or ValueError if `saved` is of another optimizer.
+    Args:
+        names: of the entries that each parameter has; None takes what comes.
+    Raises: KeyError or ValueError if `saved` is of another optimizer, or names or shapes do not fit.
     """
     state: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
@@ -123,4 +148,19 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
             f"its parameter groups hold {[len(group) for group in theirs]} parameters, those of the optimizer "
             f"{[len(group) for group in own]}: it was saved with another one"
         )
+    if names is not None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        _require_entries(state, dict(zip((k for group in own for k in group), parameters, strict=True)), set(names))
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _require_entries(state: Mapping[int, dict[str, Any]], parameters: Mapping[int, Tensor], names: set[str]) -> None:
+    if unknown := sorted(state.keys() - parameters.keys()):
+        raise ValueError(f"it has entries of parameters {unknown}, which the optimizer does not have")
+    for index, parameter in parameters.items():
+        entries = state.get(index, {})
+        if entries.keys() != names:
+            raise ValueError(f"parameter {index} has the entries {sorted(entries)}, expected {sorted(names)}")
+        for name, value in entries.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"{index}.{name} is {list(value.shape)}, expected {list(parameter.shape)}")

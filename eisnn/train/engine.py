@@ -5,6 +5,7 @@ CPU a run that was killed and resumed ends bit for bit like one that was not.
 """
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -25,12 +26,12 @@ from eisnn.train import checkpoint as ckpt
 from eisnn.train.average import WeightAverage
 from eisnn.train.build import initialize, new_network, require_same_data, trained_on
 from eisnn.train.config import TrainConfig
-from eisnn.train.evaluation import RATE_STEPS, evaluate_loader
+from eisnn.train.evaluation import RATE_STEPS, NonFiniteActivity, evaluate_loader
 from eisnn.train.im_loss import InformationMaximization
 from eisnn.train.loss import Objective
-from eisnn.train.machine import launch, make_fabric
+from eisnn.train.machine import arithmetic, launch, make_fabric
 from eisnn.train.metrics import FiringRate, Meter
-from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate
+from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate, state_names
 from eisnn.train.progress import Interrupt, ProgressBar, Stopwatch, catch_interrupt
 from eisnn.train.recorder import CurrentRecorder
 from eisnn.train.run import Run, RunError
@@ -62,6 +63,7 @@ class Progress:
     best_accuracy: float = -1.0
     best_epoch: Count = 0
     log_size: Count = 0  # bytes
+    log_digest: str = ""  # of these
     average_accuracy: float | None = None  # of the averaged weights
 
 
@@ -143,6 +145,8 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
             held.enter_context(_claimed(run, fabric))
             if run.last.exists():
                 saved = ckpt.load_checkpoint(run.last)
+                run.require_config_of(saved[1])
+                _warn_of_other_arithmetic(saved[1], fabric)
                 require_same_data(dataset, saved[1], run.last, images=True)
         torch.manual_seed(config.seed)
         bare = new_network(config, dataset).to(fabric.device)
@@ -177,6 +181,16 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
                 loop.end_epoch(test, interrupt)
     p = loop.progress
     return Result(run.folder, p.accuracy, p.best_accuracy, p.best_epoch, p.average_accuracy)
+
+
+def _warn_of_other_arithmetic(metadata: dict[str, Any], fabric: "Fabric") -> None:
+    """A warning if the numbers of a resumed run may differ in their last bits."""
+    then, now = metadata.get("arithmetic"), arithmetic(fabric.device)
+    if then not in (None, now) and fabric.is_global_zero:
+        warnings.warn(
+            f"the run was computed with {then}, now with {now}: it goes on, but not bit for bit as it would have",
+            stacklevel=2,
+        )
 
 
 @contextmanager
@@ -314,7 +328,10 @@ class Loop:
     def _evaluate(self, model: nn.Module, rates: FiringRate, loader: Loader, interrupt: Interrupt) -> dict[str, float]:
         """Evaluate one set of weights, or leave if asked to."""
         stop = (lambda: self._agree(interrupt.requested)) if self.watchful else (lambda: False)
-        result = evaluate_loader(model, loader, rates, self._sum, stop)
+        try:
+            result = evaluate_loader(model, loader, rates, self._sum, stop)
+        except NonFiniteActivity as error:
+            self._diverged(f"{error} at epoch {self.progress.epoch + 1}, step {self.progress.step}")
         if result is None:
             self._leave()
         return result
@@ -322,9 +339,11 @@ class Loop:
     def _look(self, line_due: bool, interrupt: Interrupt) -> None:
         """Log, check, save and leave, as is due after a step."""
         p = self.progress
-        bad_step = float(self.fabric.all_reduce(self.step.first_bad.clone(), reduce_op="min"))  # type: ignore[arg-type]
-        if bad_step != inf:
-            self._diverged(f"the loss is not finite at epoch {p.epoch + 1}, step {bad_step:.0f}")
+        first_bad: Tensor = self.fabric.all_reduce(self.step.first_bad.clone(), reduce_op="min")  # type: ignore[assignment]
+        loss, gradient = first_bad.tolist()
+        if min(loss, gradient) != inf:
+            what = "the loss" if loss <= gradient else "a gradient"
+            self._diverged(f"{what} is not finite at epoch {p.epoch + 1}, step {min(loss, gradient):.0f}")
         if line_due:
             self._check_weights()
             line = self.line_meter.read(self._sum)
@@ -355,6 +374,7 @@ class Loop:
         rng = torch.get_rng_state().to(self.fabric.device)
         tensors["rng"] = self.fabric.all_gather(rng).reshape(-1, rng.numel())  # type: ignore[union-attr]
         self.progress.log_size = self.run.log_size()
+        self.progress.log_digest = self.run.log_digest(self.progress.log_size)
         self._write(self.run.last, tensors, {"progress": asdict(self.progress), "optimizer": optimizer})
         self.saved_at = time.monotonic()
 
@@ -364,10 +384,11 @@ class Loop:
             raise ckpt.CheckpointError(f"{self.run.last} holds weights only: it cannot be continued")
         ckpt.require_finite(tensors, self.run.last)
         try:
-            ckpt.load_optimizer(self.optimizer.optimizer, tensors, metadata["optimizer"])
+            self.progress = Progress(**metadata["progress"])
+            names = state_names(self.config.optimization) if self._global_step() else ()
+            ckpt.load_optimizer(self.optimizer.optimizer, tensors, metadata["optimizer"], names)
             if self.average is not None:
                 self.average.load(tensors)
-            self.progress = Progress(**metadata["progress"])
             for name, meter in self._meters().items():  # sums over all processes: the first one carries them on
                 meter.sums.copy_(tensors[f"meter.{name}"] * self.fabric.is_global_zero)
             states = tensors["rng"]
@@ -380,12 +401,12 @@ class Loop:
                 f"{type(error).__name__}: {wrong}"
             ) from error
         if self.fabric.is_global_zero:
-            self.run.truncate_log(self.progress.log_size)
+            self.run.truncate_log(self.progress.log_size, self.progress.log_digest)
 
     def _write(self, path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         if self.fabric.is_global_zero:
             config, data = self.config.model_dump(mode="json"), asdict(trained_on(self.dataset))
-            own = {"config": config, "data": data, "versions": versions()}
+            own = {"config": config, "data": data, "versions": versions(), "arithmetic": arithmetic(self.fabric.device)}
             ckpt.save_checkpoint(path, ckpt.model_tensors(self.bare) | tensors, metadata | own)
         self.fabric.barrier()
 

@@ -25,6 +25,10 @@ from eisnn.train.run import open_checkpoint
 RATE_STEPS = 10  # the firing rate is measured at every tenth step: it costs a pass over all spikes
 
 
+class NonFiniteActivity(RuntimeError):
+    """Finite weights so large that activity overflows."""
+
+
 def evaluate_loader(
     model: nn.Module,
     loader: Loader,
@@ -32,13 +36,21 @@ def evaluate_loader(
     reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
-    """Loss, accuracy (%) and firing rate of `model` on a split; None if `stop()` came true."""
+    """Loss, accuracy (%) and firing rate of `model` on a split; None if `stop()` came true.
+
+    Raises: NonFiniteActivity.
+    """
     model.eval()
     meter = Meter(loader.device)
     with torch.no_grad():
         for step, batch in enumerate(loader.epoch()):
             with rates.measure(step % RATE_STEPS == 0):
-                logits = model(batch.images)
+                try:
+                    logits = model(batch.images)
+                except RuntimeError as error:  # a layer's assertion
+                    if "must be >= 0 and finite" not in str(error):
+                        raise
+                    raise NonFiniteActivity("what a layer receives in the evaluation is not finite") from error
             rate = rates.take()
             if batch.weight > 0:
                 meter.update(logits, batch.labels, cross_entropy(logits, batch.labels), rate)
@@ -50,8 +62,8 @@ def evaluate_loader(
 @dataclass(frozen=True)
 class Trained:
     """A checkpoint, opened: the network with its weights (on the CPU), its configuration, its data and its file; and
-    the network with the average of its weights, if the run kept one; and what of the file has no effect, if it is a
-    released one of the authors' program."""
+    the network with the average of its weights, if the run kept one; and notes: that the data are others, or what of a
+    released file of the authors' program has no effect."""
 
     model: SpikingNetwork
     config: TrainConfig
@@ -77,14 +89,15 @@ def load_trained(path: str | Path, *, data_path: str | None = None, accelerator:
     file, config, tensors, metadata = open_checkpoint(path)
     config = config.changed(devices=1, num_nodes=1, data_path=data_path, accelerator=accelerator)
     dataset = load_data(config.data, config.network.time_steps)
-    require_same_data(dataset, metadata, file, images=False)
+    same = require_same_data(dataset, metadata, file, images=False)
     model = new_network(config, dataset)
     load_model(model, tensors, file)
     average = None
     if weights := averaged_weights(tensors):
         average = deepcopy(model)
         load_model(average, weights, file)
-    return Trained(model, config, dataset, file, average)
+    note = f"the data set '{dataset.name}' is not the one of the training: other images, labels or preprocessing"
+    return Trained(model, config, dataset, file, average, () if same else (note,))
 
 
 def _load_released(released: Released, data_path: str | None, accelerator: str | None) -> Trained:
@@ -106,7 +119,7 @@ def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str
     Args:
         path, data_path, accelerator: as in `load_trained`.
     Returns: loss, accuracy in %, firing rate, and what was evaluated; the three also of the averaged weights
-        ("average_loss", ...), if the run kept an average; and `notes` on what of the file has no effect.
+        ("average_loss", ...), if the run kept an average; and `notes`, see `Trained`.
     Raises: CheckpointError naming the file if it is missing, damaged or of another model; DataError.
     """
     trained = load_trained(path, data_path=data_path, accelerator=accelerator)
@@ -117,7 +130,10 @@ def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str
 
     def measure(model: SpikingNetwork) -> dict[str, float]:
         rates = FiringRate(model)
-        found = evaluate_loader(fabric.setup_module(model), loader, rates)
+        try:
+            found = evaluate_loader(fabric.setup_module(model), loader, rates)
+        except NonFiniteActivity as error:
+            raise CheckpointError(f"{trained.file}: {error}, its weights are too large; use another one") from error
         assert found is not None
         return found
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from eisnn.config import Config, Positive
+from eisnn.ops.backends import backend
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -62,6 +63,13 @@ def make_fabric(machine: MachineConfig) -> "Fabric":
         precision=PRECISION.get(machine.precision),  # type: ignore[arg-type]
         plugins=Double() if machine.precision == "64" else None,
     )
+
+
+def arithmetic(device: torch.device) -> dict[str, Any]:
+    """What the last bits of a result depend on: the device, and of a CPU the threads and the back end."""
+    if device.type != "cpu":
+        return {"device": device.type}
+    return {"device": "cpu", "threads": torch.get_num_threads(), "back_end": backend(torch.empty(1, 1, 1))}
 
 
 def launch(fabric: "Fabric") -> None:

@@ -72,6 +72,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
+def state_names(config: OptimizationConfig) -> tuple[str, ...]:
+    """What the optimizer of a configuration keeps of each parameter after the first step."""
+    if config.optimizer in ("adam", "adamw"):
+        return "exp_avg", "exp_avg_sq", "step"
+    return ("momentum_buffer",) if config.momentum or config.optimizer != "sgd" else ()
+
+
 def make_optimizer(model: nn.Module, config: OptimizationConfig) -> torch.optim.Optimizer:
     """The optimizer of a configuration, with weight decay on all parameters (method, section 6), or on feedforward
     weights only (P3).

@@ -4,11 +4,12 @@ recorded run `currents.npz`."""
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import xxhash
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -21,6 +22,29 @@ try:
     import fcntl
 except ImportError:  # not on Windows: there, two processes in one folder are not noticed
     fcntl = None  # type: ignore[assignment]
+
+
+# Fields that may change within a run: they say where and how often, not what is computed.
+FREE = {"data_path", "download", "data_on_device", "accelerator", "devices", "num_nodes", "cuda_graph"}
+FREE |= {"checkpoint_seconds", "tensorboard", "teacher"}
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)
+
+
+# By kind of record, what each field must be.
+LOGGED: dict[str, dict[str, Callable[[object], bool]]] = {
+    "epoch": dict.fromkeys(("lr", "train_loss", "train_accuracy", "seconds", "images_per_second"), _is_number),
+    "steps": {"step": _is_count, "loss": _is_number},
+    "end": {"reason": lambda value: isinstance(value, str)},
+}
+for _kind in ("epoch", "steps"):
+    LOGGED[_kind]["epoch"] = _is_count
 
 
 class RunError(ValueError):
@@ -116,24 +140,64 @@ class Run:
         """Bytes of the metrics so far; a checkpoint keeps it."""
         return self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
 
-    def truncate_log(self, size: int) -> None:
-        """Drop the lines written after the checkpoint that a resumed run starts from: it writes them again."""
+    def log_digest(self, size: int) -> str:
+        """Of the first `size` bytes of the metrics, in hexadecimal."""
+        if not size:
+            return ""
+        with open(self.metrics_file, "rb") as file:
+            return xxhash.xxh3_128_hexdigest(file.read(size))
+
+    def truncate_log(self, size: int, digest: str) -> None:
+        """Drop the lines written after the checkpoint that a resumed run starts from: it writes them again.
+
+        Raises: RunError if the lines before it are not all there, or not those of `digest` ("" of older runs).
+        """
         if self.log_size() < size:
             raise RunError(
                 f"{self.metrics_file} is missing or shorter than its checkpoint says ({self.log_size()} < {size} "
                 "bytes): lines of it were lost. Put the whole file back, or start a new run in another folder "
                 "(--run-dir); `eisnn evaluate` still works"
             )
+        if digest and digest != self.log_digest(size):
+            raise RunError(
+                f"{self.metrics_file} is damaged: it is not the one that {self.last} was written with. Put the right "
+                "file back, or start a new run in another folder (--run-dir); `eisnn evaluate` still works"
+            )
         if self.metrics_file.exists():
             os.truncate(self.metrics_file, size)
 
     def metrics(self, kind: str = "epoch") -> list[dict[str, Any]]:
-        """The logged records of one kind: "epoch", "steps", or "end" (of a diverged run); not a line cut in half."""
+        """The logged records of one kind: "epoch", "steps", or "end" (of a diverged run); not a line cut in half.
+
+        Raises: RunError naming the line that is no record.
+        """
         if not self.metrics_file.exists():
             return []
-        lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
-        records = [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = self.metrics_file.read_bytes().splitlines(keepends=True)
+        records = [self._record(line, number) for number, line in enumerate(lines, 1) if line.endswith(b"\n")]
         return [r for r in records if r["kind"] == kind]
+
+    def _record(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+            if isinstance(record, dict) and all(
+                kind(record.get(name)) for name, kind in LOGGED[record["kind"]].items()
+            ):
+                return record
+        except (ValueError, KeyError, TypeError, RecursionError):
+            pass
+        raise RunError(f"{self.metrics_file} is damaged: line {number} is {line[:50]!r}, no record of a run")
+
+    def require_config_of(self, metadata: Mapping[str, Any]) -> None:
+        """RunError if `config.json` is not what the last checkpoint, whose metadata is given, was trained with; what
+        changes no result may differ."""
+        there = config_of(metadata, self.last).json_fields()
+        for name, value in self.config().json_fields().items():
+            if name not in FREE and value != there[name]:
+                raise RunError(
+                    f"{self.config_file}: {name} is {value!r}, but {self.last} was trained with {there[name]!r}; put "
+                    "that back, or start a new run with another (--run-dir)"
+                )
 
 
 class Checkpoint(NamedTuple):
@@ -150,8 +214,12 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     file = Run(path).last if path.is_dir() else path
     tensors, metadata = load_checkpoint(file)
+    return Checkpoint(file, config_of(metadata, file), tensors, metadata)
+
+
+def config_of(metadata: Mapping[str, Any], file: Path) -> TrainConfig:
+    """The configuration in the metadata of the checkpoint `file`; CheckpointError if there is none."""
     try:
-        config = TrainConfig.model_validate(metadata.get("config"))
+        return TrainConfig.model_validate(metadata.get("config"))
     except ValidationError as error:
         raise CheckpointError(f"{file} holds no valid configuration: {'; '.join(problems(error))}") from error
-    return Checkpoint(file, config, tensors, metadata)

@@ -260,7 +260,9 @@ def test_a_run_whose_loss_is_not_finite_is_a_result(images, tmp_path, monkeypatc
 def test_the_budget_changes_what_it_names():
     words = ["--epochs", "20", "--subset", "500", "--width", "0.5", "--batch-size", "32", "--lr", "0.01"]
     args = study.parser("doc").parse_args(words)
-    whole, twin = (study.budgeted(row.config, args).fields() for row in table1.rows("cifar10", ("vgg8",))[:2] if row.config)
+    whole, twin = (
+        study.budgeted(row.config, args).fields() for row in table1.rows("cifar10", ("vgg8",))[:2] if row.config
+    )
     changed = {"epochs": 20, "warmup_epochs": 2, "train_images": 500, "width": 0.5, "dataset": "cifar10-sample"}
     assert whole.items() >= (changed | {"batch_size": 32, "lr": 0.01}).items()
     assert twin["lr"] != 0.01

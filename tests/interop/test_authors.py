@@ -109,7 +109,7 @@ def test_what_has_no_effect_is_said(tmp_path, changes, note):
         ({"T": True}, "T: .*valid integer.*True"),
         ({"arch": "ResNet", "num_layers": 18}, "arch is 'ResNet' and num_layers 18, none of .*vgg8, vgg11"),
         ({"num_layers": 11}, "holds 5 convolutional and 1 dense circuits; vgg11 has 8 and one readout"),
-        ({"dataset": "CIFAR10-XYZ"}, "dataset is 'CIFAR10-DVS'; known: cifar10, "),
+        ({"dataset": "CIFAR10-XYZ"}, "dataset is 'CIFAR10-XYZ'; known: cifar10, "),
         ({"ei_ratio": 2}, r"layers.2.conv_ie.weight: it has the shape \[2, 3, 3, 3\], expected \[4, 3, 3, 3\]"),
     ],
 )

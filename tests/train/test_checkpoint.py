@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from train_runs import (
@@ -523,7 +524,7 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
 def rewrite(file: Path, change: Callable[[dict[str, torch.Tensor], dict[str, Any]], None]) -> None:
     tensors, metadata = load_checkpoint(file)
     change(tensors, metadata)
-    save_file(tensors, file, {"eisnn": json.dumps(metadata)})
+    ckpt.save_checkpoint(file, tensors, metadata)
 
 
 def test_a_checkpoint_without_a_valid_configuration_is_named(finished: Path) -> None:
@@ -580,6 +581,12 @@ def test_a_checkpoint_of_another_model_is_named(images: Path, finished: Path, tm
         run = Run(tmp_path / str(other))
         run.create(tiny(images, **other))
         shutil.copy(finished / "last.safetensors", run.last)
+        (field, value), *_ = other.items()
+        with pytest.raises(
+            RunError, match=rf"config\.json: {field} is .{{0,1}}{value}.{{0,1}}, but .*last\.safetensors"
+        ):
+            finish(run.folder)
+        rewrite(run.last, lambda _, metadata, other=other: metadata.update(config=tiny(images, **other).model_dump()))
         with pytest.raises(CheckpointError, match=r"(?s)last\.safetensors does not fit the model"):
             finish(run.folder)
 
@@ -728,3 +735,104 @@ def test_comparing_runs_sees_one_bit(finished: Path, undisturbed: tuple[Path, Re
     lines = (finished / "metrics.jsonl").read_text().splitlines(keepends=True)
     (finished / "metrics.jsonl").write_text("".join(lines[:-1]))
     assert records(finished) != records(undisturbed[0])
+
+
+# Damage that leaves a file readable
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.weight_ee", "optimizer.3.momentum_buffer", "rng", "meter.epoch"])
+def test_a_flipped_bit_is_noticed(finished: Path, name: str) -> None:
+    file = finished / "last.safetensors"
+    with safe_open(file, "pt") as opened:
+        described = opened.metadata()
+    tensors = load_file(file)
+    tensors[name].view(torch.uint8).view(-1)[0] ^= 1
+    save_file(tensors, file, described)
+    for use in (finish, evaluate):
+        with pytest.raises(CheckpointError, match=r"last\.safetensors is damaged: its digest is not"):
+            use(finished)
+
+
+def test_checkpoints_without_a_digest_are_those_of_older_versions(finished: Path) -> None:
+    file = finished / "last.safetensors"
+    tensors, metadata = load_checkpoint(file)
+    save_file(tensors, file, {"eisnn": json.dumps(metadata)})
+    with pytest.raises(CheckpointError, match="digest"):
+        evaluate(finished)
+    older = {name: value for name, value in metadata.items() if name not in ("format", "arithmetic")}
+    older["data"].pop("fingerprint")
+    older["progress"].pop("log_digest")
+    older["config"] = TrainConfig(**metadata["config"]).json_fields()  # flat
+    save_file(tensors, file, {"eisnn": json.dumps(older)})
+    assert evaluate(finished)["notes"] == ()
+    finish(finished)
+
+
+def test_metadata_nested_without_end_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "deep.safetensors"
+    save_file({"weight": torch.zeros(2)}, file, {"eisnn": "[" * 100_000 + "]" * 100_000})
+    with pytest.raises(CheckpointError, match=r"deep\.safetensors is damaged: .* is no JSON"):
+        evaluate(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda tensors: tensors.pop("optimizer.3.momentum_buffer"), r"parameter 3 has the entries \[\]"),
+        (
+            lambda tensors: tensors.update({"optimizer.3.exp_avg": torch.zeros(1)}),
+            r"parameter 3 has the entries \['exp_avg', 'momentum_buffer'\], expected \['momentum_buffer'\]",
+        ),
+        (lambda tensors: tensors.update({"optimizer.99.momentum_buffer": torch.zeros(1)}), r"parameters \[99\]"),
+        (lambda tensors: tensors.update({"optimizer.3.momentum_buffer": torch.zeros(1)}), r"is \[1\], expected \["),
+    ],
+)
+def test_the_state_of_the_optimizer_is_complete(
+    finished: Path, change: Callable[[dict[str, torch.Tensor]], None], reason: str
+) -> None:
+    rewrite(finished / "last.safetensors", lambda tensors, _: change(tensors))
+    with pytest.raises(CheckpointError, match=rf"last\.safetensors cannot be continued.*{reason}"):
+        finish(finished)
+
+
+@pytest.mark.parametrize(("field", "value"), [("lr", 0.5), ("tau", 3.0), ("seed", 7), ("time_steps", 3), ("epochs", 9)])
+def test_a_configuration_changed_by_hand_is_noticed(images: Path, finished: Path, field: str, value: float) -> None:
+    run = Run(finished)
+    run.write_config(tiny(images, **{field: value}))
+    with pytest.raises(RunError, match=rf"config\.json: {field} is {value}, but .*last\.safetensors was trained with"):
+        finish(finished)
+    run.write_config(tiny(images, checkpoint_seconds=5))
+    finish(finished)
+
+
+@pytest.mark.parametrize("line", [b"[]", b"{}", b'{"kind": "epoch"}', b"[" * 100_000, b"\xff", b'{"kind": []}', b"1"])
+def test_a_line_of_the_log_that_is_no_record_is_named(finished: Path, line: bytes) -> None:
+    log = finished / "metrics.jsonl"
+    log.write_bytes(log.read_bytes() + line + b"\n")
+    with pytest.raises(RunError, match=r"metrics\.jsonl is damaged: line 9 is"):
+        Run(finished).metrics()
+
+
+def test_a_log_that_was_changed_is_noticed(finished: Path) -> None:
+    log = finished / "metrics.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'"epoch": 1', b'"epoch": 7', 1))
+    with pytest.raises(RunError, match=r"metrics\.jsonl is damaged: it is not the one that .*last\.safetensors"):
+        finish(finished)
+
+
+def test_images_that_changed_classes_are_noticed(images: Path, finished: Path, tmp_path: Path) -> None:
+    swapped = Path(shutil.copytree(images, tmp_path / "swapped"))
+    red, green = (sorted((swapped / "train" / name).iterdir())[0] for name in "rg")
+    content = red.read_bytes()
+    red.write_bytes(green.read_bytes())
+    green.write_bytes(content)
+    with pytest.raises(DataError, match=r"other images, labels or preprocessing .*than .*last\.safetensors"):
+        resume(finished, data_path=str(swapped), quiet=True)
+    assert "is not the one of the training" in evaluate(finished, data_path=str(swapped))["notes"][0]
+    assert evaluate(finished)["notes"] == ()
+
+
+def test_other_arithmetic_is_a_warning(finished: Path) -> None:
+    rewrite(finished / "last.safetensors", lambda _, metadata: metadata["arithmetic"].update(threads=64))
+    with pytest.warns(UserWarning, match=r"computed with .*'threads': 64.*not bit for bit"):
+        finish(finished)

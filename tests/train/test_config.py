@@ -3,6 +3,8 @@
 import json
 import re
 from math import cos, inf, pi
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 import eisnn
 from eisnn.data import Augmentation
 from eisnn.data.config import load_data
+from eisnn.data.events.augment import EventAugmentation
 from eisnn.methods import ABLATIONS
 from eisnn.methods.ablations import AblatedConv2d, AblatedReadout
 from eisnn.nn import PAPER, PLUS
@@ -246,3 +249,50 @@ def test_values_that_leave_nothing_to_learn_from_are_refused(changes, why) -> No
     with pytest.raises(ValidationError, match=re.escape(why)):
         TrainConfig(**changes)
     assert TrainConfig(augmentation=Augmentation(cutout="rectangle", crop_padding=8), image_size=8)
+
+
+def stored_configurations() -> list[dict[str, Any]]:
+    """Of all results that experiments have kept."""
+    found: list[dict[str, Any]] = []
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            found.extend([value] if {"model", "lr", "circuit", "seed"} <= value.keys() else [])
+            value = list(value.values())
+        for entry in value if isinstance(value, list) else []:
+            walk(entry)
+
+    for file in (Path(__file__).parents[2] / "experiments" / "results").rglob("*.json"):
+        walk(json.loads(file.read_text()))
+    return found
+
+
+def test_configurations_of_older_runs_are_read() -> None:
+    stored = stored_configurations()
+    assert len(stored) > 20
+    for fields in stored:
+        read = TrainConfig.model_validate_json(json.dumps(fields)).json_fields()
+        assert {name: read[name] for name in ("model", "lr", "seed")} == {
+            name: fields[name] for name in ("model", "lr", "seed")
+        }
+
+
+@pytest.mark.parametrize(
+    ("field", "off", "on"), [("center_gradients", False, True), ("synaptic_scaling", 0.0, 0.05)], ids=str
+)
+def test_an_option_that_is_no_more_may_be_off(field: str, off: Any, on: Any) -> None:
+    assert TrainConfig(lr=0.5, **{field: off}) == TrainConfig(lr=0.5)
+    with pytest.raises(ValueError, match=f"{field} is {on}, an option that is no more: use eisnn 0.1.0, or train"):
+        TrainConfig(lr=0.5, **{field: on})
+
+
+def test_a_field_is_given_once() -> None:
+    with pytest.raises(ValueError, match="lr is given beside optimization, which it is a part of"):
+        TrainConfig(lr=0.5, optimization={"epochs": 3})
+
+
+def test_a_configuration_holds_augmentation_of_images_or_of_events() -> None:
+    for augmentation in (Augmentation(flip=True, crop_padding=2), EventAugmentation(flip=True, roll=5)):
+        config = recipe("demo").changed(augmentation=augmentation)
+        assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+        assert config.data.augmentation == augmentation
