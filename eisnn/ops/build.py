@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +28,7 @@ FLAGS = (
     *(["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []),
 )  # fmt: skip
 TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}  # as functions are named
+LONGEST_BUILD = 300  # seconds that a process waits for another's
 
 
 @cache
@@ -67,13 +67,17 @@ def describe() -> str:
 
 
 def _build(compiler: list[str], file: Path) -> None:
-    """Compile beside `file` and rename: processes that build it at the same time do not disturb each other."""
+    """Compile beside `file` and rename, one process at a time: those that wait find it built."""
     from filelock import FileLock
 
-    _remove_abandoned(file.parent)
-    folder = Path(tempfile.mkdtemp(prefix="build-", dir=file.parent))  # 0700
-    try:
-        with FileLock(folder / "lock"):  # the system gives it back when this process ends, however it ends
+    # The system gives the lock back when its holder ends, however it ends.
+    with FileLock(file.parent / "lock", timeout=LONGEST_BUILD):
+        for abandoned in file.parent.glob("build-*"):  # by a process that was killed, as we hold the lock
+            shutil.rmtree(abandoned, ignore_errors=True)
+        if _is_whole(file):
+            return
+        folder = Path(tempfile.mkdtemp(prefix="build-", dir=file.parent))  # 0700
+        try:
             built, digest = folder / file.name, folder / _digest_file(file).name
             command = [*compiler, *FLAGS, *map(str, SOURCES), "-o", str(built)]
             subprocess.run(command, check=True, capture_output=True, text=True)
@@ -83,17 +87,8 @@ def _build(compiler: list[str], file: Path) -> None:
                 _flush(made)
                 os.replace(made, final)
             _flush(file.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what builds left behind whose process was killed: nobody holds their lock."""
-    from filelock import FileLock, Timeout
-
-    for abandoned in folder.glob("build-*"):
-        with suppress(Timeout, OSError), FileLock(abandoned / "lock", timeout=0):
-            shutil.rmtree(abandoned, ignore_errors=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_whole(file: Path) -> bool:
@@ -124,7 +119,8 @@ def _private_folder() -> Path:
     """The folder of compiled libraries, made if need be; OSError if others could put a library there."""
     given = Path(os.environ.get("XDG_CACHE_HOME") or "")  # a relative one is to be ignored, says the specification
     folder = (given if given.is_absolute() else Path.home() / ".cache") / "eisnn" / "kernels"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in (*reversed(folder.parents), folder):  # with `parents=True` only the last one gets the mode
+        made.mkdir(mode=0o700, exist_ok=True)
     if not _is_private(folder) and folder.lstat().st_uid == os.getuid() and not folder.is_symlink():
         folder.chmod(0o700)
     if folder.is_symlink() or not _is_private(folder):

@@ -6,12 +6,16 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from eisnn.ops import build
-from eisnn.ops.population import cpu
+from eisnn.ops.population import cpu as population
+from eisnn.ops.structs import fields_of
+from eisnn.ops.weights import cpu as weights
 
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler here")
 SMALL = "int answer() { return 42; }"
@@ -105,7 +109,8 @@ def test_a_mask_of_zero_leaves_nothing_open(fresh):
     finally:
         os.umask(before)
     folder = Path(os.environ["XDG_CACHE_HOME"]) / "eisnn" / "kernels"
-    assert not any(path.stat().st_mode & 0o077 for path in (folder, *folder.glob("kernels-*")))
+    made = (folder, *folder.parents[:2], *folder.glob("kernels-*"))
+    assert not any(path.stat().st_mode & 0o077 for path in made)
 
 
 def test_a_relative_cache_is_ignored(tmp_path, monkeypatch):
@@ -116,22 +121,46 @@ def test_a_relative_cache_is_ignored(tmp_path, monkeypatch):
     assert not (tmp_path / "here").exists()
 
 
-def test_a_killed_compiler_leaves_nothing_for_ever(fresh, built, builds, tmp_path, monkeypatch):
+@pytest.fixture
+def slow(built, tmp_path):
+    """A process whose compiler never ends."""
     compiler = tmp_path / "slow"
     compiler.write_text("#!/bin/sh\nexec sleep 60\n")
     compiler.chmod(0o755)
+    built.unlink()
     program = f"from pathlib import Path\nfrom eisnn.ops import build\nbuild._build(['{compiler}'], Path('{built}'))\n"
     child = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
-    while not list(built.parent.glob("build-*/lock")):
+    while not list(built.parent.glob("build-*")):
         time.sleep(0.05)
-    built.unlink()
-    assert fresh().answer() == 42  # beside a living one, whose folder stays
-    assert len(list(built.parent.glob("build-*"))) == 1
-    os.killpg(child.pid, 9)
+    yield child
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, 9)
     child.wait()
-    built.unlink()
+
+
+def test_a_killed_compiler_leaves_nothing(fresh, built, slow):
+    os.killpg(slow.pid, 9)
+    slow.wait()
     assert fresh().answer() == 42
     assert not list(built.parent.glob("build-*"))
+
+
+def test_a_living_compiler_is_waited_for_and_its_folder_stays(fresh, built, slow, monkeypatch):
+    monkeypatch.setattr(build, "LONGEST_BUILD", 0.1)
+    with pytest.warns(RuntimeWarning, match="could not be built"):
+        assert fresh() is None
+    assert len(list(built.parent.glob("build-*"))) == 1
+
+
+def test_processes_that_start_together_compile_once(fresh, tmp_path):
+    compiler, log = tmp_path / "counting", tmp_path / "log"
+    compiler.write_text(f'#!/bin/sh\necho >> {log}\nsleep 1\nexec c++ "$@"\n')
+    compiler.chmod(0o755)
+    file = build._private_folder() / "kernels-0.so"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: build._build([str(compiler)], file), range(4)))
+    assert log.read_text() == "\n"
+    assert build._is_whole(file)
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
@@ -153,11 +182,38 @@ def test_a_run_can_say_what_served_it(monkeypatch):
     assert build.describe() == "torch"
 
 
-def test_the_arguments_are_as_the_source_declares_them():
-    source = "struct Map {\n    void *data;  // null\n    int64_t step, image;\n};\nstruct Other {\n    float x;\n};\n"
-    fields = cpu.fields_of("Map", cpu.PLAIN, source)
-    assert fields == [("data", ctypes.c_void_p), ("step", ctypes.c_int64), ("image", ctypes.c_int64)]
+def test_the_arguments_are_as_the_source_declares_them(tmp_path):
+    source = tmp_path / "some.cpp"
+    source.write_text(
+        "struct Map {\n    const void *data, *more;  // null; absent\n    int64_t step, image;\n};\n"
+        "struct Other {\n    float x;\n};\n"
+    )
+    assert fields_of("Map", source) == [
+        ("data", ctypes.c_void_p), ("more", ctypes.c_void_p), ("step", ctypes.c_int64), ("image", ctypes.c_int64),
+    ]  # fmt: skip
     with pytest.raises(ValueError, match="field x of Other has the type float"):
-        cpu.fields_of("Other", cpu.PLAIN, source)
-    with pytest.raises(ValueError, match="declares no struct Missing"):
-        cpu.fields_of("Missing", cpu.PLAIN, source)
+        fields_of("Other", source)
+    with pytest.raises(ValueError, match=r"some\.cpp declares no struct Missing"):
+        fields_of("Missing", source)
+
+
+@pytest.mark.parametrize(
+    ("struct", "source"),
+    [
+        (population.Map, "population/population.cpp"),
+        (population.Problem, "population/population.cpp"),
+        (weights.Rows, "weights/rows.cpp"),
+    ],
+)
+def test_the_compiler_lays_the_arguments_out_alike(struct, source, tmp_path):
+    names, name = [field for field, *_ in struct._fields_], struct.__name__
+    offsets = ", ".join(f"offsetof({name}, {field})" for field in names)
+    file = tmp_path / "probe.cpp"
+    file.write_text(
+        f'#include "{Path(build.__file__).parent / source}"\n#include <cstddef>\n#include <cstdio>\n'
+        f'int main() {{ for (size_t n : {{{offsets}, sizeof({name})}}) std::printf("%zu ", n); }}\n'
+    )
+    subprocess.run(["c++", "-std=c++17", "-fopenmp", str(file), "-o", str(tmp_path / "probe")], check=True)
+    found = subprocess.run([tmp_path / "probe"], check=True, capture_output=True, text=True).stdout
+    expected = [*(getattr(struct, field).offset for field in names), ctypes.sizeof(struct)]
+    assert [int(n) for n in found.split()] == expected

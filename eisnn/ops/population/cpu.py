@@ -1,10 +1,8 @@
 """The population operation and the LIF neuron on a CPU, compiled: population.cpp."""
 
 import ctypes
-import re
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,42 +10,21 @@ from torch import Tensor
 from eisnn.functional.lif import LIFConstants
 from eisnn.ops.build import TYPES, library
 from eisnn.ops.layout import Layout
+from eisnn.ops.structs import fields_of
 
-SOURCE = Path(__file__).with_name("population.cpp").read_text()
-
-
-def fields_of(struct: str, types: dict[str, Any], source: str = SOURCE) -> list[tuple[str, Any]]:
-    """The fields of a `struct` as population.cpp declares them, so that there is one declaration.
-
-    Raises: ValueError for a type that is not in `types`.
-    """
-    found = re.search(rf"struct {struct} {{(.*?)\n}};", source, re.S)
-    if found is None:
-        raise ValueError(f"population.cpp declares no struct {struct}")
-    fields = []
-    for line in re.sub(r"//[^\n]*", "", found[1]).split(";")[:-1]:
-        kind, names = re.fullmatch(r"\s*(?:const )?(\w+ ?\*?)\s*([\w*, ]+)", line).groups()  # type: ignore[union-attr]
-        if (kind := kind.replace(" ", "")) not in types:
-            raise ValueError(
-                f"population.cpp: field {names} of {struct} has the type {kind}, known: {', '.join(types)}"
-            )
-        fields += [(name.strip(" *"), types[kind]) for name in names.split(",")]
-    return fields
-
-
-PLAIN = {"int64_t": ctypes.c_int64, "double": ctypes.c_double, "void*": ctypes.c_void_p}
+SOURCE = Path(__file__).with_name("population.cpp")
 
 
 class Map(ctypes.Structure):
     """A tensor as the routines see it: `[step, image, row, inner]`, `inner` contiguous."""
 
-    _fields_ = fields_of("Map", PLAIN)
+    _fields_ = fields_of("Map", SOURCE)
 
 
 class Problem(ctypes.Structure):
     """Arguments of the routines; see population.cpp."""
 
-    _fields_ = fields_of("Problem", PLAIN | {"Map": Map})
+    _fields_ = fields_of("Problem", SOURCE, Map=Map)
 
 
 def supports(maps: Tensor) -> bool:

@@ -1,25 +1,21 @@
 """The row operations of conserved totals (torch.py) on a CPU, compiled: rows.cpp."""
 
 import ctypes
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from eisnn.functional.conserved import LEAST_TOTAL, SMALLEST
 from eisnn.ops import build
+from eisnn.ops.structs import fields_of
 from eisnn.ops.weights.torch import TorchRows
-
-TENSORS = ("weight", "total", "sums", "shared", "product", "row_norm", "folded", "norms", "grad", "out")
 
 
 class Rows(ctypes.Structure):
     """Arguments of the kernel; see rows.cpp."""
 
-    _fields_ = (
-        *((n, ctypes.c_int64) for n in ("neurons", "taps", "channels", "channels_inside", "threads")),
-        *((n, ctypes.c_double) for n in ("least", "smallest")),
-        *((n, ctypes.c_void_p) for n in TENSORS),
-    )
+    _fields_ = fields_of("Rows", Path(__file__).with_name("rows.cpp"))
 
 
 class CompiledRows(TorchRows):
