@@ -1,6 +1,6 @@
 """Events a second that `eisnn.data.events.read` gives, beside other libraries on the same file, in one run.
 
-    python benchmarks/event_readers.py [--samples event-format-samples.zip] [--output FILE]
+    python benchmarks/event_readers.py --output benchmarks/results/event_readers.json
 
 Peers, where they are installed: aedat, evio, evlib. Each file is read in turn by every library, `--repeats` times, and
 the medians are compared. The small samples are repeated to a few million events where the format allows it (records of
@@ -8,8 +8,6 @@ fixed width): reading a small file measures the opening of files.
 """
 
 import argparse
-import json
-import platform
 import tempfile
 import time
 import zipfile
@@ -21,6 +19,7 @@ from statistics import median
 import numpy as np
 
 from eisnn.data.events import Events, read, write
+from eisnn.provenance import provenance, write_result
 
 EVENTS = 3_000_000
 
@@ -72,16 +71,16 @@ def ours(path: Path) -> int:
 
 def measure(path: Path, readers: list[Callable[[Path], int]], repeats: int) -> dict[str, float]:
     """Median events a second of each reader; all must find as many events."""
-    counts = {reader(path) for reader in readers}
-    if len(counts) != 1:
-        raise SystemExit(f"{path.name}: the readers find {sorted(counts)} events")
+    count, *others = (reader(path) for reader in readers)
+    if any(other != count for other in others):
+        raise SystemExit(f"{path.name}: the readers find {count} and {others} events")
     seconds: dict[str, list[float]] = {reader.__name__: [] for reader in readers}
     for _ in range(repeats):
         for reader in readers:
             start = time.perf_counter()
             reader(path)
             seconds[reader.__name__].append(time.perf_counter() - start)
-    return {name: round(counts.copy().pop() / median(times)) for name, times in seconds.items()}
+    return {name: round(count / median(times)) for name, times in seconds.items()}
 
 
 def main() -> None:
@@ -98,13 +97,8 @@ def main() -> None:
     for name, row in rates.items():
         print(f"{name:28}" + "  ".join(f"{reader} {rate / 1e6:8.2f}" for reader, rate in row.items()) + "  Mev/s")
     if args.output:
-        record = {
-            "machine": platform.processor() or platform.machine(),
-            "repeats": args.repeats,
-            "versions": {name: version(name) for name in ("numpy", "aedat", "evio", "evlib")},
-            "events_per_second": rates,
-        }
-        args.output.write_text(json.dumps(record, indent=2) + "\n")
+        peers = {name: version(name) for name in ("numpy", "aedat", "evio", "evlib")}
+        write_result(args.output, {**provenance(), "peers": peers, "repeats": args.repeats, "events_per_second": rates})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The part of a configuration that describes the data, and the data it describes."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 from eisnn.config import Config, Positive, require_known
 
 from .augment import Augmentation
-from .catalog import list_datasets, load
+from .catalog import entries, list_datasets, load
 from .dataset import Dataset, Split
 from .events.augment import EventAugmentation
+from .events.frames import FrameSettings
 from .loader import Loader
 from .memory import fits
 
@@ -39,9 +40,31 @@ class DataConfig(Config):
         default_factory=Augmentation, description="Of the training images, or of recordings of events."
     )
 
+    frames: FrameSettings = Field(FrameSettings(), description="How recordings of events become frames.")
+    split_seed: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Of a random split of cifar10-dvs; None is the split of the paper."
+    )
+
     @model_validator(mode="after")
     def _known_names(self) -> "DataConfig":
         require_known(dataset=(self.dataset, list_datasets()))
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the data set takes besides its path and what all take."""
+        own = entries()[self.dataset].options
+        return {name: value for name, value in self._special().items() if name in own}
+
+    def _special(self) -> dict[str, Any]:
+        return {**self.frames.model_dump(), "split_seed": self.split_seed}
+
+    @model_validator(mode="after")
+    def _what_belongs_to_the_data_set(self) -> "DataConfig":
+        usual = {**FrameSettings().model_dump(), "split_seed": None}
+        given = [name for name, value in self._special().items() if value != usual[name] and name not in self.options]
+        if given:
+            raise ValueError(f"the data set {self.dataset!r} has no {' and '.join(given)}; leave out what is given")
         return self
 
     @model_validator(mode="after")
@@ -63,7 +86,8 @@ class DataConfig(Config):
 def load_data(data: DataConfig, time_steps: int) -> Dataset:
     """The data set of a configuration; its `test` is the held-out part where there is one. Recordings of events become
     `time_steps` frames."""
-    dataset = load(data.dataset, data.data_path, download=data.download, size=data.image_size, time_steps=time_steps)
+    options = {"download": data.download, "size": data.image_size, "time_steps": time_steps} | data.options
+    dataset = load(data.dataset, data.data_path, **options)
     dataset = dataset.hold_out(data.hold_out, seed=0) if data.hold_out else dataset
     return dataset.subset(data.train_images, data.test_images, seed=0)
 

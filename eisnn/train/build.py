@@ -89,7 +89,7 @@ def initialize(model: SpikingNetwork, train: Loader, seed: int, process_group: A
             f"batch_size is 1, but E-I Init measures how the images of the first batch differ: give 2 or more ({error})"
         ) from error
     if any(isinstance(module, _BatchNorm) or getattr(module, "batch_statistics", False) for module in model.modules()):
-        _require_batch_statistics(model, first[:1], train)
+        _require_batch_statistics(model, first.narrow(train.images.batch_axis, 0, 1), train)
 
 
 def _require_batch_statistics(model: SpikingNetwork, image: torch.Tensor, train: Loader) -> None:

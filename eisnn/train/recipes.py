@@ -7,13 +7,16 @@
                                  even gradients; orthogonalised updates at learning rate 0.02, decay on feedforward
                                  weights only, otherwise as E-I
 
-The paper gives no size for cutout; here it is the usual zero square of 16 pixels on 32x32 images.
+The paper gives no size for cutout; here it is the usual zero square of 16 pixels on 32x32 images. Events: T frames of
+equal event count, 48x48 by area, batches of 32, learning rate 0.001.
 """
 
 from collections.abc import Callable
 
 from eisnn.data.augment import Augmentation
 from eisnn.data.config import DataConfig
+from eisnn.data.events.augment import EventAugmentation
+from eisnn.data.events.frames import FrameSettings
 from eisnn.models.config import NetworkConfig
 from eisnn.nn.options import PLUS
 from eisnn.train.config import OutputConfig, TrainConfig
@@ -61,6 +64,45 @@ def fashion(dataset: str, model: str) -> TrainConfig:
     )
 
 
+def cifar10_dvs(dataset: str, model: str) -> TrainConfig:
+    """CIFAR10-DVS with VGG-8 and VGG-11: 77.30 and 77.66 %; with ResNet-18 not in the paper."""
+    return _events(dataset, model, 10, EventAugmentation(resized_crop=(0.7, 1.0), flip=True))
+
+
+def dvs_gesture(dataset: str, model: str) -> TrainConfig:
+    """DVS128 Gesture with VGG-8: 94.86 %.
+
+    The paper names a flip as well. A mirrored gesture of the right arm is one of the left, which is another class, so
+    here it is off. How many frames it deletes the paper does not say.
+    """
+    return _events(dataset, model, 16, EventAugmentation(temporal_deletion=4, resized_crop=(0.5, 1.0)))
+
+
+def _events(dataset: str, model: str, time_steps: int, augmentation: EventAugmentation) -> TrainConfig:
+    return TrainConfig(
+        network=NetworkConfig(model=model, time_steps=time_steps),
+        data=DataConfig(dataset=dataset, image_size=48, batch_size=32, augmentation=augmentation),
+        optimization=OptimizationConfig(lr=0.001, warmup_epochs=10),
+    )
+
+
+def nmnist_demo() -> TrainConfig:
+    """Three circuits 32-64-128 on recordings of N-MNIST, six frames of 17x17 pixels and 50 ms: a thousand recordings
+    take minutes on one core."""
+    return TrainConfig(
+        network=NetworkConfig(model="convnet3", time_steps=6),
+        data=DataConfig(
+            dataset="nmnist",
+            image_size=17,
+            batch_size=32,
+            augmentation=EventAugmentation(),
+            frames=FrameSettings(bins="time"),
+        ),
+        optimization=OptimizationConfig(lr=0.01, epochs=25, warmup_epochs=2),
+        output=OutputConfig(log_steps=20),
+    )
+
+
 def demo() -> TrainConfig:
     """Three circuits 32-64-128 on the bundled CIFAR-10 sample at 16x16 pixels: minutes on two CPU cores."""
     return TrainConfig(
@@ -92,13 +134,15 @@ _ROWS: dict[Callable[[str, str], TrainConfig], list[tuple[str, str]]] = {
     ],
     tiny_imagenet: [("tiny-imagenet", "resnet18")],
     fashion: [("fashion-mnist", "vgg8")],
+    cifar10_dvs: [("cifar10-dvs", "vgg8"), ("cifar10-dvs", "vgg11"), ("cifar10-dvs", "resnet18")],
+    dvs_gesture: [("dvs-gesture", "vgg8")],
 }
 
 
 def recipes() -> dict[str, TrainConfig]:
     """All recipes by name."""
     named = {f"{dataset}-{model}": row(dataset, model) for row, cells in _ROWS.items() for dataset, model in cells}
-    named["demo"] = demo()
+    named |= {"demo": demo(), "nmnist-demo": nmnist_demo()}
     variants = {"bn": batch_norm_twin, "plus": plus}
     return named | {
         f"{name}-{end}": change(recipe) for end, change in variants.items() for name, recipe in named.items()

@@ -81,7 +81,30 @@ def test_the_twin_differs_in_circuit_rate_and_decay_only(name: str) -> None:
 
 
 def test_the_static_image_recipes_are_all_there() -> None:
-    assert {name for name in PAPERS if name.startswith(("cifar", "tiny"))} == set(PUBLISHED)
+    static = {name for name in PAPERS if name.startswith(("cifar", "tiny")) and "dvs" not in name}
+    assert static == set(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "area", "flip"),
+    [
+        ("cifar10-dvs-vgg8", 10, (0.7, 1.0), True),
+        ("cifar10-dvs-vgg11", 10, (0.7, 1.0), True),
+        ("cifar10-dvs-resnet18", 10, (0.7, 1.0), True),
+        ("dvs-gesture-vgg8", 16, (0.5, 1.0), False),  # mirrored, it would be another gesture
+    ],
+)
+def test_published_values_of_events(name: str, steps: int, area: tuple[float, float], flip: bool) -> None:
+    config = recipe(name)
+    network, data, optimization = config.network, config.data, config.optimization
+    dataset, model = name.rsplit("-", 1)
+    assert (data.dataset, network.model, network.time_steps, network.width) == (dataset, model, steps, 1.0)
+    assert (data.image_size, data.batch_size, data.frames.bins, data.split_seed) == (48, 32, "count", None)
+    assert (optimization.lr, optimization.lr_start, optimization.warmup_epochs) == (0.001, 1e-7, 10)
+    assert (optimization.epochs, optimization.momentum, optimization.weight_decay) == (300, 0.9, 5e-4)
+    assert data.augmentation.resized_crop == area
+    assert data.augmentation.flip is flip
+    assert (data.augmentation.temporal_deletion > 0) is (dataset == "dvs-gesture")
 
 
 @pytest.mark.parametrize("name", PAPERS)

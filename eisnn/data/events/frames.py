@@ -10,8 +10,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
+
+from eisnn.config import Config
 
 from .packing import Packing
 from .recording import Events
@@ -20,10 +22,8 @@ Bins = Literal["count", "time"]
 Scaling = Literal["average", "sum"]
 
 
-class FrameSettings(BaseModel):
+class FrameSettings(Config):
     """How events become frames."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     bins: Bins = Field("count", description="Time bins hold equally many events of a recording, or take equally long.")
     scaling: Scaling = Field(

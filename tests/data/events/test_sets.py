@@ -259,3 +259,13 @@ def test_folders_that_are_none_or_uneven(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "test/left")
     with pytest.raises(DataError, match=r"\['left', 'right'\] in train, \['right'\] in test"):
         folder.find(tmp_path)
+
+
+def test_the_split_file_comes_with_the_package() -> None:
+    import tomllib
+
+    root = Path(cifar10_dvs.__file__).parents[2]
+    patterns = tomllib.loads((root.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
+        "eisnn"
+    ]
+    assert any(cifar10_dvs.SPLIT in root.glob(pattern) for pattern in patterns)
