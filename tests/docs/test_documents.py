@@ -24,7 +24,9 @@ def test_the_table_of_recipes_is_that_of_the_package():
     rows = re.findall(r"^\| `([\w-]+)` \| ([\d.]+) \| (\d+) \| (\d+) \|", README, re.MULTILINE)
     written = {name: (float(lr), float(warmup), int(epochs)) for name, lr, warmup, epochs in rows}
     real = {
-        name: (r.lr, r.warmup_epochs, r.epochs) for name, r in recipes().items() if not name.endswith(("-bn", "-plus"))
+        name: (r.optimization.lr, r.optimization.warmup_epochs, r.optimization.epochs)
+        for name, r in recipes().items()
+        if not name.endswith(("-bn", "-plus"))
     }
     assert written == real
 
