@@ -41,6 +41,10 @@ TEACHER = "--teacher"  # stands for the run that is given there: a batch-norm tw
 # A method, and the fields that are changed besides; of a field that has fields of its own, those named.
 CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "paper, orthogonal": ("paper", {"optimizer": "orthogonal", "lr": 0.005}),
+    "paper, orthogonal 0.002": ("paper", {"optimizer": "orthogonal", "lr": 0.002}),
+    "paper, orthogonal 0.01": ("paper", {"optimizer": "orthogonal", "lr": 0.01}),
+    "paper, orthogonal 0.02": ("paper", {"optimizer": "orthogonal", "lr": 0.02}),
+    "batch norm, decay 5e-4": ("batch norm", {"lr": 0.05, "weight_decay": 5e-4}),
     "plus, SGD": ("plus", {"optimizer": "sgd", "lr": 0.05}),
     "plus, one current for each neuron": ("plus", {"circuit_options": {"pooled": False}}),
     "plus, semisaturation 0.7": ("plus", {"circuit_options": {"semisaturation": 0.7}}),
