@@ -12,7 +12,7 @@ What needs an extra imports it where it is used.
 
 from eisnn.analysis.dose import DoseResponse, assess, dose_response
 from eisnn.analysis.gain import GainControl, gain_control, gain_curve
-from eisnn.analysis.layers import spiking_layers
+from eisnn.analysis.layers import spiking_layers, synapses
 from eisnn.analysis.measures.balance import balance_ratio, ei_correlation, residual
 from eisnn.analysis.measures.distributions import (
     DipTest,
@@ -46,7 +46,6 @@ from eisnn.analysis.tuning import (
     orientation_tuning,
     size_tuning,
 )
-from eisnn.analysis.weights import pathways
 from eisnn.nn import dale_violations
 from eisnn.nn.circuit import CURRENTS
 
@@ -85,7 +84,6 @@ __all__ = [
     "noisy_responses",
     "orientation_selectivity",
     "orientation_tuning",
-    "pathways",
     "perturb",
     "record",
     "representational_similarity",
@@ -99,5 +97,6 @@ __all__ = [
     "size_tuning",
     "spiking_layers",
     "suppression_index",
+    "synapses",
     "weight_summary",
 ]

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from eisnn.functional import Synapses
 from eisnn.nn import LIF, SpikingLayer, layers_of
 from eisnn.ops.scan import scan_, scan_backward_
 
@@ -13,6 +14,20 @@ from eisnn.ops.scan import scan_, scan_backward_
 def spiking_layers(model: nn.Module) -> dict[str, SpikingLayer]:
     """The hidden layers of `model` by name, but for those of units that do not spike (DANN)."""
     return {name: layer for name, layer in layers_of(model).items() if layer.hidden and not layer.rate_coded}
+
+
+def synapses(model: nn.Module) -> dict[str, Synapses]:
+    """The weights with which each circuit acts, all >= 0, by layer (`layer.synapses()`).
+
+    These, not the parameters, are what to look at: with conserved totals the parameters are in a form of their own.
+    Layers without a circuit are left out, as are ablated ones, whose currents are not those of such weights.
+    """
+    found = {name: layer.synapses() for name, layer in layers_of(model).items()}
+    return {
+        name: Synapses(*(w.detach() for w in s if w is not None))  # only the last may be None
+        for name, s in found.items()
+        if s is not None
+    }
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from eisnn.analysis import (
     bimodality_coefficient,
     dip_test,
     ei_correlation,
-    pathways,
     record,
     residual,
+    synapses,
+    weight_summary,
 )
 from eisnn.analysis import figures as fig
 from eisnn.analysis.measures.balance import Axis
@@ -144,32 +145,36 @@ def weights(opened: Opened) -> Section:
     title = "Weights"
     if opened.no_circuit:
         return Section(title, opened.no_circuit)
-    pathway_colors = {
-        "weight_ee": ("E to E", fig.BLUE),
-        "weight_ie": ("E to I", fig.GREEN),
-        "subtractive": ("I to E, subtractive", fig.ORANGE),
+    pathways = {
+        "E to E": ("weight_ee", fig.BLUE),
+        "E to I": ("weight_ie", fig.GREEN),
+        "I to E, subtractive": ("subtractive", fig.ORANGE),
     }
     panels, rows = [], []
-    found_in = pathways(opened.model)
+    everywhere = synapses(opened.model)
     for name in opened.drawn:
-        found = found_in[name]
-        drawn = {label: (color, found[key]) for key, (label, color) in pathway_colors.items() if key in found}
-        silent = {label: 100 * float((w == 0).float().mean()) for label, (_, w) in drawn.items()}
-        svg = fig.svg(fig.weights, drawn)
-        words = ", ".join(f"{label} {share:.0f} %" for label, share in silent.items())
-        panels.append(Panel(svg, f"Weights of {name}; synapses at 0: {words}", name))
-        rows.append([name, *(f"{share:.1f}" for share in silent.values())])
+        drawn = {label: (color, getattr(everywhere[name], field)) for label, (field, color) in pathways.items()}
+        found = {label: weight_summary(w) for label, (_, w) in drawn.items()}
+        words = ", ".join(f"{label} {100 * summary.zero:.0f} %" for label, summary in found.items())
+        panels.append(Panel(fig.svg(fig.weights, drawn), f"Weights of {name}; synapses at 0: {words}", name))
+        found["I to E, divisive"] = weight_summary(everywhere[name].divisive)
+        for label, (n, mean, cv, zero) in found.items():
+            rows.append([f"{name}, {label}", f"{n:,}", f"{mean:.3g}", f"{cv:.2f}", f"{100 * zero:.1f}"])
     reading = (
         "How often each strength of a synapse occurs, on a logarithmic scale, by pathway; synapses at 0 are left out "
         "and counted below. E-I Init draws E to E and E to I from an exponential distribution and makes all I to E "
         "equal."
     )
+    table_reading = (
+        "CV: standard deviation over mean, 1 for an exponential distribution. At 0: synapses that training has closed "
+        "(Dale's law)."
+    )
     lines = ("solid", "dashed", "dotted")
-    legend = [Key(label, color, line) for (label, color), line in zip(pathway_colors.values(), lines, strict=True)]
-    columns = ["layer", *(f"{label}, % at 0" for label, _ in pathway_colors.values())]
+    legend = [Key(label, color, line) for (label, (_, color)), line in zip(pathways.items(), lines, strict=True)]
+    columns = ["layer, pathway", "synapses", "mean", "CV", "at 0, %"]
     blocks: list[Block] = [
         Figure("Strengths by pathway", panels, reading, legend),
-        Table("Lost synapses", columns, rows, "Synapses that training has clamped to 0 (Dale's law)."),
+        Table("Strengths in numbers", columns, rows, table_reading),
     ]
     text = f"The weights with which each circuit acts after training, all of them >= 0.{opened.left_out}"
     return Section(title, text, blocks)

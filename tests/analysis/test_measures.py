@@ -140,29 +140,28 @@ def test_a_circuit_of_conserved_totals_is_balanced_in_every_neuron():
 
 
 @pytest.mark.parametrize("options", [None, SEMISATURATED])
-def test_pathways_are_what_the_circuit_acts_with(options):
+def test_synapses_are_what_the_circuit_acts_with(options):
     model = small(options)
     with torch.no_grad():
         model.layers[0].weight_ee[0] = 0
-    found = EA.pathways(model)
+    found = EA.synapses(model)
     assert list(found) == ["layers.0", "layers.1", "layers.2"]
     weights = found["layers.0"]
-    assert set(weights) == {"weight_ee", "weight_ie", "subtractive", "divisive"} | ({"sigma"} if options else set())
-    assert all((w >= 0).all() for w in weights.values())
-    assert EA.weight_summary(weights["weight_ee"]).zero == pytest.approx(1 / 8)
-    if options is None:
-        assert torch.equal(weights["weight_ie"], model.layers[0].weight_ie)
+    assert (weights.sigma is None) == (options is None)
+    assert all((w >= 0).all() and not w.requires_grad for w in weights if w is not None)
+    assert EA.weight_summary(weights.weight_ee).zero == pytest.approx(1 / 8)
+    assert torch.equal(weights.weight_ie, model.layers[0].weight_ie) == (options is None)
     assert EA.dale_violations(model) == {}
 
 
 def test_weights_of_e_i_init_are_exponential():
     layer = eisnn.EILinear(400, 100).double()
     eisnn.ei_init_(nn.Sequential(layer), spikes((2, 30, 400)), generator=rng(2))
-    weights = EA.pathways(nn.Sequential(layer))["0"]
-    summary = EA.weight_summary(weights["weight_ee"])
+    weights = EA.synapses(nn.Sequential(layer))["0"]
+    summary = EA.weight_summary(weights.weight_ee)
     assert summary.n == 40_000
     assert summary.cv == pytest.approx(1, abs=0.03)
-    assert EA.weight_summary(weights["subtractive"]).cv == pytest.approx(0, abs=1e-12)
+    assert EA.weight_summary(weights.subtractive).cv == pytest.approx(0, abs=1e-12)
     assert np.isnan(EA.weight_summary(torch.zeros(3)).cv)
 
 
