@@ -8,7 +8,7 @@ Inhibition here is feed-forward and instantaneous: silencing I neurons disinhibi
 et al. 1997) can appear, as no I neuron receives input from the E neurons that it inhibits.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from math import inf
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from eisnn import functional as EF
 from eisnn.analysis.layers import choose_layers, spiking_layers
+from eisnn.analysis.measures.values import Values
 from eisnn.analysis.perturbed import PerturbedLayer
 from eisnn.analysis.record import is_recorded, running_statistics
 from eisnn.functional.checks import check_int
@@ -38,6 +39,8 @@ class Perturbation:
         activity: factor on the output of the chosen I neurons, >= 0; 0 silences them ("optogenetics").
         fraction: which part of each layer's I neurons `activity` and `inject_i` act on, in [0, 1], chosen at random.
             With the same seed the neurons of a smaller part are among those of a larger one.
+        neurons: by layer, the I neurons to choose instead: their indices, or a boolean mask `[n_I]`; none of a layer
+            that it does not name.
         subtractive: factor on subtractive inhibition, >= 0.
         divisive: factor on divisive inhibition, >= 0; semisaturation stays, as it is no inhibition.
         gain_i: clamp `g_I` of every I neuron to this value, >= 0 (see `effective_gain`). One whose `g_I`
@@ -54,6 +57,7 @@ class Perturbation:
 
     activity: float = 1.0
     fraction: float = 1.0
+    neurons: Mapping[str, Sequence[int] | Values] | None = None
     subtractive: float = 1.0
     divisive: float = 1.0
     gain_i: float | None = None
@@ -70,12 +74,14 @@ class Perturbation:
         parts = ("fraction", "lesion_ee", "lesion_ie", "lesion_ei")
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in ("hold_division", "seed") or value is None:
+            if field.name in ("neurons", "hold_division", "seed") or value is None:
                 continue
             low, high = (-inf if field.name == "inject_e" else 0), (1 if field.name in parts else inf)
             if not (low <= value <= high and abs(value) < inf):
                 wanted = "a finite number" if low < 0 else "in [0, 1]" if high == 1 else "finite and >= 0"
                 raise ValueError(f"{field.name} must be {wanted}, got {value!r}")
+        if self.neurons is not None and self.fraction != 1:
+            raise ValueError(f"give neurons or a fraction of them, got both, with fraction {self.fraction!r}")
         for name, level in (self.hold_division or {}).items():
             if not bool((level > 0).all()):
                 raise ValueError(f"hold_division of {name} must be > 0 everywhere, got {float(level.min())!r}")
@@ -94,12 +100,13 @@ def perturb(model: nn.Module, change: Perturbation, layers: str | Iterable[str] 
         layers: one name or several, as in `model.named_modules()`; None takes every hidden E-I layer.
     Raises:
         UndefinedDivision: a layer without semisaturation has no divisive inhibition left.
-        ValueError: a name is no E-I layer's, or `hold_division` does not fit one.
+        ValueError: a name is no E-I layer's, or `neurons` or `hold_division` do not fit one.
         RuntimeError: a circuit was never initialised, or is being recorded (perturb first, then record).
     """
     chosen = _circuits(model, layers)
-    if unknown := [name for name in change.hold_division or {} if name not in chosen]:
-        raise ValueError(f"hold_division names {', '.join(unknown)}; perturbed are {', '.join(chosen)}")
+    for field in ("neurons", "hold_division"):
+        if unknown := [name for name in getattr(change, field) or {} if name not in chosen]:
+            raise ValueError(f"{field} names {', '.join(unknown)}; perturbed are {', '.join(chosen)}")
     swapped: dict[nn.Module, nn.Module] = {}
     for name, layer in chosen.items():
         if is_recorded(layer):
@@ -118,7 +125,7 @@ def perturbed_layer(layer: EILayer | PerturbedLayer, change: Perturbation, name:
     synapses = layer.synapses()
     assert synapses is not None
     draws = torch.Generator().manual_seed(_seed(change.seed, name))
-    chosen = _choose(change.fraction, synapses.subtractive.shape[1], draws).to(synapses.subtractive)
+    chosen = _choose(change, synapses.subtractive.shape[1], name, draws).to(synapses.subtractive)
     changed = _lesioned(_scaled(synapses, change, chosen), change, draws)
     if change.hold_division is not None and name in change.hold_division:
         changed = _held(changed, change.hold_division[name], name)
@@ -186,10 +193,24 @@ def _seed(seed: int, name: str) -> int:
     return int(np.random.SeedSequence((seed, crc32(name.encode()))).generate_state(1)[0])
 
 
-def _choose(fraction: float, count: int, draws: torch.Generator) -> Tensor:
-    """1 for `fraction` of `count` neurons, 0 for the others."""
+def _choose(change: Perturbation, count: int, name: str, draws: torch.Generator) -> Tensor:
+    """1 for the chosen ones of the `count` I neurons of a layer, 0 for the others."""
     chosen = torch.zeros(count)
-    chosen[torch.randperm(count, generator=draws)[: round(fraction * count)]] = 1
+    if change.neurons is None:
+        chosen[torch.randperm(count, generator=draws)[: round(change.fraction * count)]] = 1
+        return chosen
+    given = torch.as_tensor(change.neurons.get(name, ()))
+    if given.dtype is torch.bool and given.shape == (count,):
+        return given.float()
+    if given.numel() == 0:
+        return chosen
+    whole = not given.is_floating_point() and given.dtype is not torch.bool
+    if not whole or given.ndim != 1 or not bool(((given >= 0) & (given < count)).all()):
+        raise ValueError(
+            f"neurons of {name or 'the layer'} must be indices of its {count} I neurons, 0 to {count - 1}, or a "
+            f"boolean mask [{count}], got {change.neurons[name]}"
+        )
+    chosen[given.long()] = 1
     return chosen
 
 

@@ -1,5 +1,8 @@
 """Perturbations: equal to the equations with other weights, undone afterwards, and honest where nothing is defined."""
 
+from math import nan
+
+import numpy as np
 import pytest
 import torch
 from circuits import assert_agree
@@ -96,6 +99,39 @@ def test_neurons_are_chosen_by_seed_and_layer_and_nest():
     assert len({frozenset(silenced(0.5, seed)) for seed in range(5)}) > 1
     assert silenced(0.5, 0) == silenced(0.5, 0)
     assert len({frozenset(n % 8 for n in silenced(0.5, seed, "layers.1")) for seed in range(5)}) > 1
+
+
+@pytest.mark.parametrize("chosen", [[2, 0], np.array([2, 0]), torch.tensor([2, 0]), [True, False, True, False]])
+def test_chosen_neurons_are_silenced_and_no_others(chosen):
+    model = small()
+    change = Perturbation(activity=0.0, neurons={"layers.1": chosen})
+    with perturb(model, change, ["layers.0", "layers.1"]):
+        untouched, changed = (model.layers[k].synapses() for k in (0, 1))
+    assert torch.equal((changed.divisive == 0).all(0), torch.tensor([True, False, True, False]))
+    assert torch.equal((changed.subtractive == 0).all(0), torch.tensor([True, False, True, False]))
+    assert torch.equal(untouched.divisive, model.layers[0].synapses().divisive)
+    driven = perturbed_layer(model.layers[1], Perturbation(inject_i=0.3, neurons={"layers.1": chosen}), "layers.1")
+    assert driven.inject_i.tolist() == [0.3, 0, 0.3, 0]
+
+
+def test_no_chosen_neuron_changes_nothing():
+    model = small()
+    with perturb(model, Perturbation(activity=0.0, neurons={"layers.1": []})):
+        assert_agree(model(X), small()(X), 1e-10)
+
+
+@pytest.mark.parametrize("wrong", [[4], [-1], [0.5], [True, False], [[0, 1]], [nan]])
+def test_neurons_that_do_not_exist_are_an_error(wrong):
+    message = r"neurons of layers.1 must be indices of its 4 I neurons, 0 to 3, or a boolean mask \[4\], got"
+    with pytest.raises(ValueError, match=message), perturb(small(), Perturbation(neurons={"layers.1": wrong})):
+        pass
+
+
+def test_neurons_are_of_perturbed_layers_and_not_a_fraction_too():
+    with pytest.raises(ValueError, match=r"neurons names layers.9; perturbed are layers.0, layers.1, layers.2"):
+        perturb(small(), Perturbation(neurons={"layers.9": [0]})).__enter__()
+    with pytest.raises(ValueError, match="give neurons or a fraction of them, got both"):
+        Perturbation(neurons={"layers.1": [0]}, fraction=0.5)
 
 
 @pytest.mark.parametrize(("field", "pathway"), [("lesion_ee", "weight_ee"), ("lesion_ie", "weight_ie"),
