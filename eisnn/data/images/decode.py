@@ -107,7 +107,7 @@ def open_image(content: bytes, label: str) -> "Image":
 
 
 def _check_sums(content: bytes, label: str) -> None:
-    """DataError if a chunk of a PNG file is damaged; Pillow passes over the checksums of some, such as transparency."""
+    """DataError if a chunk of a PNG file is damaged; Pillow stops reading, and comparing, when it has all pixels."""
     begin = 8
     while begin < len(content):
         end = begin + 8 + int.from_bytes(content[begin : begin + 4], "big")

@@ -47,6 +47,10 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def noisy(size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(random_images(1, 1, (3, *size)).pixels[0].permute(1, 2, 0).numpy())
+
+
 def gray(color: tuple[int, int, int]) -> int:
     return Image.new("RGB", (1, 1), color).convert("L").getpixel((0, 0))
 
@@ -171,12 +175,35 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(side: int, 
 
 
 def test_files_that_grow_out_of_measure_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = encoded(Image.new("RGB", (2000, 2000)))
-    assert seen(tmp_path / "few", content).shape == (3, 2000, 2000)
-    monkeypatch.setattr(decode, "HARMLESS", 1 << 20)
-    with pytest.raises(DataError, match=r"few grows from [0-9,]+ bytes to 24,000,000"):
+    content, noise = encoded(Image.new("L", (3000, 1000))), encoded(noisy((40, 40)))
+    assert seen(tmp_path / "few", content).shape == (1, 1000, 3000)
+    monkeypatch.setattr(decode, "HARMLESS", 1 << 10)
+    with pytest.raises(DataError, match=r"few grows from [0-9,]+ bytes to 6,000,000"):
         seen(tmp_path / "few", content)
-    assert seen(tmp_path / "few", content, size=32).shape == (3, 32, 32)
+    assert seen(tmp_path / "few", content, size=32).shape == (1, 32, 32)
+    assert seen(tmp_path / "few", noise).shape == (3, 40, 40)
+
+
+def test_a_damaged_chunk_of_a_png_is_refused_and_what_follows_its_end_is_not_read(tmp_path: Path) -> None:
+    """Pillow may stop before it comes to the checksum of the pixels."""
+    content = encoded(noisy((8, 8)).quantize(16))
+    expected = seen(tmp_path, content)
+    assert torch.equal(seen(tmp_path, content + b"a note that somebody left"), expected)
+    begin, end = content.index(b"IDAT") - 4, content.index(b"IEND") - 8
+    damaged = content[: end - 4] + bytes(4) + content[end:]
+    with pytest.raises(DataError, match=rf"one\.png is damaged at byte {begin}; replace it"):
+        seen(tmp_path, damaged)
+
+
+def test_an_image_left_out_by_a_damaged_name_in_the_directory_of_an_archive_is_noticed(tmp_path: Path) -> None:
+    write_folder(tmp_path / "root")
+    archive = zip_folder(tmp_path / "root", tmp_path / "a.zip")
+    content = archive.read_bytes()
+    at = content.rindex(b"train/ant/01.png")
+    for name in (b"train/ant/01.pnx", b"extra/ant/01.png"):
+        archive.write_bytes(content[:at] + name + content[at + len(name) :])
+        with pytest.raises(DataError, match=r"a\.zip is missing, truncated, damaged"):
+            load("folder", archive, cache=False)
 
 
 def test_a_member_that_grows_out_of_measure_is_not_read(tmp_path: Path) -> None:
