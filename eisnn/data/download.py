@@ -40,13 +40,12 @@ def download(remotes: Sequence[Remote], folder: Path) -> None:
             with FileLock(folder / ".lock"), byte_bar(remote.name) as progress:
                 if file.is_file() and pooch.file_hash(file, "md5") == remote.md5:
                     continue
-                shutil.rmtree(part, ignore_errors=True)  # of a process that was killed: this one holds the lock
                 downloader = pooch.HTTPDownloader(progressbar=_Bar(progress), chunk_size=1 << 16)
                 try:
                     pooch.retrieve(remote.url, f"md5:{remote.md5}", remote.name, part, downloader=downloader)
                     os.replace(part / remote.name, file)
                 finally:
-                    shutil.rmtree(part, ignore_errors=True)
+                    shutil.rmtree(part, ignore_errors=True)  # also what a process left that was killed
         except (OSError, ValueError) as error:  # requests' errors are OSError, a wrong checksum is ValueError
             raise DataError(
                 f"{remote.url} could not be downloaded to {folder}: {error}. "

@@ -10,8 +10,9 @@ import pytest
 from data_files import same, serve, tar_folder, write_cifar, write_fashion
 
 from eisnn.data import DataError, Images, Remote, catalog, load
-from eisnn.data.download import download
+from eisnn.data.download import _Bar, download
 from eisnn.data.images import cifar, fashion_mnist
+from eisnn.data.progress import byte_bar
 
 NAME = "cifar-10-binary.tar.gz"
 
@@ -137,6 +138,18 @@ def test_unwritable_data_folder_is_an_error(home: Path, served, point_to) -> Non
         point_to("cifar10", address, archive.parent)
         with pytest.raises(DataError, match="could not be downloaded"):
             load("cifar10", download=True)
+
+
+def test_the_progress_bar_counts_bytes() -> None:
+    with byte_bar("archive") as progress:
+        bar = _Bar(progress)
+        bar.total = 100
+        bar.update(30)
+        bar.update(12)
+        assert (bar.total, progress.tasks[0].total, progress.tasks[0].completed) == (100, 100, 42)
+        bar.reset()
+        assert progress.tasks[0].completed == 0
+        bar.close()
 
 
 def test_every_remote_is_complete() -> None:
