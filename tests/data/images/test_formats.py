@@ -263,6 +263,18 @@ def test_decoded_jpeg_is_what_pillow_decodes(tmp_path: Path) -> None:
         (lambda f: (f / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn01\n"), "3 have no label"),
         (lambda f: (f / "val" / "images" / "val_1.JPEG").unlink(), r"1 images are missing \['val/images/val_1"),
         (lambda f: save(f / "train" / "stray.JPEG", torch.zeros(3, 64, 64).byte()), r"stray\.JPEG.* is misplaced"),
+        (
+            lambda f: save(f / "train" / "n01" / "images" / "deep" / "x.JPEG", torch.zeros(3, 64, 64).byte()),
+            r"x\.JPEG.* is misplaced",
+        ),
+        (
+            lambda f: [file.rename(file.with_suffix(".txt")) for file in f.glob("train/*/images/*")],
+            "no images train/WNID",
+        ),
+        (
+            lambda f: (f / "val" / "val_annotations.txt").write_text("") or shutil.rmtree(f / "val" / "images"),
+            r"val_annotations\.txt.* is empty",
+        ),
         (lambda f: save(f / "val" / "images" / "val_0.JPEG", torch.zeros(3, 32, 64).byte()), r"val_0\.JPEG.* is 64x32"),
     ],
 )
