@@ -48,9 +48,11 @@ def check_state(state: Any, shape: Sequence[int]) -> None:
 def check_reverse_mode(owner: str, *tensors: Tensor | None) -> None:
     """Raise NotImplementedError if one of `tensors` carries a tangent (`torch.func.jvp`, `jacfwd`, forward-mode
     autograd): an operator of ours would drop it, and the derivative be 0."""
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+    if forward_ad._current_level < 0:
         return
-    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors if x is not None and x.is_floating_point()):
+    present = [x for x in tensors if x is not None and x.is_floating_point()]
+    # What is compiled does not see the tangents that it makes itself.
+    if torch.compiler.is_compiling() or any(forward_ad.unpack_dual(x).tangent is not None for x in present):
         raise NotImplementedError(
             f"{owner} has no forward-mode derivative (jvp, jacfwd): take reverse mode (backward, torch.autograd.grad, "
             "torch.autograd.functional.jvp)"

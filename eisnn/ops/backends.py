@@ -4,12 +4,19 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from eisnn.functional.lif import LIFConstants
 from eisnn.ops.build import library
 from eisnn.ops.population import cpu
 
 HAS_TRITON = find_spec("triton") is not None
+
+
+def transformed() -> bool:
+    """Whether a transform of `torch.func` or forward-mode autograd is at work: for them, torch's operators serve. Of an
+    operator that has no rule for tangents torch takes the derivative to be 0."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def in_triton(maps: Tensor) -> bool:

@@ -10,6 +10,8 @@ import eisnn
 import eisnn.functional as EF
 from eisnn import ops
 from eisnn.nn import PLUS
+from eisnn.ops import backends
+from eisnn.ops.weights import matmul
 
 CONSTANTS, ONES = EF.LIFConstants(), torch.ones(2, dtype=torch.float64)
 
@@ -67,6 +69,36 @@ def test_right_or_refused(case, derivative):
     except (RuntimeError, NotImplementedError):
         return
     assert torch.allclose(found.sum(), expected.sum())
+
+
+@pytest.mark.parametrize("name", ["lif", "population"])
+def test_compiled_forward_mode_is_refused(name):
+    function, shape = FUNCTIONS[name]
+    x = torch.rand(shape, generator=rng(3), dtype=torch.float64)
+    for forwards in (DERIVATIVES["jvp"](function), DERIVATIVES["dual numbers"](function)):
+        with pytest.raises(NotImplementedError, match="has no forward-mode derivative"):
+            torch.compile(forwards, backend="eager")(x)
+
+
+def by_onednn(x):
+    return matmul.matmul(x, torch.ones(4, 3))
+
+
+def by_triton(x):
+    return ops.average_pool(x.movedim(-1, 2))
+
+
+@pytest.mark.parametrize(("function", "shape"), [(by_onednn, (5, 4)), (by_triton, (1, 2, 4, 4, 3))])
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("derivative", ["jvp", "dual numbers", "jacfwd"])
+def test_torch_serves_forward_mode_of_linear_operations(function, shape, compiled, derivative, monkeypatch):
+    """What is linear has the derivative along 1 that it has at 1, by whichever back end it is computed."""
+    expected = function(torch.ones(shape)).sum()
+    monkeypatch.setattr(matmul, "_ONEDNN", True)
+    monkeypatch.setattr(backends, "in_triton", lambda _: True)
+    forwards = DERIVATIVES[derivative](function)
+    found = (torch.compile(forwards, backend="eager") if compiled else forwards)(torch.rand(shape, generator=rng(3)))
+    assert found.sum() == expected
 
 
 def test_maps_over_a_batch_are_right_or_refused(case):

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from eisnn.functional.connection import Conv, Pair
+from eisnn.ops import backends
 from eisnn.ops.conv2d.cpu import backward_by_products, by_products, channels_inside
 
 # Where it pays, measured on an Intel processor (docs/developers/performance.md): few positions, fewer forwards than
@@ -70,7 +70,7 @@ def pays(x: Tensor, weight: Tensor, geometry: Conv, most: int) -> bool:
     They serve plain eager tensors: what compiles, exports, transforms or differentiates forwards knows torch's
     operator.
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if torch.compiler.is_compiling() or backends.transformed():
         return False
     if not (x.is_cpu and weight.is_cpu and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)):
         return False

@@ -11,7 +11,7 @@ from eisnn.ops import backends
 
 def average_pool(x: Tensor) -> Tensor:
     """2x2 average pooling of every step: `[T, B, C, H, W]` -> `[T, B, C, H // 2, W // 2]`; H and W at least 2."""
-    if backends.in_triton(x) and _channels_inside(x):
+    if backends.in_triton(x) and _channels_inside(x) and not backends.transformed():
         return _forward(x)
     return F.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eisnn.ops.backends import transformed
+
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """`a @ b`, `[m, k]`, `[k, n]` -> `[m, n]`.
@@ -82,7 +84,8 @@ _ONEDNN = (
 
 
 def _by_onednn_is_faster(*factors: Tensor) -> bool:
-    return _ONEDNN and all(x.is_cpu and x.dtype == torch.float32 and x.numel() > 0 for x in factors)
+    plain = all(x.is_cpu and x.dtype == torch.float32 and x.numel() > 0 for x in factors)
+    return _ONEDNN and plain and not transformed()
 
 
 class _Matmul(torch.autograd.Function):
