@@ -37,7 +37,8 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float)
 
 
-# By kind of record, what each field must be.
+# By kind of record, what each field must be. All that an epoch logs is a number: what is not always there (tests,
+# averages), too; what a test says is there as a whole.
 LOGGED: dict[str, dict[str, Callable[[object], bool]]] = {
     "epoch": dict.fromkeys(("lr", "train_loss", "train_accuracy", "seconds", "images_per_second"), _is_number),
     "steps": {"step": _is_count, "loss": _is_number},
@@ -180,11 +181,14 @@ class Run:
     def _record(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             record = json.loads(line)
-            if isinstance(record, dict) and all(
-                kind(record.get(name)) for name, kind in LOGGED[record["kind"]].items()
-            ):
+            fields = dict(LOGGED[record["kind"]])
+            if record["kind"] == "epoch":
+                fields |= dict.fromkeys(record.keys() - fields.keys() - {"kind"}, _is_number)
+                if "test_accuracy" in record:
+                    fields |= dict.fromkeys(("test_loss", "test_firing_rate", "best_accuracy"), _is_number)
+            if all(kind(record.get(name)) for name, kind in fields.items()):
                 return record
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
         raise RunError(f"{self.metrics_file} is damaged: line {number} is {line[:50]!r}, no record of a run")
 

@@ -104,3 +104,23 @@ def test_measures_take_arrays_as_they_take_tensors():
     x = np.random.default_rng(0).random((5, 3, 6))
     assert torch.equal(an.noise_correlation(x), an.noise_correlation(torch.from_numpy(x)))
     assert an.bimodality_coefficient(x) == an.bimodality_coefficient(torch.from_numpy(x))
+
+
+@pytest.mark.parametrize("wrong", [THETA / 2, 2 * THETA, THETA[[0, 1, 2, 3, 4, 4]]])
+def test_orientations_must_cover_the_half_circle(wrong):
+    with pytest.raises(ValueError, match="evenly spaced over pi"):
+        an.orientation_selectivity(torch.ones(2, 6), wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"c50": 0.0}, {"exponent": 0.0}, {"c50": nan}, {"exponent": float("inf")}])
+def test_the_function_needs_a_c50_and_an_exponent(wrong):
+    with pytest.raises(ValueError, match="c50 and exponent must be > 0"):
+        an.naka_rushton(CONTRAST, 1.0, **({"c50": 0.3, "exponent": 2.0} | wrong))
+
+
+def test_the_fewest_that_can_be_measured():
+    third = torch.arange(3) * pi / 3
+    assert an.orientation_selectivity(torch.eye(3), third)[0].numpy() == pytest.approx(third.numpy(), abs=1e-6)
+    assert an.signal_to_noise(torch.tensor([[[0.0], [4]], [[2.0], [6]]])).tolist() == [3.5]
+    assert an.effective_dimension(torch.tensor([[0.0], [1]])) == 1
+    assert an.dissimilarity(torch.eye(2)).flatten().tolist() == pytest.approx([0, 2, 2, 0])

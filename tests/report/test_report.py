@@ -1,6 +1,8 @@
 """`eisnn report`: the page of a small run, read as text and seen in a real browser."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -251,6 +253,41 @@ def test_what_is_no_run(runs, tmp_path, capsys):
     assert "there is no checkpoint" in capsys.readouterr().err
     assert main(["report", str(runs["paper"]), "--images", "0"]) == 2
     assert "images is 0, expected at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]",
+        b"3",
+        b"[" * 100_000,
+        b'{"kind": []}',
+        b"\xff\x00",
+        "test_accuracy",
+        "test_average_accuracy",
+        "test_firing_rate",
+    ],
+)
+def test_a_line_that_is_no_record_is_named(runs, tmp_path, capsys, line):
+    """By the file and its line; a field by itself: of the wrong type, in an epoch that is right otherwise."""
+    run = Run(shutil.copytree(runs["paper"], tmp_path / "run"))
+    if isinstance(line, str):
+        line = json.dumps(run.metrics()[-1] | {line: []}).encode()
+    number = len(run.metrics_file.read_bytes().splitlines()) + 1
+    with open(run.metrics_file, "ab") as file:
+        file.write(line + b"\n")
+    assert main(["report", str(run.folder)]) == 2
+    assert f"{run.metrics_file} is damaged: line {number} is " in capsys.readouterr().err
+
+
+def test_an_epoch_whose_test_is_incomplete_is_named(runs, tmp_path, capsys):
+    run = Run(shutil.copytree(runs["paper"], tmp_path / "run"))
+    last = run.metrics()[-1]
+    del last["test_firing_rate"]
+    with open(run.metrics_file, "a") as file:
+        file.write(json.dumps(last) + "\n")
+    assert main(["report", str(run.folder)]) == 2
+    assert "is damaged: line" in capsys.readouterr().err
 
 
 def test_runs_on_other_data_are_not_compared(runs, images, tmp_path):
