@@ -1,4 +1,4 @@
-"""Responses of a layer to images, as an electrode at one place of its map would see them."""
+"""Responses of a layer to images or sequences of frames, as an electrode at one place of its map would see them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,23 +43,25 @@ def responses(
 
     Args:
         model: any module that holds the layer; evaluated, and left in the mode it was in.
-        images: static, `[B, C, H, W]`, at least one.
+        images: static, `[B, C, H, W]`, or sequences of frames, `[T, B, C, H, W]`; at least one.
         layer: its name in `model.named_modules()`.
         what: a quantity of `record`: "spikes" gives rates (spikes a step), "I_E" the integrated current.
         position: "centre" takes the neurons at the middle of the map, "mean" averages over its positions, "all" keeps
             them; without effect in a layer without positions.
         batch_size: images at a time, >= 1.
     Returns: `[B, n_E]`, with "all" `[B, n_E, H, W]`.
-    Raises: ValueError for another position, layer or quantity, a sequence of frames, or no image.
+    Raises: ValueError for another position, layer or quantity, another shape, or no image.
     """
     check_int("responses", "batch_size", batch_size)
-    if images.ndim != 4 or len(images) == 0:
-        raise ValueError(f"images must be static, [B, C, H, W] with B >= 1, got shape {list(images.shape)}")
+    if images.ndim not in (4, 5) or images.shape[-4] == 0:
+        raise ValueError(
+            f"images must be [B, C, H, W] or sequences [T, B, C, H, W] with B >= 1, got shape {list(images.shape)}"
+        )
     if position not in ("centre", "mean", "all"):
         raise ValueError(f'position must be "centre", "mean" or "all", got {position!r}')
     parts = []
     with evaluated(model):
-        for part in images.split(batch_size):
+        for part in images.split(batch_size, -4):
             with record(model, layer, what) as recorded:
                 model(part)
             parts.append(recorded[layer][what].mean(0))

@@ -78,17 +78,18 @@ def scale_contrast(images: Tensor, contrast: float) -> Tensor:
 
 
 def add_noise(images: Tensor, deviation: float, generator: torch.Generator | None = None) -> Tensor:
-    """Independent Gaussian noise on each pixel, then clipped to [0, 1], which biases dark and bright pixels.
+    """Independent Gaussian noise on each pixel, then clipped to [0, 1] (or to the largest of counts above 1), which
+    biases dark and bright pixels.
 
     Args:
-        images: in [0, 1].
+        images: in [0, 1], or counts of events.
         deviation: standard deviation, in units of intensity, >= 0.
         generator: on the CPU; None draws with seed 0.
     """
     _in_range("deviation", deviation)
     drawn = torch.Generator().manual_seed(0) if generator is None else generator
     noise = torch.randn(images.shape, generator=drawn).to(images)
-    return (images + deviation * noise).clamp(0, 1)
+    return (images + deviation * noise).clamp(0, max(1.0, float(images.max())))
 
 
 def _in_range(name: str, value: float, largest: float = inf) -> None:

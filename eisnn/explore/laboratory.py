@@ -56,7 +56,7 @@ class Laboratory:
 
     Args:
         model: trained, in evaluation mode.
-        images: `[N, C, H, W]` in [0, 1].
+        images: `[N, C, H, W]` in [0, 1], or frames `[T, N, 2, H, W]`.
         labels: `[N]`.
     Attributes:
         layers: names of its hidden layers.

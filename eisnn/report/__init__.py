@@ -43,6 +43,7 @@ def report(
         )
     sections = [
         overview.training(opened, other),
+        *([maps.recordings(opened)] if opened.are_sequences else []),
         overview.layers(opened),
         inside.currents(opened),
         inside.balance(opened),

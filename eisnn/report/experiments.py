@@ -72,8 +72,8 @@ def gain(opened: Opened, against: Opened | None) -> Section:
         "1 the response has not begun to saturate. R²: part of the variance that the "
         f"fit explains; below {POOR_FIT:g} its numbers mean nothing and are left out, as where the response falls."
     )
-    count = min(GAIN_IMAGES, len(opened.images))
-    text = f"How responses grow with the strength of the input, for {count} images.{opened.left_out}"
+    count = min(GAIN_IMAGES, len(opened.labels))
+    text = f"How responses grow with the strength of the input, for {count} {opened.samples}.{opened.left_out}"
     return Section("Gain control", text, [*figures, Table("Naka-Rushton fits", columns, rows, table_reading)])
 
 
@@ -81,7 +81,7 @@ def _gain_curves(
     opened: Opened, against: Opened | None, name: str, scaling: Scaling
 ) -> tuple[dict[str, fig.Curve], dict[str, NakaRushton]]:
     """Curves of one layer, and of the layer of the same depth in the other network; fits of those of this one."""
-    images = opened.images[:GAIN_IMAGES]
+    images = opened.first(GAIN_IMAGES)
     if name in opened.ei_layers:
         with torch.no_grad():
             found = gain_control(opened.model, images, LEVELS, name, scaling=scaling)
@@ -92,7 +92,7 @@ def _gain_curves(
         fits = {"intact": fit_naka_rushton(torch.tensor(LEVELS), curves["intact"])}
     depth = list(spiking_layers(opened.model)).index(name)
     if against is not None and depth < len(others := list(spiking_layers(against.model))):
-        curves[against.name] = _rates(against.model, against.images[:GAIN_IMAGES], others[depth], scaling)
+        curves[against.name] = _rates(against.model, against.first(GAIN_IMAGES), others[depth], scaling)
     return {label: fig.Curve(LEVELS, rates.tolist()) for label, rates in curves.items()}, fits
 
 
@@ -146,8 +146,8 @@ def lesions(opened: Opened) -> Section:
         Key("guessing", fig.GREY, "dotted"),
     ]
     text = (
-        f"Doses are given to the trained network, {len(opened.images)} images. Inhibition here is feed-forward and "
-        f"instantaneous: no rebound, oscillation or paradoxical effect is possible.{missing}"
+        f"Doses are given to the trained network, {len(opened.labels)} {opened.samples}. Inhibition here is "
+        f"feed-forward and instantaneous: no rebound, oscillation or paradoxical effect is possible.{missing}"
     )
     return Section(title, text, [Figure("Dose-response curves", panels, reading, legend), _by_layer(opened)])
 

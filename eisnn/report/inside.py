@@ -89,7 +89,7 @@ def balance(opened: Opened) -> Section:
     title = "Balance of excitation and inhibition"
     if opened.no_circuit:
         return Section(title, opened.no_circuit)
-    images, what = opened.images[:BALANCE_IMAGES], ["I_EE", "I_sub"]
+    images, what = opened.first(BALANCE_IMAGES), ["I_EE", "I_sub"]
     after = _recorded(opened.model, images, opened.drawn, what)
     before = {} if opened.initial is None else _recorded(opened.initial, images, opened.drawn, what)
     panels, rows = [], []
@@ -117,7 +117,9 @@ def balance(opened: Opened) -> Section:
         Figure("Excitation against inhibition", panels, reading, legend if before else legend[1:]),
         Table("How close, and in step with what", columns, rows, table_reading),
     ]
-    return Section(title, f"I_EE and I_sub for {len(images)} images, all neurons.{opened.left_out}", blocks)
+    return Section(
+        title, f"I_EE and I_sub for {images.shape[-4]} {opened.samples}, all neurons.{opened.left_out}", blocks
+    )
 
 
 def _by_neuron(current: Tensor) -> Tensor:

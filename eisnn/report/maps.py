@@ -7,7 +7,7 @@ from torch import Tensor
 
 from eisnn.analysis import contour_correlation, record, spiking_layers
 from eisnn.analysis import figures as fig
-from eisnn.report.opened import Opened
+from eisnn.report.opened import Opened, drawn_counts
 from eisnn.report.page import Block, Figure, Panel, Section, Table
 
 SHOWN_IMAGES, SHOWN_MAPS = 4, 8
@@ -19,6 +19,24 @@ class _Maps(NamedTuple):
     name: str
     network: str
     rates: Tensor
+
+
+def recordings(opened: Opened) -> Section:
+    """Frames of recordings as the network sees them, and what it says after each."""
+    with torch.no_grad():
+        said = opened.model(opened.images, per_step=True).cumsum(0).argmax(-1)  # [T, N], by the mean so far
+    panels = []
+    for k in _one_of_each_class(opened, SHOWN_IMAGES):
+        answers = [opened.dataset.classes[label] for label in said[:, k].tolist()]
+        label = opened.dataset.classes[int(opened.labels[k])]
+        svg = fig.svg(fig.frame_sequence, drawn_counts(opened.images[:, k]), answers, size=(2.9, 2.6))
+        panels.append(Panel(svg, f"{len(answers)} frames of {label}; the network says {', '.join(answers)}", label))
+    reading = (
+        "The frames of a recording, row by row, orange where it became brighter (ON), blue where darker (OFF). "
+        "Above each: what the network says after it, by the mean of its logits so far."
+    )
+    text = f"Recordings of {opened.dataset.name} as the network sees them: {opened.images.shape[0]} time steps."
+    return Section("Recordings", text, [Figure("Frames and answers", panels, reading)])
 
 
 def feature_maps(opened: Opened, against: Opened | None) -> Section:
@@ -35,12 +53,12 @@ def feature_maps(opened: Opened, against: Opened | None) -> Section:
     for k in shown:
         label = opened.dataset.classes[int(opened.labels[k])]
         drawn = {each.name: each.rates[k, _most_varied(each.rates)] for each in maps}
-        svg = fig.svg(fig.feature_maps, opened.images[k], drawn, size=(2.6, 2 + 1.6 * len(maps)), rows=1 + len(maps))
+        svg = fig.svg(fig.feature_maps, opened.picture(k), drawn, size=(2.6, 2 + 1.6 * len(maps)), rows=1 + len(maps))
         words = ", ".join(f"{name} {100 * float((m > 0).float().mean()):.0f} %" for name, m in drawn.items())
         panels.append(Panel(svg, f"A test image and its maps; active positions: {words}", label))
     rows = []
     for each in maps:
-        r = contour_correlation(each.rates, opened.images)
+        r = contour_correlation(each.rates, opened.stills)
         r = r[~r.isnan()]
         active = (each.rates > 0).float().mean()
         spread = r.std() if len(r) > 1 else torch.zeros(())
@@ -60,7 +78,8 @@ def feature_maps(opened: Opened, against: Opened | None) -> Section:
     columns = ["network", "r with contours", "active positions %", "rate"]
     table_reading = (
         "r: correlation over positions of the mean map with the strength of the image's contours (brightness "
-        f"gradient), mean ± standard deviation over {len(opened.images)} images; 1 would be a map of the contours."
+        f"gradient), mean ± standard deviation over {len(opened.labels)} {opened.samples}; 1 would be a map of the "
+        "contours."
     )
     text = "What the first layer fires to."
     if against is None:

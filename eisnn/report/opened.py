@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eisnn.analysis import assess, spiking_layers
 from eisnn.data import Dataset, Loader
+from eisnn.data.events.draw import colours
 from eisnn.models import SpikingNetwork
 from eisnn.nn import SpikingLayer
 from eisnn.train import Run, TrainConfig, initial_model, load_trained
@@ -18,6 +19,13 @@ from eisnn.train.checkpoint import load_checkpoint
 
 MOST_LAYERS = 24  # in figures, so that the page of a deep network stays a page
 IMAGES_SEED = 0  # which images are shown does not depend on the run
+
+
+def drawn_counts(counts: Tensor) -> Tensor:
+    """RGB in [0, 1] of frames of counts: `[..., 2, H, W]` to `[..., 3, H, W]`, all on one scale."""
+    busy = counts[counts > 0]
+    full = max(float(busy.quantile(0.95)), 1e-6) if len(busy) else 1.0
+    return torch.from_numpy(colours(counts.movedim(-3, 0).numpy(), full)).movedim(-1, -3) / 255
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,8 @@ class Opened:
         model: the network of the last checkpoint, on the CPU, in evaluation mode.
         dataset: what it was trained on; `test` is the split that accuracies are of.
         metadata: of the checkpoint.
-        images, labels: `[N, C, H, W]` in [0, 1] and `[N]`, drawn from `dataset.test`.
+        images, labels: `[N, C, H, W]` in [0, 1], or of recordings of events frames `[T, N, 2, H, W]`, and `[N]`, drawn
+            from `dataset.test`.
     """
 
     run: Run
@@ -67,7 +76,33 @@ class Opened:
     @property
     def split(self) -> str:
         """What the accuracies are measured on."""
-        return "held-out images" if self.config.data.hold_out else "test images"
+        return f"{'held-out' if self.config.data.hold_out else 'test'} {self.samples}"
+
+    @property
+    def are_sequences(self) -> bool:
+        """Whether `images` are sequences of frames."""
+        return self.images.ndim == 5
+
+    @property
+    def samples(self) -> str:
+        """What the data set is made of."""
+        return "recordings" if self.are_sequences else "images"
+
+    def first(self, count: int) -> Tensor:
+        """The first `count` of `images`, or all if there are fewer."""
+        return self.images.narrow(-4, 0, min(count, len(self.labels)))
+
+    @property
+    def stills(self) -> Tensor:
+        """`images` without time, `[N, C, H, W]`: the mean of their frames."""
+        return self.images.mean(0) if self.are_sequences else self.images
+
+    def picture(self, k: int) -> Tensor:
+        """Image k to look at, `[C, H, W]` in [0, 1]; of events the frame with most of them, polarity in colour."""
+        if not self.are_sequences:
+            return self.images[k]
+        frames = self.images[:, k]
+        return drawn_counts(frames[int(frames.sum((1, 2, 3)).argmax())])
 
     @property
     def initial(self) -> SpikingNetwork | None:

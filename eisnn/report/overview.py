@@ -128,13 +128,13 @@ def layers(opened: Opened) -> Section:
     columns += ["rate", "silent %", "always firing %", "undivided %", "I_E"]
     reading = (
         "E and I: excitatory and inhibitory neurons (channels of a convolution). Rate: spikes a neuron and time step. "
-        f"Silent: neurons that never fire for {len(opened.images)} images; always firing: at every step of each. "
-        "Undivided: currents that no inhibition divides (stabilised). I_E: mean ± standard deviation of the integrated "
-        "current, in units of the threshold."
+        f"Silent: neurons that never fire for {len(opened.labels)} {opened.samples}; always firing: at every step of "
+        "each. Undivided: currents that no inhibition divides (stabilised). I_E: mean ± standard deviation of the "
+        "integrated current, in units of the threshold."
     )
     return Section(
         "Layers",
-        f"{opened.network}, T = {opened.config.network.time_steps} time steps, {len(opened.images)} {opened.split}.",
+        f"{opened.network}, T = {opened.config.network.time_steps} time steps, {len(opened.labels)} {opened.split}.",
         [Table("Size and activity of each layer", columns, rows, reading)],
     )
 
@@ -170,7 +170,7 @@ def origin(opened: Opened) -> Section:
             "network before training",
             opened.no_initial or "made again from the run's seed, by E-I Init where it applies",
         ],
-        ["images", f"{len(opened.images)} of the {len(opened.dataset.test):,} {opened.split} of {opened.dataset.name}"],
+        ["images", f"{len(opened.labels)} of the {len(opened.dataset.test):,} {opened.split} of {opened.dataset.name}"],
     ]
     text = "Where the numbers of this page come from."
     return Section("Origin", text, [Table("Provenance", ["what", "value"], rows, text=True)])

@@ -106,8 +106,8 @@ def test_responses_are_means_over_time_at_the_chosen_place():
     assert model.training
     with pytest.raises(ValueError, match="position must be"):
         EA.responses(model, X, "layers.1", position="corner")
-    with pytest.raises(ValueError, match=r"must be static, .* got shape \[1, 6, 3, 8, 8\]"):
-        EA.responses(model, X[None], "layers.1")
+    with pytest.raises(ValueError, match=r"or sequences \[T, B, C, H, W\] with B >= 1, got shape \[3, 8, 8\]"):
+        EA.responses(model, X[0], "layers.1")
 
 
 def test_planted_orientations_are_found():

@@ -1,7 +1,7 @@
 """Figures: the only place that imports matplotlib (the extra `report`)."""
 
 from eisnn.analysis.figures.currents import balance, currents, weights
-from eisnn.analysis.figures.maps import feature_maps
+from eisnn.analysis.figures.maps import feature_maps, frame_sequence
 from eisnn.analysis.figures.movie import current_movie
 from eisnn.analysis.figures.responses import Curve, responses
 from eisnn.analysis.figures.style import BLUE, COLORS, GREEN, GREY, LINES, ORANGE, PINK, SKY, YELLOW, bare, svg
@@ -24,6 +24,7 @@ __all__ = [
     "current_movie",
     "currents",
     "feature_maps",
+    "frame_sequence",
     "progress",
     "responses",
     "spread",

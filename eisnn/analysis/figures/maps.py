@@ -1,9 +1,11 @@
 """An image and its feature maps."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil, sqrt
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 
@@ -26,6 +28,27 @@ def feature_maps(axes: Sequence[Axes], pixels: Tensor, maps: Mapping[str, Tensor
         )
         below.set_title(name, fontsize="medium")
         below.set_axis_off()
+
+
+def frame_sequence(axes: Axes, frames: Tensor, captions: Sequence[str]) -> None:
+    """Draw the frames of a recording, row by row, with a caption above each.
+
+    Args:
+        axes: to draw on.
+        frames: `[T, 3, H, W]` in [0, 1].
+        captions: T of them.
+    """
+    height, width = frames.shape[2:]
+    columns = ceil(sqrt(len(frames)))
+    for k, (frame, caption) in enumerate(zip(np.asarray(frames.cpu()), captions, strict=True)):
+        left, top = 1.1 * width * (k % columns), 1.4 * height * (k // columns)
+        place = (left, left + width, top + height, top)
+        axes.imshow(frame.transpose(1, 2, 0), extent=place, interpolation="nearest")
+        axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="0.8", linewidth=0.6))
+        axes.text(left + width / 2, top - 0.05 * height, caption, ha="center", va="bottom", fontsize="small")
+    rows = ceil(len(frames) / columns)
+    axes.set(xlim=(-1, 1.1 * width * columns), ylim=(1.4 * height * rows, -0.4 * height))
+    axes.set_axis_off()
 
 
 def _sheet(maps: np.ndarray, columns: int = 4, gap: int = 1) -> np.ndarray:

@@ -28,8 +28,8 @@ def frame(events: Events, begin: float, end: float) -> NDArray[np.int64]:
     return np.bincount(index, minlength=2 * height * width).reshape(2, height, width)
 
 
-def colours(counts: NDArray[np.int64], full: float) -> NDArray[np.uint8]:
-    """RGB [H, W, 3] of counts [2, H, W]; `full` events of a pixel are its full colour, both polarities mix."""
+def colours(counts: NDArray, full: float) -> NDArray[np.uint8]:
+    """RGB [..., H, W, 3] of counts [2, ..., H, W]; `full` events of a pixel are its full colour, polarities mix."""
     off, on = np.minimum(counts / full, 1)
     total = np.maximum(on + off, 1)
     alpha_on, alpha_off = (on / total)[..., None], (off / total)[..., None]
