@@ -62,7 +62,7 @@ def live(
             for step in watch(trained.model, paced, size=trained.config.data.image_size, settings=split.settings):
                 terminal.update(shown.drawn(name, step), refresh=True)
             shown.end()
-    print(shown.summary())
+    print(f"\n{shown.summary()}")
 
 
 def _step(split: Recordings) -> int:
