@@ -11,7 +11,7 @@ from eisnn.libraries import library
 from .recording import Decoded, File
 
 MAGIC = b"#!AER-DAT4.0"
-_EVENT = np.dtype([("t", "<u8"), ("x", "<u2"), ("y", "<u2"), ("on", "?")])
+_NONE = np.empty(0, [("t", "<u8"), ("x", "<u2"), ("y", "<u2"), ("on", "?")])
 
 
 def decode(file: File) -> Decoded:
@@ -28,11 +28,18 @@ def decode(file: File) -> Decoded:
         packets.append(content["events"])
         places.append(place)
     first = np.cumsum([0, *map(len, packets)])
-    events = np.concatenate(packets) if packets else np.empty(0, _EVENT)
-    t, x, y, p = (events[name] for name in ("t", "x", "y", "on"))
+    t, x, y, p = (np.concatenate([packet[name] for packet in packets or [_NONE]]) for name in _NONE.dtype.names or ())
     if t.size and t.max() >> 63:
         raise file.error("it has a time of more than 63 bits", places[0])
-    return Decoded(t, x, y, p, "AEDAT4", lambda k: places[int(np.searchsorted(first, k, "right")) - 1], size)
+    return Decoded(
+        t.view(np.int64),
+        x,
+        y,
+        p.view(np.uint8),
+        "AEDAT4",
+        lambda k: places[int(np.searchsorted(first, k, "right")) - 1],
+        size,
+    )
 
 
 def _packets(file: File) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
