@@ -139,7 +139,7 @@ def _decode_evt3(file: File, start: int, size: tuple[int, int] | None) -> Decode
     passed_before_base = np.append(passed, columns.sum())[np.searchsorted(emitting, bases)]
     early = emitting < max(_first(clock), _first(rows))
     early |= (columns > 0) & (emitting < _first(bases))
-    file.passed_over("events before the first time, row or column", np.bitwise_count(mask[early]).sum())
+    file.passed_over("events before the first time, row or column", np.unpackbits(mask[early].view(np.uint8)).sum())
     emitting, word, columns, mask, passed = (a[~early] for a in (emitting, word, columns, mask, passed))
     t, y = _last(clock, time, emitting), _last(rows, words[rows] & 0x7FF, emitting)
     x, p = (word & 0x7FF).astype(np.int64), (word >> 11 & 1).astype(np.uint8)

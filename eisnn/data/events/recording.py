@@ -175,6 +175,8 @@ def unwrap(t: NDArray, bits: int) -> tuple[NDArray[np.int64], int]:
     fell = np.flatnonzero(t[1:] < t[:-1])
     quarter = 1 << (bits - 2)
     wraps = fell[(t[fell] >= 3 * quarter) & (t[fell + 1] < quarter)] + 1
-    for start in wraps:  # a handful: the shortest counter, of 23 bits, takes eight seconds
-        t[start:] += 1 << bits
+    if len(wraps):
+        over = np.zeros(len(t), np.int64)
+        over[wraps] = 1
+        t += np.cumsum(over) << bits
     return t, len(wraps)
