@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eisnn.data.errors import reading
+from eisnn.data.errors import DataError, reading
+from eisnn.data.memory import fits
 
 from .files import decode, read
 from .recording import Events
@@ -45,6 +46,8 @@ class RawFile:
         """The recording, of a sensor of `size`; raises DataError."""
         if self.archive is None:
             return read(self.path, size=size)
+        if not fits(self.nbytes):
+            raise DataError(f"{self.label} grows to {self.nbytes:,} bytes, more than there is room for")
         with reading(self.label):
             content = self.archive.read(self.member)  # checks the CRC
         return decode(self.label, np.frombuffer(content, np.uint8), size=size)

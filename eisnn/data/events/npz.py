@@ -5,15 +5,25 @@ import zipfile
 
 import numpy as np
 
+from eisnn.data.errors import DataError
+from eisnn.data.memory import fits
+
 from .recording import Decoded, Events, File
 
 MAGIC = b"PK\x03\x04"
 
 
 def decode(file: File) -> Decoded:
+    content = io.BytesIO(file.data.tobytes())
     try:
-        with np.load(io.BytesIO(file.data.tobytes()), allow_pickle=False) as stored:
+        with zipfile.ZipFile(content) as archive:
+            grown = sum(member.file_size for member in archive.infolist())
+        if not fits(grown):
+            raise file.error(f"it grows to {grown:,} bytes, more than there is room for", 0)
+        with np.load(content, allow_pickle=False) as stored:
             t, x, y, p, size = (stored[name] for name in ("t", "x", "y", "p", "size"))
+    except DataError:
+        raise
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise file.error(f"it is damaged, or no archive of t, x, y, p and size ({error})", 0) from error
     arrays = {"t": t, "x": x, "y": y, "p": p}

@@ -13,11 +13,14 @@ from .recording import Decoded, File
 
 MAGIC = b"MATLAB 5.0 MAT-file"
 SIDE = 10
+LARGEST = 1 << 22  # bytes, compressed to about a fiftieth
 
 
 def decode(file: File) -> Decoded:
     """Raises: ImportError without SciPy."""
     loadmat = library("scipy.io", "events").loadmat
+    if len(file.data) > LARGEST:
+        raise file.error(f"it has more bytes than any recording of ST-MNIST ({LARGEST:,})", 0)
     try:
         matrix = loadmat(io.BytesIO(file.data.tobytes()), variable_names="spiketrain")["spiketrain"]
     except KeyError as error:
