@@ -1,4 +1,4 @@
-"""eisnn: deep excitatory-inhibitory spiking networks that train without normalization.
+"""eisnn: deep excitatory-inhibitory spiking networks that train without batch normalization.
 
 Everything public is imported on first use (PEP 562), so that `import eisnn` and the command line stay quick.
 """

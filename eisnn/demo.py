@@ -12,7 +12,7 @@ from eisnn.models import SpikingNetwork
 from eisnn.nn import dale_violations
 from eisnn.train import Interrupted, Run, TrainConfig, fit, initial_model, load_trained, recipe
 
-BEST = "E-I network, conserved totals"
+BEST = "E-I network, exact balance"
 CURRENT_IMAGES = 200  # whose currents are drawn
 
 
@@ -60,7 +60,7 @@ After {trained.config.optimization.epochs} epochs on {len(trained.dataset.train)
 {len(trained.dataset.test):,} images that no network has seen:
 
   E-I network                     {ei:5.1f} %
-  E-I network, conserved totals   {plus:5.1f} %
+  E-I network, exact balance      {plus:5.1f} %
   batch-norm twin                 {bn:5.1f} %
   guessing                        {chance:5.1f} %
 
@@ -68,7 +68,8 @@ All are three convolutions of spiking neurons. The twin needs batch normalizatio
 do without: each layer is a circuit of excitatory and inhibitory neurons, the inhibitory ones subtract from and divide
 the input of the excitatory ones, and no synapse changes its sign (entries of the wrong sign after training:
 {violations}). The first learns as the paper has it, from a balance between the two that holds at the start. In the
-second every neuron keeps the total strength of its synapses, so that the balance holds at every step.
+second every neuron's excitation and inhibition balance exactly at every step: its weights are standardized under Dale's
+law, and its input is divided by local activity.
 The weights, logs and configurations are in {out}; it took {time.monotonic() - start:.0f} s.
 {picture}""",
         flush=True,

@@ -1,4 +1,4 @@
-"""Why conserved totals learn faster: where the gradients of an E-I network point, and whether its balance holds.
+"""Why exact balance learns faster: where the gradients of an E-I network point, and whether its balance holds.
 
 Trains `demo` as the recipe says, and `demo-plus` by SGD as well, balanced over the whole field and with one surrogate
 width, so that the two differ in what is conserved; and after each epoch measures on one batch, by layer: the part of

@@ -31,8 +31,8 @@ RESULTS = Path(__file__).parent / "results" / "screening"
 SGD: dict[str, Any] = {"optimizer": "sgd", "circuit_options": {"tapwise": False, "even_gradients": False}}
 METHODS: dict[str, tuple[str, dict[str, Any], tuple[float, ...]]] = {
     "paper": ("cifar10-vgg8", {}, (0.002, 0.005)),
-    "plus": ("cifar10-vgg8-plus", {}, (0.02,)),  # the better of 0.02 and 0.05 for conserved totals, orthogonal
-    "conserved totals": ("cifar10-vgg8-plus", SGD, (0.02, 0.05)),  # what plus was before
+    "plus": ("cifar10-vgg8-plus", {}, (0.02,)),  # the better of 0.02 and 0.05 for exact balance, orthogonal
+    "exact balance": ("cifar10-vgg8-plus", SGD, (0.02, 0.05)),  # what plus was before
     "batch norm": ("cifar10-vgg8-bn", {}, (0.05, 0.1)),
     "batch norm, orthogonal": ("cifar10-vgg8-bn", {"optimizer": "orthogonal"}, (0.02, 0.05)),
 }
@@ -56,21 +56,21 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "plus, CutMix and Mixup": ("plus", {"augmentation": {"cutmix": 1.0, "mixup": 0.2}}),
     "plus, TrivialAugment": ("plus", {"augmentation": {"trivial": True}}),
     "plus, teacher": ("plus", {"teacher": TEACHER}),
-    "conserved totals, label smoothing 0.1": ("conserved totals", {"label_smoothing": 0.1, "lr": 0.05}),
-    "conserved totals, Adam 0.003": ("conserved totals", {"optimizer": "adam", "lr": 0.003}),
-    "conserved totals, AdamW 0.003": ("conserved totals", {"optimizer": "adamw", "lr": 0.003}),
-    "conserved totals, exponentiated gradient": ("conserved totals", {"optimizer": "exponentiated", "lr": 0.05}),
-    "conserved totals, adaptive clipping 0.03": ("conserved totals", {"adaptive_clipping": 0.03, "lr": 0.05}),
-    "conserved totals, tapwise": ("conserved totals", {"circuit_options": {"tapwise": True}, "lr": 0.05}),
-    "conserved totals, tapwise, adaptive clipping 0.03": (
-        "conserved totals",
+    "exact balance, label smoothing 0.1": ("exact balance", {"label_smoothing": 0.1, "lr": 0.05}),
+    "exact balance, Adam 0.003": ("exact balance", {"optimizer": "adam", "lr": 0.003}),
+    "exact balance, AdamW 0.003": ("exact balance", {"optimizer": "adamw", "lr": 0.003}),
+    "exact balance, exponentiated gradient": ("exact balance", {"optimizer": "exponentiated", "lr": 0.05}),
+    "exact balance, adaptive clipping 0.03": ("exact balance", {"adaptive_clipping": 0.03, "lr": 0.05}),
+    "exact balance, tapwise": ("exact balance", {"circuit_options": {"tapwise": True}, "lr": 0.05}),
+    "exact balance, tapwise, adaptive clipping 0.03": (
+        "exact balance",
         {"circuit_options": {"tapwise": True}, "adaptive_clipping": 0.03, "lr": 0.05},
     ),
-    "conserved totals, TET": ("conserved totals", {"loss": "tet", "lr": 0.05}),
-    "conserved totals, orthogonal 0.02": ("conserved totals", {"optimizer": "orthogonal", "lr": 0.02}),
-    "conserved totals, orthogonal 0.05": ("conserved totals", {"optimizer": "orthogonal", "lr": 0.05}),
-    "conserved totals, tapwise, orthogonal 0.02": (
-        "conserved totals",
+    "exact balance, TET": ("exact balance", {"loss": "tet", "lr": 0.05}),
+    "exact balance, orthogonal 0.02": ("exact balance", {"optimizer": "orthogonal", "lr": 0.02}),
+    "exact balance, orthogonal 0.05": ("exact balance", {"optimizer": "orthogonal", "lr": 0.05}),
+    "exact balance, tapwise, orthogonal 0.02": (
+        "exact balance",
         {"circuit_options": {"tapwise": True}, "optimizer": "orthogonal", "lr": 0.02},
     ),
 }

@@ -1,4 +1,4 @@
-"""Ten classes of simulated event recordings, trained end to end: the paper's circuit, conserved totals, batch norm.
+"""Ten classes of simulated event recordings, trained end to end: the paper's circuit, `-plus`, batch norm.
 
     eisnn events simulate runs/simulated --dataset cifar10 --data-path ../shared/data/cifar10 --train 3000 --test 1000
     python experiments/simulated_events.py --data runs/simulated

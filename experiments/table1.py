@@ -60,7 +60,7 @@ METHODS = {
         },
         recipe="",
     ),
-    "conserved totals (ours)": Method("ei", recipe="-plus"),
+    "plus (ours)": Method("ei", recipe="-plus"),
     "batch norm": Method(
         "bn",
         {

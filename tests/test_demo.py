@@ -19,7 +19,7 @@ def short(monkeypatch):
 def test_demo(short, tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path / "out"), "--epochs", "1"]) == 0
     printed = capsys.readouterr().out
-    for words in ("E-I network  ", "conserved totals  ", "batch-norm twin  ", "after training:\n0", "demo.png"):
+    for words in ("E-I network  ", "exact balance  ", "batch-norm twin  ", "after training:\n0", "demo.png"):
         assert words in printed
     with Image.open(tmp_path / "out" / "demo.png") as picture:
         colors = picture.convert("RGB").getcolors(1 << 20)

@@ -19,7 +19,7 @@ def spiking_layers(model: nn.Module) -> dict[str, SpikingLayer]:
 def synapses(model: nn.Module) -> dict[str, Synapses]:
     """The weights with which each circuit acts, all >= 0, by layer (`layer.synapses()`).
 
-    These, not the parameters, are what to look at: with conserved totals the parameters are in a form of their own.
+    These, not the parameters, are what to look at: in exact balance the parameters are in a form of their own.
     Layers without a circuit are left out, as are ablated ones, whose currents are not those of such weights.
     """
     found = {name: layer.synapses() for name, layer in layers_of(model).items()}

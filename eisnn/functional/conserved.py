@@ -1,7 +1,7 @@
-"""Departures from the paper's circuit, each an option: conserved totals, semisaturation, a pooled divisive current.
+"""Departures from the paper's circuit, each an option: exact balance, semisaturation, a pooled divisive current.
 
-All three act on weights alone: no activity is measured while the network trains. Names as in
-`eisnn.functional.circuit`; method, section 7 (P2, P10, P11).
+There are no batch statistics: weights are standardized under Dale's law (centred by inhibition, of one norm), activity
+is divided by a local inhibitory current. Names as in `eisnn.functional.circuit`; method, sections 7 and 8.
 """
 
 from math import prod
@@ -22,8 +22,8 @@ def conserve(weight: Tensor, total: Any = 1.0, *, tapwise: bool = False) -> Tens
 
     With `tapwise` those of each position of the receptive field `[n, C, kh, kw]` by themselves, to
     `total / (kh kw)`. The gradient has no part along the weights: a common factor of a neuron's synapses changes
-    nothing. Biologically this is synaptic scaling. Weights that sum to less than `LEAST_TOTAL` of their total are
-    scaled by 1 / LEAST_TOTAL and keep less.
+    nothing (multiplicative normalization, Miller and MacKay 1994). Weights that sum to less than `LEAST_TOTAL` of their
+    total are scaled by 1 / LEAST_TOTAL and keep less.
     """
     share = total / prod(weight.shape[2:]) if tapwise else total
     axes = (1,) if tapwise else tuple(range(1, weight.ndim))
@@ -75,8 +75,11 @@ def conserved_synapses(
     pooled: bool,
     tapwise: bool = False,
 ) -> Synapses:
-    """The weights with which a circuit of conserved totals acts: eqs. (9)-(13) with these are what
-    `eisnn.ops.ConservedKernel` and `divisive_weight` compute."""
+    """The weights with which an exactly balanced circuit acts: eqs. (9)-(13) with these are what
+    `eisnn.ops.ConservedKernel` and `divisive_weight` compute.
+
+    A neuron's excitation and subtractive inhibition are scaled alike, to the norm `row_norm` of the folded weights:
+    they balance as before, but their totals are no longer `total`."""
     ee, ie, ei = conserved_weights(weight_ee, weight_ie, weight_ei, total, tapwise=tapwise)
     signed = fold(ee, ie, ei)
     row = fix_norm(signed, row_norm).flatten(1).norm(dim=1) / signed.flatten(1).norm(dim=1).clamp_min(SMALLEST)

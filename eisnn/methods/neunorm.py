@@ -20,6 +20,9 @@ class NeuNorm(SequenceNorm):
         a[t] = k a[t-1] + v/F sum_f o_f[t],   k + v F = 1        (so v/F = (1 - k) / F^2)
         y_f[t] = o_f[t] - u_f a[t]
 
+    As published this inhibits by a small part of the mean activity, `(1 - k) / F` of it: next to nothing at 512
+    channels.
+
     `u` is trainable and here the same at all positions of a channel, as the layers do not know the size of their maps;
     Wu et al. let it differ by position. It starts at 1 (the paper's start is not known to us).
 

@@ -10,12 +10,14 @@ class CircuitOptions:
     """What a circuit does otherwise than the paper's; the default is the paper's.
 
     Args:
-        conserved: conserved totals (P10): each neuron's synapses of a kind keep their sum, the folded weights their
-            norm, and excitation and inhibition balance exactly. The readout is balanced at the start and its gradients
+        conserved: exact balance (P10): each neuron's weights of a kind are shares of one conserved total, so that
+            excitation and inhibition balance; the folded weights then get one norm, which leaves the balance but not
+            the totals: weight standardization under Dale's law. The readout is balanced at the start and its gradients
             are centred.
         semisaturation: share of the expected divisive current that is a trainable constant `sigma` instead (P2), in
             [0, 1); 0 divides by the current alone, stabilised. Needs `conserved`.
-        pooled: one divisive current for all E neurons at a position (P11). Needs `conserved`.
+        pooled: one divisive current for all E neurons at a position (P11), very nearly the mean activity in the
+            receptive field. Needs `conserved`.
         tapwise: totals are conserved, and excitation and inhibition balance, at each position of the receptive field
             by itself, and so at the borders of a map too; in convolutions with at least 8 input channels. Needs
             `conserved`.

@@ -1,4 +1,5 @@
-"""What the parameters of a circuit stand for: its weights as they are (the paper), or shares of conserved totals.
+"""What the parameters of a circuit stand for: its weights as they are (the paper), or shares of totals in
+exact balance.
 
 A parametrization belongs to one `EILayer`, holds what it needs besides the layer's parameters, and alone knows how
 these make the currents.
@@ -61,7 +62,7 @@ class PaperWeights(nn.Module):
 
 
 class ConservedWeights(PaperWeights):
-    """Conserved totals (P10): the parameters are shares of each neuron's totals. `gain_i` and `sigma` are factors
+    """Exact balance (P10): the parameters are shares of each neuron's totals. `gain_i` and `sigma` are factors
     of their initial values."""
 
     dale_parameters: ClassVar[tuple[str, ...]] = ("sigma",)

@@ -63,7 +63,7 @@ class Opened:
             self.config.network.circuit, self.config.network.circuit
         )
         if self.config.network.circuit == "ei" and self.config.network.circuit_options.conserved:
-            circuit = "E-I circuit, conserved totals"
+            circuit = "E-I circuit, exact balance"
         if self.config.network.ablation is not None:
             circuit = f"{circuit}, ablation {self.config.network.ablation}"
         return f"{self.config.network.model}, {circuit}"

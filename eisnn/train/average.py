@@ -1,7 +1,7 @@
 """An exponential moving average of the weights, kept and evaluated beside them.
 
 Dale's law holds for it, as it does for any average of weights that are not negative. What is averaged are the raw
-parameters (of conserved totals those before scaling) and the running statistics of a batch norm.
+parameters (of an exactly balanced circuit those before scaling) and the running statistics of a batch norm.
 """
 
 from collections.abc import Mapping

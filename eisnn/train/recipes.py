@@ -3,7 +3,7 @@
     name                       = DATASET-MODEL, DATASET-MODEL-bn for the twin, DATASET-MODEL-plus for our departures
     E-I                          SGD 0.9, weight decay 5e-4, 300 epochs, warm-up from 1e-7, cosine to 0
     batch norm                   learning rate 0.1, weight decay 1e-4, otherwise the same
-    plus                         conserved totals, balanced tap by tap, semisaturation, pooled division, unit variance,
+    plus                         exact balance, tap by tap, semisaturation, pooled division, unit variance,
                                  even gradients; orthogonalised updates at learning rate 0.02, decay on feedforward
                                  weights only, otherwise as E-I
 

@@ -10,6 +10,23 @@ from eisnn.train import recipes
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+TEXTS = [*DOCUMENTS, *(ROOT / "docs").rglob("*.ipynb"), ROOT / "pyproject.toml", ROOT / "CITATION.cff"]
+PROGRAMS = [file for room in ("eisnn", "experiments", "benchmarks", "scripts") for file in (ROOT / room).rglob("*.py")]
+# What we have said and what is not true; what is true, docs/science/exact-balance.md says.
+WITHDRAWN = (
+    r"nothing (is )?normali[sz]ed",
+    r"(train|trains|trained|learn|learns) without( any)? normali[sz]ation",
+    r"needs? no (statistics of activity|normali[sz]ation)",
+    r"so none is a normali[sz]ation",
+    r"no activity is measured",
+    r"nothing is measured from activity",
+    r"keeps? the total (strength|weight)",
+    r"(is|:) synaptic scaling",
+    r"for a balance that training breaks",
+    r"only leaving it out costs",
+    r"batch norm and its kin",
+    r"contours against dense maps, as the paper says",
+)
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/how-to/record-measure-perturb.md"])
@@ -35,3 +52,27 @@ def test_the_table_of_recipes_is_that_of_the_package():
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+?)\)", document.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (document.parent / target).exists(), target
+
+
+def test_no_withdrawn_claim_is_made_again():
+    """In no page, notebook, docstring, help text or message."""
+    made = [
+        f"{file.relative_to(ROOT)}: {found[0]}"
+        for file in [*TEXTS, *PROGRAMS]
+        for claim in WITHDRAWN
+        if (found := re.search(claim, plain(file.read_text(encoding="utf-8")), re.IGNORECASE))
+    ]
+    assert made == []
+
+
+def plain(text: str) -> str:
+    """Without line breaks, those of strings of a notebook among them, and marks of comments."""
+    return re.sub(r"[\s#]+", " ", re.sub(r'\\n",?\s*"?', " ", text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Dale's law is kept\nand nothing\n    # normalized.", '"each keeps the total\\n",\n    "weight of its synapses"'],
+)
+def test_a_withdrawn_claim_would_be_found(text):
+    assert any(re.search(claim, plain(text)) for claim in WITHDRAWN)

@@ -1,4 +1,4 @@
-"""Departures from the paper's circuit: what each conserves, and that it stays an E-I circuit."""
+"""Departures from the paper's circuit: what each keeps and what not, and that it stays an E-I circuit."""
 
 import itertools
 
@@ -94,6 +94,64 @@ def test_balance_norm_and_dale_hold_at_every_step(options, optimizer):
             assert layer.weights.sigma is None or layer.weights.sigma.min() >= layer.weights.lower_bounds["sigma"]
 
 
+def acting(layer):
+    """Totals of a layer's excitation and inhibition as it acts, `[n_E]`, in units of its R."""
+    ee, ie, ei = layer.synapses()[:3]
+    return ee.flatten(1).sum(1) / layer.weights.total, (ei @ ie.flatten(1)).sum(1) / layer.weights.total
+
+
+def test_only_the_balance_is_exact_and_acting_totals_vary():
+    model = network(PLUS[3])
+    train(model, torch.optim.SGD(model.parameters(), lr=0.5), 5)
+    for layer in model.layers:
+        excitation, inhibition = acting(layer)
+        assert_agree(excitation, inhibition, 1e-12)
+        assert excitation.max() - excitation.min() > 0.1
+
+
+@pytest.mark.parametrize(("tapwise", "shape"), [(False, (12,)), (False, (9, 3, 3)), (True, (9, 3, 3))])
+def test_every_centred_matrix_of_the_norm_can_be_reached(tapwise, shape):
+    """By non-negative weights, where the tightness of the balance is free: excitation of the rows plus a constant."""
+    target = torch.randn(6, *shape, generator=rng(0), dtype=torch.float64)
+    target = target - target.mean(1 if tapwise else tuple(range(1, target.ndim)), keepdim=True)
+    target = EF.fix_norm(target, 0.58)
+    excitation = 1 + 0.1 * target / target.abs().max()
+    ones = torch.ones(2, *shape, dtype=torch.float64), torch.ones(6, 2, dtype=torch.float64)
+    total, norm = torch.tensor(7.0, dtype=torch.float64), torch.tensor(0.58, dtype=torch.float64)
+    gain = torch.ones(2, dtype=torch.float64)
+    made = EF.conserved_synapses(excitation, *ones, gain, None, total, norm, pooled=True, tapwise=tapwise)
+    assert min(weight.min() for weight in made[:4]) >= 0
+    assert_agree(EF.fold(*made[:3]), target, 1e-12)
+    assert (made[0].flatten(1).sum(1) > 1.5 * total).all()  # at the price of a tighter balance
+
+
+def test_what_a_neuron_cannot_know_by_itself():
+    """The strength of its own synapses depends on those of I neurons, its division on those of other E neurons."""
+    layer = network(PLUS[3]).layers[1]
+    before = layer.synapses()
+    with torch.no_grad():
+        layer.weight_ie[0] *= torch.rand(layer.weight_ie[0].shape, generator=rng(0), dtype=torch.float64)
+        layer.weight_ei[0, 0] *= 3
+    after = layer.synapses()
+    scaled = after[0][1] / before[0][1]  # neuron 1, none of whose synapses has changed
+    assert_agree(scaled, scaled.mean().expand_as(scaled), 1e-12)
+    assert abs(scaled.mean() - 1) > 1e-3
+    assert not torch.allclose(after[3][1], before[3][1], rtol=1e-3)
+
+
+def test_the_pooled_current_is_nearly_the_mean_activity_in_the_field():
+    x = (torch.rand(1, 8, 32, 8, 8, generator=rng(0)) < 0.2).double()
+    x = x * torch.rand(1, 8, 1, 8, 8, generator=rng(1))  # places differ in how active they are, as in images
+    layer = eisnn.EIConv2d(32, 64, 3, options=PLUS[3]).double()
+    eisnn.ei_init_(layer, x, generator=rng(2))
+    i_ee, i_sub, i_div = (i[:, :, 0] for i in EF.currents_of(x, layer.synapses(), layer.connection))
+    mean = layer.connection.feedforward(x, torch.ones_like(layer.weight_ee[:1]))[:, :, 0]
+    seen = torch.stack([current.flatten() for current in (mean, i_div, i_ee - i_sub)])
+    with_division, with_balanced_current = torch.corrcoef(seen)[0, 1:]
+    assert with_division > 0.97
+    assert with_balanced_current.abs() < 0.3
+
+
 def test_tapwise_balance_holds_at_the_border_too():
     """Input that is the same in all channels and everywhere drives no neuron anywhere, in no layer but the first."""
     model = network(PLUS[4])
@@ -144,7 +202,7 @@ def test_equals_the_circuit_written_out(options, channels_last, withered):
 
 @pytest.mark.parametrize("options", PLUS)
 def test_an_image_does_not_see_the_others(options):
-    """Nothing is normalized over a batch, in training either."""
+    """No statistics over a batch, in training either."""
     model = network(options).train()
     x = images(6)
     alone = torch.cat([model(image[None]) for image in x])

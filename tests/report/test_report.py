@@ -45,7 +45,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(images):
-    """A run of the paper's circuit, with conserved totals, and with batch norm."""
+    """A run of the paper's circuit, in exact balance, and with batch norm."""
     kinds = {"paper": {}, "plus": {"circuit_options": PLUS}, "bn": {"circuit": "bn"}}
     folders = {}
     for name, changes in kinds.items():
@@ -134,10 +134,10 @@ def test_the_paper_circuit_without_any_division_has_no_response(page):
     assert "Doses that are not drawn: no divisive inhibition is left in layers.0" in text
 
 
-def test_conserved_totals(runs, tmp_path):
+def test_exact_balance(runs, tmp_path):
     seen = outline(report(runs["plus"], out=tmp_path / "new folder" / "page.html", images=12))
     assert seen.headings[1:] == SECTIONS
-    assert "conserved totals" in seen.text
+    assert "exact balance" in seen.text
     assert "not drawn" not in seen.text  # semisaturation divides where inhibition does not
     assert "With `--against RUN` another run" in seen.text
 

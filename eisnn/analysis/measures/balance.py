@@ -20,7 +20,7 @@ def balance_ratio(i_ee: Values, i_sub: Values) -> Tensor:
     """Mean subtractive inhibition over mean excitation of each neuron, `[n_E, ...]`, >= 0; 1 is balanced.
 
     NaN for a neuron that receives neither, infinity without excitation. E-I Init makes it 1 on average over neurons,
-    conserved totals in every one where its input is spread evenly.
+    exact balance in every one where its input is spread evenly.
 
     Raises: ValueError for currents of different shapes, below 0, NaN or infinite.
     """

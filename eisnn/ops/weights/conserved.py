@@ -1,4 +1,4 @@
-"""The kernel of a circuit of conserved totals."""
+"""The kernel of a circuit in exact balance."""
 
 from dataclasses import dataclass
 from math import prod
@@ -25,7 +25,7 @@ class _Made(NamedTuple):
 
 @dataclass(frozen=True)
 class ConservedKernel(Kernel):
-    """What one convolution computes all currents with, `[n_E + m, ...]`, with conserved totals.
+    """What one convolution computes all currents with, `[n_E + m, ...]`, in exact balance (P10).
 
     The rows of the folded `W` have the norm `row_norm` (a factor of a neuron's excitation and of its subtractive
     inhibition alike). Below it lie the m rows whose currents divide: `W_IE` (m = n_I), or with `pooled` (P11) their

@@ -1,4 +1,4 @@
-"""The row operations of conserved totals (torch.py) on a CPU, compiled: rows.cpp."""
+"""The row operations of exact balance (torch.py) on a CPU, compiled: rows.cpp."""
 
 import ctypes
 from pathlib import Path

@@ -1,4 +1,4 @@
-// The row operations of conserved totals (torch.py) on a CPU: the weights of one neuron, which the
+// The row operations of exact balance (torch.py) on a CPU: the weights of one neuron, which the
 // first-level cache holds, at a time, and so one pass over memory each where torch takes ten.
 //
 // A row is looked at as [taps, channels], whichever of the two lies inside. Results do not depend on the number of

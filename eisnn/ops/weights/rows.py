@@ -1,4 +1,4 @@
-"""Which back end does the row operations of conserved totals."""
+"""Which back end does the row operations of exact balance."""
 
 from torch import Tensor
 

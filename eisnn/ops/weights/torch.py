@@ -1,4 +1,4 @@
-"""What conserved totals do to the weights of each neuron, and the way back: sharing out a total, fixing a norm.
+"""What exact balance does to the weights of each neuron, and the way back: sharing out a total, fixing a norm.
 
 Rows are `[n, d]` as they lie in memory, in the order of `eisnn.ops.layout.weight_rows`.
 """

@@ -1,4 +1,4 @@
-"""The row operations of conserved totals (torch.py) on a GPU, in Triton: one program for each neuron,
+"""The row operations of exact balance (torch.py) on a GPU, in Triton: one program for each neuron,
 which holds all its weights, and so one pass each where torch takes ten.
 
 A neuron's weights are looked at as `[taps, channels]`, whichever of the two lies inside; not tap by tap, they are one
