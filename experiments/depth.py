@@ -14,14 +14,14 @@ gradient that comes back to it. Then a short training on the bundled sample, for
 import argparse
 import json
 import statistics
-import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from study import require_same
+from study import budgeted, parser, positive, run_script, train
+from telling import Result, Row, cell, summarize
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,11 +31,9 @@ from eisnn.data import load
 from eisnn.methods import make_layers
 from eisnn.models import VGG, SpikingNetwork, list_models
 from eisnn.nn import LIF, PLUS
-from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
-from eisnn.train import Diverged, Run, fit, recipe
+from eisnn.train import TrainConfig, recipe
 
-RESULTS = Path(__file__).parent / "results" / "depth"
 METHODS: dict[str, dict[str, Any]] = {
     "paper": {"circuit": "ei"},
     "plus": {"circuit": "ei", "options": PLUS},
@@ -130,40 +128,17 @@ def summary(result: dict[str, Any]) -> str:
     return "; ".join(f"{name} {' '.join(form.format(**row) for row in shown)}" for name, form in parts.items())
 
 
-def train(args: argparse.Namespace) -> None:
+def rows(args: argparse.Namespace) -> dict[str, TrainConfig]:
     """Short trainings on the bundled sample, evaluated on its 1,000 test images after the last epoch."""
+    made = {}
     for network in args.train:
         for method in args.methods:
-            for seed in range(args.seeds):
-                twin = METHODS[method]["circuit"] == "bn"
-                base = recipe("demo-bn" if twin else "demo" if method == "paper" else "demo-plus")
-                config = base.changed(
-                    model=network, width=args.width, image_size=args.image_size, train_images=args.train_images,
-                    batch_size=args.batch_size, epochs=args.epochs, evaluate_epochs=args.epochs,
-                    warmup_epochs=min(1, args.epochs / 4), seed=seed, lr=args.lr,
-                    circuit_options=METHODS[method].get("options"),
-                )  # fmt: skip
-                name = f"train_{network}_{method}_lr_{config.optimization.lr}_{seed}".replace(", ", "-").replace(
-                    " ", "_"
-                )
-                file = args.output / f"{name}.json"
-                if file.exists():
-                    require_same(json.loads(file.read_text())["config"], config, file)
-                    continue
-                print(name, flush=True)
-                result: dict[str, Any] = {"network": network, "method": method, "seed": seed}
-                with tempfile.TemporaryDirectory() as folder:
-                    run = Run(Path(folder) / "run")
-                    try:
-                        result["accuracy"] = fit(config, run.folder).accuracy
-                    except (Diverged, ValueError) as error:
-                        if not (isinstance(error, Diverged) or str(error).startswith("E-I Init")):
-                            raise
-                        result["problem"] = str(error).split(". ")[0]
-                    epochs = run.metrics() if run.metrics_file.exists() else []
-                result["train_loss"] = [line["train_loss"] for line in epochs]
-                result["train_accuracy"] = [line["train_accuracy"] for line in epochs]
-                write_result(file, {**provenance(), **result, "config": config.json_fields()})
+            twin = METHODS[method]["circuit"] == "bn"
+            base = recipe("demo-bn" if twin else "demo" if method == "paper" else "demo-plus")
+            options = METHODS[method].get("options")
+            config = base.changed(model=network, image_size=args.image_size, circuit_options=options, lr=args.rate)
+            made[f"{network}, {method}, {config.optimization.lr}"] = config
+    return made
 
 
 def start_table(folder: Path) -> str:
@@ -195,26 +170,18 @@ def _told(result: dict[str, Any]) -> list[str]:
 
 
 def table(folder: Path) -> str:
-    """Trainings as Markdown."""
-    rows: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
-    for file in sorted(folder.glob("train_*.json")):
+    """Trainings as Markdown: each network has a budget of its own."""
+    found: dict[str, list[Result]] = {}
+    for file in sorted(folder.glob("*-[0-9].json")):
         result = json.loads(file.read_text())
-        rows.setdefault((result["network"], result["method"], result["config"]["lr"]), []).append(result)
-    lines = [
-        "| network | method | rate | training loss, first and last epoch | test accuracy, % | n |",
-        "|" + "---|" * 6,
-    ]
-    for network in NETWORKS:
-        for method in METHODS:
-            for (found, by, lr), results in rows.items():
-                if (found, by) == (network, method):
-                    values = [result["accuracy"] for result in results if "accuracy" in result]
-                    told = f"{statistics.mean(values):.1f}" if values else results[0]["problem"]
-                    told += f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-                    losses = [result["train_loss"] for result in results if result["train_loss"]]
-                    ends = [statistics.mean(loss[k] for loss in losses) for k in (0, -1)] if losses else []
-                    loss = " → ".join(f"{end:.2f}" for end in ends)
-                    lines.append(f"| {network} | {method} | {lr} | {loss} | {told} | {len(results)} |")
+        found.setdefault(result["row"], []).append(result)
+    lines = ["| network, method, rate | training loss, first and last epoch | test accuracy, % | n |", "|" + "---|" * 4]
+    for name, results in sorted(found.items()):
+        told = summarize(Row(name, None), results, results)
+        losses = [result["train_loss"] for result in results if result["train_loss"]]
+        loss = " → ".join(f"{statistics.mean(curve[k] for curve in losses):.2f}" for k in (0, -1) if losses)
+        outcome = results[0]["lost"] or cell((told["mean"], told["standard_deviation"]))
+        lines.append(f"| {name} | {loss} | {outcome} | {len(results)} |")
     return "\n".join(lines)
 
 
@@ -249,34 +216,30 @@ def draw(file: Path, folder: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-@subnormals_flushed()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="*", default=NETWORKS, choices=NETWORKS)
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--alpha", type=float, help="width parameter of the surrogate, instead of 4")
-    parser.add_argument("--train", nargs="*", default=[], choices=list_models(), metavar="NETWORK")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--image-size", type=int, default=16, help="of a training")
-    parser.add_argument("--train-images", type=int, help="of a training, instead of all 5,000")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--lr", type=float, help="other than the recipes'")
-    parser.add_argument("--table", action="store_true", help="of the trainings that are there")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of results")
-    parser.add_argument("--figure", type=Path, help="draw the results that are there")
-    args = parser.parse_args()
-    if args.train or args.table:
-        train(args)
-        print(start_table(args.output))
-        print(table(args.output))
-    elif args.figure:
+    made = parser(__doc__, width=0.25, batch_size=64)
+    made.add_argument("--networks", nargs="*", default=NETWORKS, choices=NETWORKS)
+    made.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    made.add_argument("--images", type=positive, default=32)
+    made.add_argument("--alpha", type=float, help="width parameter of the surrogate, instead of 4")
+    made.add_argument("--train", nargs="*", default=[], choices=list_models(), metavar="NETWORK")
+    made.add_argument("--image-size", type=positive, default=16, help="of a training")
+    made.add_argument("--rate", type=float, help="other than the recipes'")
+    made.add_argument("--figure", type=Path, help="draw the results that are there")
+    args = made.parse_args()
+    args.epochs = args.epochs or 4
+    args.evaluate_epochs = args.evaluate_epochs or args.epochs
+    if args.figure:
         draw(args.figure, args.output)
-    else:
+    elif not (args.train or args.table):
         start(args)
+    else:
+        for name, config in rows(args).items():
+            config = budgeted(config, args).changed(warmup_epochs=min(1, args.epochs / 4))
+            for seed in range(0 if args.table else args.seeds):
+                train(name, config, seed, args)
+        print(start_table(args.output), table(args.output), sep="\n\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

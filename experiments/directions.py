@@ -9,14 +9,16 @@ the direction that breaks the balance), the imbalance of the neurons' total weig
 """
 
 import argparse
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
-import torch
 from matplotlib.figure import Figure
+from study import positive, run_script
 from torch import Tensor, nn
 
-from eisnn import enforce_dale
 from eisnn.analysis import record
 from eisnn.analysis.figures import COLORS
 from eisnn.data import Batch
@@ -25,10 +27,9 @@ from eisnn.functional import conserved_weights
 from eisnn.models import SpikingNetwork
 from eisnn.nn import PLUS, EILayer
 from eisnn.provenance import provenance, write_result
-from eisnn.train import recipe
-from eisnn.train.build import initialize, new_network
+from eisnn.train import engine, fit, initial_model, recipe
+from eisnn.train.evaluation import evaluate_loader
 from eisnn.train.loss import cross_entropy
-from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate
 
 HERE = Path(__file__).parent
 PANELS = {
@@ -93,21 +94,16 @@ def follow(name: str, epochs: int, seed: int) -> list[list[dict[str, float]]]:
         conserved = replace(PLUS, tapwise=False, even_gradients=False)
         config = config.changed(optimizer="sgd", lr=0.05, circuit_options=conserved)
     dataset = load_data(config.data, config.network.time_steps)
-    loader = train_loader(config.data, dataset, config.seed)
-    model = new_network(config, dataset)
-    initialize(model, loader, config.seed)
-    optimizer = make_optimizer(model, config.optimization)
-    enforce_dale(optimizer, model)
-    probe = next(loader.epoch(0))
-    history = [measure(model, probe)]
-    for epoch in range(epochs):
-        for step, batch in enumerate(loader.epoch(epoch)):
-            set_learning_rate(optimizer, learning_rate(epoch * len(loader) + step, len(loader), config.optimization))
-            cross_entropy(model(batch.images), batch.labels).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        history.append(measure(model, probe))
-        print(name, epoch + 1, [{k: round(v, 3) for k, v in row.items()} for row in history[-1]], flush=True)
+    probe = next(train_loader(config.data, dataset, config.seed).epoch(0))
+    history = [measure(initial_model(config), probe)]
+
+    def look(model: Any, *args: Any) -> Any:
+        """Measure before the evaluation that follows each epoch."""
+        history.append(measure(model.module.train(), probe))
+        return evaluate_loader(model, *args)
+
+    with tempfile.TemporaryDirectory() as folder, patch.object(engine, "evaluate_loader", look):
+        fit(config, Path(folder) / "run")
     return history
 
 
@@ -128,7 +124,7 @@ def draw(file: Path, histories: dict[str, list[list[dict[str, float]]]]) -> None
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--epochs", type=positive, default=25)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "directions.json")
     parser.add_argument("--picture", type=Path, default=HERE.parent / "docs" / "science" / "directions.png")
@@ -140,5 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()
+    run_script(main)

@@ -5,29 +5,24 @@ not part of the package: they take the place of what a layer does. VGG-8 of quar
 images, orthogonalised updates, judged on 5,000 images held out.
 
     python experiments/gap.py --data-path CIFAR10
-    python experiments/gap.py --table --output experiments/results/gap     # those that are committed
+    python experiments/gap.py --data-path CIFAR10 --table --output experiments/results/gap --seeds 3   # those committed
 """
 
-import argparse
-import json
-import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
-from pathlib import Path
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from screening import variants
-from study import RESULTS, positive, require_same, run_script
+from study import parser, run_script, study
+from telling import Row
 from torch import Tensor
 from torch.nn import functional as F
 
 from eisnn.methods.bn import BNLayer
 from eisnn.nn import LIF, EILayer
 from eisnn.nn.neurons import run_neuron
-from eisnn.provenance import provenance, write_result
-from eisnn.train import Run, fit
 
 TWIN, PLUS = "batch norm, orthogonal, 0.02", "plus, 0.02"
 NORM = 0.58  # of a neuron's weights, as E-I Init and torch's own have it here
@@ -117,62 +112,25 @@ def normalized(steps: frozenset[str], ordinary: Callable[..., Any]) -> Callable[
     return respond
 
 
-def run(name: str, seed: int, args: argparse.Namespace) -> None:
-    """Train one and write its result, unless that is there."""
-    method, steps = STEPS[name]
-    config = variants()[method].changed(
-        width=0.25, epochs=5, warmup_epochs=0.5, batch_size=64, seed=seed, data_path=args.data_path, evaluate_epochs=5,
-        hold_out=0.8, test_images=5000,
-    )  # fmt: skip
-    otherwise: Any = nullcontext()
-    if isinstance(steps, dict):
-        config = config.changed(**steps)
-    elif steps:
-        layer = BNLayer if method == TWIN else EILayer
-        respond = stepped(steps) if method == TWIN else normalized(steps, EILayer.respond)
-        otherwise = patch.object(layer, "respond", respond)
-    file = args.output / f"{name} {seed}.json".replace(", ", "-").replace(" ", "_")
-    if file.exists():
-        require_same(json.loads(file.read_text())["config"], config, file)
-        return
-    with tempfile.TemporaryDirectory() as folder, otherwise:
-        trained = Run(Path(folder) / "run")
-        accuracy = fit(config, trained.folder).accuracy
-        epochs = [line for line in trained.metrics() if "train_loss" in line]
-    curves = {key: [line[key] for line in epochs] for key in ("train_loss", "train_accuracy")}
-    described = config.json_fields() | {"data_path": None}
-    write_result(
-        file, {**provenance(), "variant": name, "seed": seed, "accuracy": accuracy, **curves, "config": described}
-    )
-
-
-def table(folder: Path) -> str:
-    """Held-out and training accuracy of all that has run, in order."""
-    lines = ["| | held-out images, % | training images, last epoch, % | n |", "|---|---|---|---|"]
-    found = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
-    for name in STEPS:
-        if of_name := [result for result in found if result["variant"] == name]:
-            held_out, trained = (
-                ", ".join(f"{value:.1f}" for value in values)
-                for values in ([r["accuracy"] for r in of_name], [r["train_accuracy"][-1] for r in of_name])
+def rows() -> list[Row]:
+    """Every step, at the same budget."""
+    known, made = variants(), []
+    for name, (method, steps) in STEPS.items():
+        config, within = known[method].changed(hold_out=0.8), None
+        if isinstance(steps, dict):
+            config = config.changed(**steps)
+        elif steps:
+            layer, respond = (
+                (BNLayer, stepped(steps)) if method == TWIN else (EILayer, normalized(steps, EILayer.respond))
             )
-            lines.append(f"| {name} | {held_out} | {trained} | {len(of_name)} |")
-    return "\n".join(lines)
+            within = partial(patch.object, layer, "respond", respond)
+        made.append(Row(name, config, versus="plus", within=within))
+    return made
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-path", help="of CIFAR-10")
-    parser.add_argument("--seeds", type=positive, default=1)
-    parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS))
-    parser.add_argument("--table", action="store_true", help="run nothing; tell of the results that are there")
-    parser.add_argument("--output", type=Path, default=RESULTS / "gap", help="folder of results")
-    args = parser.parse_args()
-    if not args.table:
-        for seed in range(args.seeds):
-            for name in args.only:
-                run(name, seed, args)
-    print(table(args.output))
+    budget = {"epochs": 5, "evaluate_epochs": 5, "width": 0.25, "batch_size": 64, "test_images": 5000}
+    study(rows(), parser(__doc__, **budget).parse_args())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import shutil
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -99,33 +100,44 @@ def slug(name: str) -> str:
 
 
 def described(config: TrainConfig) -> dict[str, Any]:
-    """What of a configuration decides the result."""
-    return {key: value for key, value in config.json_fields().items() if key not in WHERE}
+    """What of a configuration decides the result; of a teacher, that there is one."""
+    fields = {key: value for key, value in config.json_fields().items() if key not in WHERE}
+    return fields | {"teacher": fields["teacher"] and "a teacher"}
 
 
-def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *, keep: bool = False) -> Result:
+def train(
+    name: str,
+    config: TrainConfig,
+    seed: int,
+    args: argparse.Namespace,
+    *,
+    keep: bool = False,
+    within: Callable[[], AbstractContextManager[Any]] | None = None,
+) -> Result:
     """One run: from its result if it is there or in another study's folder, continued if it has begun, else from the
     start.
 
     Args:
         name, config, seed: of the row, at its budget; `config` takes the seed.
         keep: leave the run's folder, with the weights, where `run_folder` says.
+        within: as of the row; what is so trained shares its result with no other study.
     Raises: SystemExit if the result or run that is there is of another configuration.
     """
     config, file, run = config.changed(seed=seed), result_file(name, seed, args), Run(run_folder(name, seed, args))
     found = stored(name, config, args)
     if found and (not keep or run.last.exists()):
         return found
-    if not found and not keep and (found := _of_another_study(config, args)):
+    if not (found or keep or within) and (found := _of_another_study(config, args)):
         write_result(file, {**found, "row": name})
         return found
     print(f"{name}, seed {seed}", flush=True)
     lost = None
     try:
-        if begun(name, config, args):
-            resume(run.folder, data_path=config.data.data_path)
-        else:
-            fit(config, run.folder)
+        with within() if within else nullcontext():
+            if begun(name, config, args):
+                resume(run.folder, data_path=config.data.data_path)
+            else:
+                fit(config, run.folder)
     except Interrupted:
         raise Interrupted(f"stopped; the same command continues {name}, seed {seed}") from None
     except Diverged as error:
@@ -141,6 +153,7 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
         "row": name,
         "seed": seed,
         "accuracy": [line["test_accuracy"] for line in evaluated],
+        "average_accuracy": [line["test_average_accuracy"] for line in evaluated if "test_average_accuracy" in line],
         "train_accuracy": [line["train_accuracy"] for line in epochs],
         "train_loss": [line["train_loss"] for line in epochs],
         "firing_rate": [line["test_firing_rate"] for line in evaluated],
@@ -148,6 +161,7 @@ def train(name: str, config: TrainConfig, seed: int, args: argparse.Namespace, *
         "test_images": len(data.test),
         "classes": len(data.classes),
         "lost": lost,
+        "within": within is not None,
         "config": described(config),
     }
     write_result(file, result)
@@ -201,7 +215,8 @@ def _of_another_study(config: TrainConfig, args: argparse.Namespace) -> Result |
             continue
         try:
             result = json.loads(file.read_text())
-            if not _differences(described(TrainConfig.model_validate(result["config"])), described(config)):
+            same = not _differences(described(TrainConfig.model_validate(result["config"])), described(config))
+            if same and not result.get("within"):
                 return result
         except (KeyError, TypeError, ValueError):  # another kind of file
             continue
@@ -250,12 +265,12 @@ def study(rows: Sequence[Row], args: argparse.Namespace) -> None:
         raise SystemExit(f"no row is called {', '.join(unknown)}; there are: {'; '.join(names)}")
     if barred := [f"{row.name}: {row.note}" for row in rows if row.config is None and row.name in (args.only or ())]:
         raise SystemExit(f"these rows cannot be run: {'; '.join(barred)}")
-    asked = [(row.name, budgeted(row.config, args)) for row in rows if row.config and row.name in (args.only or names)]
+    asked = [(row, budgeted(row.config, args)) for row in rows if row.config and row.name in (args.only or names)]
     todo = [] if args.table else [(*run, seed) for seed in range(args.seeds) for run in asked]
     tell(rows, args)
-    for name, config, seed in todo:  # before the first is trained
-        begun(name, config.changed(seed=seed), args)
-    for run in todo:
-        train(*run, args)
+    for row, config, seed in todo:  # before the first is trained
+        begun(row.name, config.changed(seed=seed), args)
+    for row, config, seed in todo:
+        train(row.name, config, seed, args, within=row.within)
         tell(rows, args)
     print(tell(rows, args))

@@ -4,7 +4,8 @@ A run that collapses or whose loss is no longer finite is a result like any othe
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -30,6 +31,7 @@ class Row:
         published: what the paper reports, as it reports it.
         note: said beside the row; of one that cannot be run, why.
         versus: name of the row that it is compared with, if not the first.
+        within: gives a context in which it is trained, such as layers that do something else.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Row:
     published: str = ""
     note: str = ""
     versus: str = ""
+    within: Callable[[], AbstractContextManager[Any]] | None = None
 
 
 def guessing(result: Result) -> float:
@@ -64,8 +67,10 @@ def outcome(result: Result) -> str:
 
 def evaluated(result: Result) -> list[int]:
     """After which epochs the values of its curve were measured."""
-    every, last = result.get("config", {}).get("evaluate_epochs", 1), len(result.get("train_loss", result["accuracy"]))
-    return [min(k * every, last) for k in range(1, len(result["accuracy"]) + 1)]
+    config, curve = result.get("config", {}), result["accuracy"]
+    every = config.get("evaluate_epochs", 1)
+    last = len(result["train_loss"]) if "train_loss" in result else config.get("epochs", len(curve))
+    return [min(k * every, last) for k in range(1, len(curve) + 1)]
 
 
 def final(result: Result) -> float:
@@ -76,11 +81,15 @@ def final(result: Result) -> float:
 def difference(ours: Sequence[Result], reference: Sequence[Result]) -> dict[str, float] | None:
     """Mean difference of accuracies, paired by seed, with its 95 % interval (Student's t); None for fewer than 2."""
     others = {result["seed"]: final(result) for result in reference}
-    gaps = [final(result) - others[result["seed"]] for result in ours if result["seed"] in others]
-    if len(gaps) < 2:
+    return interval([final(result) - others[result["seed"]] for result in ours if result["seed"] in others])
+
+
+def interval(values: Sequence[float]) -> dict[str, float] | None:
+    """Mean with its 95 % interval (Student's t); None for fewer than 2."""
+    if len(values) < 2:
         return None
-    mean, half = statistics.mean(gaps), STUDENT[min(len(gaps) - 1, len(STUDENT)) - 1]
-    half *= statistics.stdev(gaps) / sqrt(len(gaps))
+    mean, half = statistics.mean(values), STUDENT[min(len(values) - 1, len(STUDENT)) - 1]
+    half *= statistics.stdev(values) / sqrt(len(values))
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
@@ -88,6 +97,7 @@ def summarize(row: Row, results: Sequence[Result], reference: Sequence[Result]) 
     """What is told of one row."""
     last = [final(result) for result in results]
     best = [max(result["accuracy"], default=guessing(result)) for result in results]
+    averaged = [result["average_accuracy"][-1] for result in results if result.get("average_accuracy")]
     return {
         "row": row.name,
         "published": row.published,
@@ -98,6 +108,7 @@ def summarize(row: Row, results: Sequence[Result], reference: Sequence[Result]) 
         "mean": statistics.mean(last) if last else None,
         "standard_deviation": statistics.stdev(last) if len(last) > 1 else None,
         "best": statistics.mean(best) if best else None,
+        "averaged": statistics.mean(averaged) if averaged else None,
         "difference": difference(results, reference) if results is not reference else None,
         "outcomes": [outcome(result) for result in results],
     }
@@ -120,6 +131,7 @@ def markdown(summaries: Sequence[dict[str, Any]]) -> str:
         interval = "" if gap is None else f"{gap['mean']:+.1f} ({gap['low']:+.1f} to {gap['high']:+.1f})"
         outcomes = s["outcomes"] if len(set(s["outcomes"])) > 1 else s["outcomes"][:1]
         told = "; ".join(outcomes) or "not run"
+        told += f"; averaged weights {s['averaged']:.1f} %" if s["averaged"] is not None else ""
         told += f" ({s['note']})" if s["note"] else ""
         best = "" if s["best"] is None else f"{s['best']:.1f}"
         accuracy = cell((s["mean"], s["standard_deviation"]))

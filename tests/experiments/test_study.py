@@ -4,12 +4,17 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import depth
+import directions
 import distributions
 import figure5
 import figure6
 import figure8
+import gap
 import pytest
+import screening
 import study
 import table1
 import table2
@@ -19,10 +24,16 @@ import telling
 import torch
 from circuits import rng
 from telling import Row
+from torch import nn
 from train_runs import tiny
 
 from eisnn.methods import ABLATIONS
-from eisnn.train import Interrupted, Run, TrainConfig
+from eisnn.methods.bn import BNLayer
+from eisnn.models import list_models
+from eisnn.nn import LIF, EILayer
+from eisnn.train import Interrupted, Run, TrainConfig, initial_model
+
+COMMITTED = Path(study.__file__).parent / "results"
 
 
 def arguments(folder: Path, *words: str) -> argparse.Namespace:
@@ -207,13 +218,110 @@ def test_a_damaged_result_is_named(images, tmp_path):
 
 
 def test_committed_results_can_be_continued():
-    """Their configurations are still ones of this version: fields may be missing, none unknown."""
-    folder = Path(study.__file__).parent / "results"
-    results = [json.loads(file.read_text()) for file in folder.glob("*/*-[0-9].json")]
-    results += [json.loads(file.read_text()) for file in folder.glob("depth/train_*.json")]
-    assert len(results) > 100
-    for result in results:
-        TrainConfig.model_validate(result["config"])
+    """Their configurations are still ones of this version: fields may be missing, none unknown; and they lie where
+    their row is looked for."""
+    results = [(file, json.loads(file.read_text())) for file in COMMITTED.glob("*/*-[0-9].json")]
+    assert len(results) > 200
+    for file, result in results:
+        assert study.described(TrainConfig.model_validate(result["config"]))["seed"] == result["seed"]
+        assert file.name == f"{study.slug(result['row'])}-{result['seed']}.json"
+        summary = telling.summarize(Row(result["row"], None), [result], [])
+        assert summary["mean"] == telling.final(result)
+
+
+@pytest.mark.parametrize(
+    ("folder", "rows"),
+    [
+        ("gap", {row.name for row in gap.rows()}),
+        ("screening", set(screening.variants())),
+        ("screening_report", set(screening.variants())),
+        ("depth", {f"{network}, {method}" for network in list_models() for method in depth.METHODS}),
+    ],
+)
+def test_a_committed_result_is_of_a_row_that_its_script_has(folder, rows):
+    found = {json.loads(file.read_text())["row"] for file in (COMMITTED / folder).glob("*-[0-9].json")}
+    assert {name.rpartition(", ")[0] if folder == "depth" else name for name in found} <= rows
+    assert found
+
+
+def test_what_is_told_of_the_screening():
+    """Numbers of docs/results.md, from the committed files."""
+    best = screening.best_rates(COMMITTED / "screening")
+    assert best["batch norm, orthogonal"] == "batch norm, orthogonal, 0.05"
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in best.values()}
+    for file in (COMMITTED / "screening_report").glob("*-[0-9].json"):
+        results.setdefault((found := json.loads(file.read_text()))["row"], []).append(found)
+    told = screening.recovered(results, best)
+    assert told.splitlines()[1] == "part of the gap to batch norm, orthogonal: 0.81 (0.71 to 0.91)"
+    assert screening.recovered({name: [] for name in results}, best) == ""
+    with pytest.raises(SystemExit, match=r"run the choice first; missing in .*depth: paper, 0.002; paper, 0.005"):
+        screening.best_rates(COMMITTED / "depth")
+
+
+def test_depth_tells_of_networks_at_budgets_of_their_own():
+    rows = depth.table(COMMITTED / "depth").splitlines()
+    assert "| resnet82, plus, 0.005 | 2.31 → 1.92 | 30.5 | 1 |" in rows
+    words = argparse.Namespace(train=["stack20"], methods=["paper", "plus"], image_size=16, rate=None)
+    configs = depth.rows(words)
+    assert list(configs) == ["stack20, paper, 0.003", "stack20, plus, 0.02"]
+    assert configs["stack20, plus, 0.02"].network.model == "stack20"
+
+
+def test_layers_of_a_row_of_its_own_are_in_place_while_it_is_trained_and_its_result_is_not_shared(images, tmp_path):
+    """Layers that spike where they would not: what is trained is not what the configuration says."""
+
+    def inverted(self: Any, *args: Any) -> Any:
+        spikes, state = ordinary(self, *args)
+        return 1 - spikes, state
+
+    ordinary, config = EILayer.respond, tiny(images)
+    words = ("--epochs", "1", "--data-path", str(images))
+    row = Row("inverted", config, within=lambda: patch.object(EILayer, "respond", inverted))
+    args = arguments(tmp_path, *words)
+    study.study([row], args)
+    found = json.loads((args.output / "inverted-0.json").read_text())
+    other = study.parser("doc").parse_args([*words, "--output", str(tmp_path / "other"), "--runs", str(tmp_path)])
+    study.study([Row("as it is", config)], other)
+    as_it_is = json.loads((tmp_path / "other" / "as_it_is-0.json").read_text())
+    assert (found["within"], as_it_is["within"]) == (True, False)
+    assert found["config"] == as_it_is["config"]
+    assert found["train_loss"] != as_it_is["train_loss"]
+
+
+def test_steps_of_the_gap_change_what_they_name():
+    """Weights centred and of one norm; currents centred over the batch."""
+    weights = gap.kernel(BNLayer(nn.Conv2d(16, 4, 3), nn.Identity(), LIF()), frozenset({"centred"}))
+    assert weights.sum(1).abs().max() < 1e-6
+    assert weights.flatten(1).norm(dim=1).tolist() == pytest.approx([gap.NORM] * 4)
+    assert sum(row.within is not None for row in gap.rows()) == 7
+
+
+@pytest.mark.parametrize("row", [row for row in gap.rows() if row.within], ids=lambda row: row.name)
+def test_layers_of_every_step_of_the_gap_train(row, images):
+    config = tiny(images, circuit=row.config.network.circuit, circuit_options=row.config.network.circuit_options)
+    model = initial_model(config).train()
+    with row.within():
+        changed = model(torch.rand(4, 3, 8, 8, generator=rng(0)))
+        changed.sum().backward()
+    assert changed.isfinite().all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert not torch.equal(changed, model(torch.rand(4, 3, 8, 8, generator=rng(0))))
+
+
+def test_the_average_of_the_weights_is_told_beside_them(images, tmp_path):
+    args = arguments(tmp_path, "--epochs", "1", "--data-path", str(images))
+    study.study([Row("average", tiny(images, average=0.9))], args)
+    found = json.loads((args.output / "average-0.json").read_text())
+    assert f"averaged weights {found['average_accuracy'][-1]:.1f} %" in (args.output / "told.md").read_text()
+
+
+def test_directions_are_measured_at_the_start_and_after_each_epoch(images, monkeypatch):
+    monkeypatch.setattr(directions, "recipe", lambda name: tiny(images))
+    history = directions.follow("demo", 2, 0)
+    assert len(history) == 3
+    assert [len(rows) for rows in history] == [3, 3, 3]
+    assert all(0 <= row["common_ee"] <= 1 for rows in history for row in rows)
+    assert history[0] != history[1] != history[2]
 
 
 def test_a_row_that_cannot_be_run_says_why(tmp_path):
