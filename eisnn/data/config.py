@@ -35,6 +35,10 @@ class DataConfig(Config):
         description="Keep all images on the training device, rather than move each batch there; auto: where they take "
         "at most a quarter of its free memory.",
     )
+    init_batch: Literal["first", "separate"] = Field(
+        "first",
+        description="Augmented batch that E-I Init measures: the first that is trained on, or one drawn for it alone.",
+    )
     batch_size: Positive = Field(128, description="Images a step, over all processes together.")
     augmentation: Augmentation | EventAugmentation = Field(
         default_factory=Augmentation, description="Of the training images, or of recordings of events."

@@ -1,8 +1,9 @@
 """The part of a configuration that describes the network, and the network it describes."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
+from torch import nn
 
 from eisnn.config import Config, Positive, require_known
 from eisnn.functional import SURROGATES
@@ -26,6 +27,10 @@ class NetworkConfig(Config):
     tau: float = Field(2.0, ge=1, description="Membrane time constant, time steps.")
     learn_tau: bool = Field(False, description="Each layer learns its time constant, from tau on (PLIF; slower).")
     surrogate: str = Field("sigmoid", description="Surrogate derivative of the spike.")
+    weights: Literal["torch", "fan-out"] = Field(
+        "torch",
+        description="Convolutions of circuit bn at the start: torch's, or normal of variance 2 / fan-out (Kaiming).",
+    )
     stochastic_depth: float = Field(
         0.0, ge=0, lt=1, description="Of a resnet: probability of leaving out the last block for an image in training."
     )
@@ -52,6 +57,8 @@ class NetworkConfig(Config):
                 f"ablation is {self.ablation!r}, of the paper's circuit, but circuit_options depart from it; give one "
                 "of them"
             )
+        if self.weights != "torch" and self.circuit != "bn":
+            raise ValueError(f"weights is {self.weights!r}, which belongs to circuit bn; got circuit {self.circuit!r}")
         if self.stochastic_depth and not self.model.startswith("resnet"):
             raise ValueError(f"stochastic_depth is for resnets, got model {self.model!r}")
         neurons = CIRCUITS[self.circuit].neurons
@@ -78,7 +85,7 @@ def build_model(network: NetworkConfig, *, num_classes: int, in_channels: int, i
     if network.stochastic_depth:
         options["stochastic_depth"] = network.stochastic_depth
     neuron = (PLIF if network.learn_tau else LIF)(tau=network.tau, surrogate=network.surrogate)
-    return create_model(
+    model = create_model(
         network.model,
         num_classes=num_classes,
         in_channels=in_channels,
@@ -91,3 +98,8 @@ def build_model(network: NetworkConfig, *, num_classes: int, in_channels: int, i
         ei_ratio=network.ei_ratio if network.circuit in ("ei", "dann") else None,
         **options,
     )
+    if network.weights == "fan-out":
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return model

@@ -18,6 +18,8 @@ from eisnn.train.checkpoint import CheckpointError
 from eisnn.train.config import TrainConfig
 from eisnn.train.machine import laid_out
 
+NO_EPOCH = 2**31 - 1  # whose order and augmentation no training has
+
 
 @pydantic.dataclasses.dataclass
 class TrainedOn:
@@ -73,12 +75,15 @@ def new_network(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
     return laid_out(model, config.machine)
 
 
-def initialize(model: SpikingNetwork, train: Loader, seed: int, process_group: Any = None) -> None:
-    """E-I Init of a new run, from the first batch that it will train on; nothing to do without circuits.
+def initialize(
+    model: SpikingNetwork, train: Loader, seed: int, process_group: Any = None, *, separate: bool = False
+) -> None:
+    """E-I Init of a new run, from the first batch that it will train on, or from a `separate` one of other images and
+    augmentation; nothing to do without circuits.
 
     Raises: ValueError if the batches are too small for it, or for the batch norm of the twin.
     """
-    first = next(train.epoch(0)).images.to(next(model.parameters()).dtype)
+    first = next(train.epoch(NO_EPOCH if separate else 0)).images.to(next(model.parameters()).dtype)
     try:
         # In evaluation mode, so that no branch is left out.
         ei_init_(model.eval(), first, generator=torch.Generator().manual_seed(seed), process_group=process_group)
@@ -119,5 +124,6 @@ def initial_model(config: TrainConfig) -> SpikingNetwork:
     dataset = load_data(config.data, config.network.time_steps)
     torch.manual_seed(config.seed)
     model = new_network(config, dataset)
-    initialize(model, train_loader(config.data, dataset, config.seed), config.seed)
+    train = train_loader(config.data, dataset, config.seed)
+    initialize(model, train, config.seed, separate=config.data.init_batch == "separate")
     return model

@@ -151,7 +151,8 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
         torch.manual_seed(config.seed)
         bare = new_network(config, dataset).to(fabric.device)
         if saved is None:
-            initialize(bare, train, config.seed, torch.distributed.group.WORLD if fabric.world_size > 1 else None)
+            group = torch.distributed.group.WORLD if fabric.world_size > 1 else None
+            initialize(bare, train, config.seed, group, separate=config.data.init_batch == "separate")
         else:
             ckpt.load_model(bare, saved[0], run.last)
         optimization, im_loss = config.optimization, InformationMaximization(bare) if config.objective.im_loss else None

@@ -27,6 +27,11 @@ class OptimizationConfig(Config):
     lr_start: float = Field(1e-7, ge=0, description="Learning rate at the start of the warm-up.")
     warmup_epochs: float = Field(10, ge=0, description="Length of the linear warm-up; then cosine to 0.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD; beta 1 of Adam.")
+    first_step: Literal["usual", "published"] = Field(
+        "usual",
+        description="Of sgd; published: 1 + momentum times as long, as in the program of the paper's authors, where "
+        "the momentum starts as the first gradient and takes it in again.",
+    )
     weight_decay: float = Field(5e-4, ge=0, description="On the parameters that decay names.")
     decay: Literal["all", "feedforward"] = Field(
         "all", description="What decays: all parameters, or only weights from the layer below."
@@ -49,6 +54,11 @@ class OptimizationConfig(Config):
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs}, more than epochs = {self.epochs}; for a shorter run give a "
                 "shorter warm-up as well"
+            )
+        if self.first_step == "published" and not (self.optimizer == "sgd" and self.momentum):
+            raise ValueError(
+                f"first_step is 'published', of SGD with momentum; got optimizer {self.optimizer!r} with momentum "
+                f"{self.momentum}"
             )
         if self.lr_start > self.lr:
             raise ValueError(
@@ -77,6 +87,14 @@ def state_names(config: OptimizationConfig) -> tuple[str, ...]:
     if config.optimizer in ("adam", "adamw"):
         return "exp_avg", "exp_avg_sq", "step"
     return ("momentum_buffer",) if config.momentum or config.optimizer != "sgd" else ()
+
+
+def start_momentum(sgd: torch.optim.Optimizer, *_: Any) -> None:
+    """Before a step of `torch.optim.SGD`: momenta that are not there yet start as the decayed gradient."""
+    for group in sgd.param_groups:
+        for w in group["params"]:
+            if w.grad is not None and sgd.state[w].get("momentum_buffer") is None:
+                sgd.state[w]["momentum_buffer"] = w.grad.detach() + group["weight_decay"] * w.detach()
 
 
 def make_optimizer(model: nn.Module, config: OptimizationConfig) -> torch.optim.Optimizer:
@@ -113,6 +131,9 @@ def make_optimizer(model: nn.Module, config: OptimizationConfig) -> torch.optim.
     for group in groups:
         del group["rule"]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, config.lr, config.momentum)
+        sgd = torch.optim.SGD(groups, config.lr, config.momentum)
+        if config.first_step == "published":
+            sgd.register_step_pre_hook(start_momentum)
+        return sgd
     make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     return make(groups, config.lr, betas=(config.momentum, ADAM_BETA_2))

@@ -19,6 +19,7 @@ from eisnn.interop.authors_names import parameter_map, to_ours
 from eisnn.methods import make_layers
 from eisnn.models import VGG
 from eisnn.nn import EILayer
+from eisnn.train.optim import OptimizationConfig, make_optimizer
 
 
 def tiny_vgg8(file: dict[str, Tensor]) -> tuple[nn.Module, dict[str, str]]:
@@ -102,18 +103,14 @@ def test_e_i_init_fills_in_the_gains_of_the_reference():
 def test_five_training_steps(form):
     file = load("vgg8_tiny")
     model, names = tiny_vgg8(file)
-    optimizer = torch.optim.SGD(model.parameters(), lr=2e-3, momentum=0.9, weight_decay=5e-4)
+    optimizer = make_optimizer(model, OptimizationConfig(lr=2e-3, first_step="published"))
     eisnn.enforce_dale(optimizer, model)
     losses = []
-    for step in range(5):
+    for _ in range(5):
         loss = nn.functional.cross_entropy(model(file["x"]), file["y"])
         optimizer.zero_grad()
         loss.backward()
         losses.append(loss.detach().double())
-        if step == 0:  # their optimizer starts the momentum buffer from the first gradient and applies momentum to it
-            for p in model.parameters():
-                assert p.grad is not None
-                optimizer.state[p]["momentum_buffer"] = p.grad + 5e-4 * p.detach()
         optimizer.step()
     assert_close(torch.stack(losses), file["train_losses"], 5e-6)
     assert_close(model(file["x"]), file["logits_after_train"], 5e-6)

@@ -102,6 +102,7 @@ OPTIONS: list[dict[str, Any]] = [
     {},
     {"circuit": "bn", "channels_last": True},
     {"momentum": 0.0},
+    {"first_step": "published", "init_batch": "separate"},
     {"optimizer": "adam", "lr": 0.01},
     {"optimizer": "adamw", "lr": 0.01, "decay": "feedforward"},
     {"optimizer": "exponentiated"},

@@ -71,13 +71,24 @@ def test_published_values(name: str) -> None:
         assert augmentation.resized_crop is None
 
 
-PAPERS = [name for name in recipes() if not name.endswith(("-bn", "-plus"))]
+PAPERS = [name for name in recipes() if not name.endswith(("-bn", "-plus", "-published"))]
 
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_twin_differs_in_circuit_rate_and_decay_only(name: str) -> None:
     changed = {"circuit": "bn", "lr": 0.1, "weight_decay": 1e-4}
     assert recipe(f"{name}-bn").fields() == recipe(name).fields() | changed
+
+
+@pytest.mark.parametrize("name", [name for name in recipes() if name.endswith("-published")])
+def test_the_recipes_to_the_letter_differ_in_what_the_authors_program_has(name: str) -> None:
+    ours = recipe(name.removesuffix("-published"))
+    changed: dict[str, object] = {"first_step": "published", "init_batch": "separate"}
+    if "dvs" not in name:
+        changed["augmentation"] = ours.data.augmentation.model_copy(update={"cutout": "published"})
+    if "-bn-" in name:
+        changed |= {"warmup_epochs": 0.0, "weights": "fan-out" if "resnet" in name else "torch"}
+    assert recipe(name).fields() == ours.fields() | changed
 
 
 def test_the_static_image_recipes_are_all_there() -> None:

@@ -19,6 +19,7 @@ from .trivial import draw_trivial, trivial_augment
 ASPECT = (3 / 4, 4 / 3)  # of a resized crop, width / height
 RECTANGLE_AREA = (0.02, 0.4)  # of the image
 RECTANGLE_ASPECT = (0.3, 3.3)  # height / width
+PUBLISHED_ASPECT = (0.4, 2.5)  # the same, in the authors' program
 TRIES = 10  # to draw a box that fits into the image
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -37,11 +38,12 @@ class Augmentation(RandomTransform):
         default=0, ge=0, description="Zero pixels added on each side before a random crop; 0 is off."
     )
     flip: bool = Field(default=False, description="Mirror left to right with probability 0.5.")
-    cutout: Literal["none", "square", "rectangle"] = Field(
+    cutout: Literal["none", "square", "rectangle", "published"] = Field(
         default="none",
         description="What to blank out: 'square' a zero square of cutout_size around any pixel, cut off at the "
         "border; 'rectangle' with probability 0.5 a rectangle of 2-40 % of the area, filled with one random value "
-        "for all its pixels and channels.",
+        "for all its pixels and channels; 'published', as in the program of the paper's authors: likewise, of other "
+        "aspect ratios, the value in the first channel and 0 in the others.",
     )
     cutout_size: int = Field(default=16, ge=1, description="Side of the 'square' cutout, pixels.")
     resized_crop: tuple[Fraction, Fraction] | None = Field(
@@ -101,6 +103,8 @@ class Augmentation(RandomTransform):
             draws["square"] = torch.rand(n, 2, generator=generator)
         if self.cutout == "rectangle":
             draws["rectangle"] = _draw_rectangles(n, height, width, generator)
+        if self.cutout == "published":
+            draws["rectangle"] = _draw_published(n, height, width, generator)
         if self.trivial:
             draws["trivial"] = draw_trivial(n, generator)
         if self.mixes:
@@ -141,6 +145,8 @@ class Augmentation(RandomTransform):
             return _cut_square(pixels, draws["square"], self.cutout_size)
         if self.cutout == "rectangle":
             return _cut_rectangle(pixels, draws["rectangle"])
+        if self.cutout == "published":
+            return _cut_rectangle(pixels, draws["rectangle"], first_channel=True)
         return pixels
 
     @property
@@ -167,14 +173,18 @@ def _cut_square(pixels: Tensor, place: Tensor, side: int) -> Tensor:
     return pixels.masked_fill(inside_boxes(top, left, sides, sides, height, width), 0)
 
 
-def _cut_rectangle(pixels: Tensor, rectangles: Tensor) -> Tensor:
-    """Fills rectangles [B, 5]: height and width as fractions of the image, place in the room they leave, value."""
+def _cut_rectangle(pixels: Tensor, rectangles: Tensor, *, first_channel: bool = False) -> Tensor:
+    """Fills rectangles [B, 5]: height and width as fractions of the image, place in the room they leave, value; this in
+    all channels, or in the first, and then 0 in the others."""
     height, width = pixels.shape[-2:]
     tall, wide, down, right, value = rectangles.unbind(1)
     box_height, box_width = (tall * height).round(), (wide * width).round()
     top, left = (down * (height - box_height + 1)).floor(), (right * (width - box_width + 1)).floor()
     mask = inside_boxes(top, left, box_height, box_width, height, width)
-    return torch.where(mask, value[:, None, None, None], pixels)
+    fill = value[:, None, None, None]
+    if first_channel:
+        fill = fill * (torch.arange(pixels.shape[1], device=pixels.device) == 0)[:, None, None]
+    return torch.where(mask, fill, pixels)
 
 
 def draw_boxes(n: int, height: int, width: int, area: tuple[float, float], generator: Generator) -> Tensor:
@@ -200,6 +210,17 @@ def _draw_rectangles(n: int, height: int, width: int, generator: Generator) -> T
     box = _first(shape, (shape <= 1).all(2), torch.zeros(2))
     box *= torch.rand(n, 1, generator=generator) < 0.5
     return torch.cat((box, torch.rand(n, 3, generator=generator)), 1)
+
+
+def _draw_published(n: int, height: int, width: int, generator: Generator) -> Tensor:
+    """As `_draw_rectangles`, with a uniform aspect ratio: none is larger than a square image, as sqrt(0.4 * 2.5) is 1.
+    Their images hold whole numbers from 0 to 255, and so does the value."""
+    area = _uniform((n, 1), RECTANGLE_AREA, generator)
+    aspect = _uniform((n, 1), PUBLISHED_ASPECT, generator) * (width / height)
+    shape = torch.cat(((area * aspect).sqrt(), (area / aspect).sqrt()), 1).clamp(max=1)
+    shape *= torch.rand(n, 1, generator=generator) < 0.5
+    value = torch.randint(0, 256, (n, 1), generator=generator) / 255
+    return torch.cat((shape, torch.rand(n, 2, generator=generator), value), 1)
 
 
 def _first(candidates: Tensor, fits: Tensor, fallback: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ SETTINGS = st.builds(
     Augmentation,
     crop_padding=st.integers(0, 4),
     flip=st.booleans(),
-    cutout=st.sampled_from(["none", "square", "rectangle"]),
+    cutout=st.sampled_from(["none", "square", "rectangle", "published"]),
     cutout_size=st.integers(1, 20),
     resized_crop=st.sampled_from([None, (0.08, 1.0), (0.5, 0.5)]),
     color_jitter=st.sampled_from([None, (0.4, 0.4, 0.4, 0.1), (2.0, 0.0, 1.0, 0.5)]),
@@ -156,6 +156,40 @@ def test_rectangle_cutout_fills_one_rectangle_with_one_value_half_of_the_time() 
     assert values.min() >= 0
     for edge in (rows[:, 0], rows[:, -1], columns[:, 0], columns[:, -1]):
         assert edge.any()  # they reach every border
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_published_cutout_fills_the_first_channel_with_a_whole_number_and_the_others_with_0(channels: int) -> None:
+    n, size = 3000, 32
+    pixels = noise(n, channels, size, size)
+    result = augment(Augmentation(cutout="published"), pixels)
+    changed = result != pixels.float() / 255
+    cut = changed.flatten(1).any(1)
+    assert abs(cut.float().mean() - 0.5) < 0.03
+    changed, filled = changed[cut].any(1), result[cut]
+    box = changed.any(2)[:, :, None] & changed.any(1)[:, None, :]
+    assert abs(box.float().mean() - 0.21) < 0.01
+    values = torch.stack([image[0, mask].unique() for image, mask in zip(filled, box, strict=True)])  # one an image
+    assert torch.equal((values * 255).round() / 255, values)
+    assert (values == 0).any()
+    assert (values == 1).any()
+    assert abs(values.mean() - 0.5) < 0.03
+    assert not filled[:, 1:].amax(1, keepdim=True).masked_select(box[:, None]).any() if channels > 1 else True
+
+
+def test_published_rectangles_are_of_uniform_area_aspect_and_place() -> None:
+    rectangles = Augmentation(cutout="published").draw(20_000, (3, 32, 32), seeded())["rectangle"].double()
+    rectangles = rectangles[rectangles[:, 0] > 0]
+    tall, wide, down, right, value = rectangles.unbind(1)
+    uniform = {
+        "area": (tall * wide, 0.02, 0.4), "aspect": (tall / wide, 0.4, 2.5),
+        "row": (down, 0, 1), "column": (right, 0, 1), "value": (value, 0, 1),
+    }  # fmt: skip
+    for name, (seen, low, high) in uniform.items():
+        expected = torch.linspace(low, high, len(seen), dtype=torch.float64)
+        assert (seen.sort()[0] - expected).abs().max() < 0.025 * (high - low), name  # 0.1 % of Kolmogorov and Smirnov
+    assert torch.corrcoef(rectangles.T).fill_diagonal_(0)[2:].abs().max() < 0.05
+    assert rectangles[:, :2].max() <= 1  # all fit
 
 
 def test_rectangle_aspect_is_in_pixels_on_oblong_images() -> None:
