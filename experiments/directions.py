@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from matplotlib.figure import Figure
 from study import positive, run_script
 from torch import Tensor, nn
@@ -46,6 +47,7 @@ def common_part(grad: Tensor) -> float:
     return float(rows.mean(1).square().sum() * rows.shape[1] / rows.square().sum())
 
 
+@torch.no_grad()
 def imbalance(layer: EILayer) -> float:
     """Mean over E neurons of `|excitation - inhibition| / excitation`, of total effective weights."""
     weights = layer.weight_ee, layer.weight_ie, layer.weight_ei

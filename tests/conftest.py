@@ -8,8 +8,10 @@ import pytest
 import torch
 from hypothesis import is_hypothesis_test, settings
 
+from eisnn.functional.lif import LIFConstants
 from eisnn.ops import backends, build
-from eisnn.ops.population import cpu
+from eisnn.ops.lif.torch import NEURONS
+from eisnn.ops.population.torch import POPULATIONS
 
 if torch.cuda.is_available():
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # deterministic algorithms ask for it, see below
@@ -63,11 +65,15 @@ def backend(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.param == "triton" and not backends.HAS_TRITON:
         pytest.skip("triton is not installed")
 
-    def chosen(maps: torch.Tensor) -> str:
-        return request.param if request.param != "compiled" or cpu.supports(maps) else "torch"
+    def interpreted(_: torch.Tensor, constants: LIFConstants) -> bool:
+        return constants.surrogate_number is not None
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backends, "backend", chosen)
+        for implementations in (POPULATIONS, NEURONS):
+            for name in {"compiled", "triton"} - {request.param}:
+                patch.setitem(implementations.serves, name, lambda *_: False)
+            if request.param == "triton":
+                patch.setitem(implementations.serves, "triton", interpreted)
         yield
 
 

@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 import torch
 
-from eisnn import ops
 from eisnn.bench.floor import Floor
 from eisnn.bench.memory import peak_memory
 from eisnn.bench.subjects import FORMATS, NETWORKS, PEER, Subject
 from eisnn.deploy import quantize
 from eisnn.files import require_writable
+from eisnn.functional import LIFConstants
 from eisnn.nn import fold
+from eisnn.ops.population.torch import POPULATIONS
 from eisnn.provenance import provenance, write_result
 
 
@@ -135,7 +136,7 @@ def bench(
         **provenance(),
         **common,
         "repeats": repeats,
-        "kernels": ops.backends.backend(subjects["ei", "contiguous"].images[None]),
+        "kernels": POPULATIONS.name(subjects["ei", "contiguous"].images[None], LIFConstants()),
         "cuda_graph": device == "cuda" and cuda_graph,
         "tf32": {
             "convolutions": torch.backends.cudnn.allow_tf32,

@@ -5,12 +5,20 @@ What of torch works with them: reverse-mode derivatives, once (`backward`, `torc
 (`jvp`, `jacfwd`), and `torch.func.grad`, `jacrev` and `vmap` of a whole layer.
 """
 
+# Back ends, which enter themselves when they are imported; see backends.py.
+import eisnn.ops.lif.cpu
+import eisnn.ops.lif.gpu
+import eisnn.ops.population.cpu
+import eisnn.ops.population.gpu
+import eisnn.ops.weights.cpu
+import eisnn.ops.weights.gpu  # noqa: F401
 from eisnn.ops.circuit import StackedCurrents, ei_circuit, ei_readout, folded_currents, stacked_currents
 from eisnn.ops.connection import Connection, Conv, Dense
 from eisnn.ops.conv2d.op import conv2d
 from eisnn.ops.lif.op import lif
 from eisnn.ops.pool.op import average_pool
-from eisnn.ops.population.op import population, split_currents
+from eisnn.ops.population.op import population
+from eisnn.ops.population.torch import split_currents
 from eisnn.ops.weights.conserved import ConservedKernel
 from eisnn.ops.weights.op import Kernel, project
 from eisnn.ops.weights.stacked import StackedKernel, fold

@@ -1,16 +1,50 @@
-"""Which back end serves an operation: Triton on a GPU, compiled routines on a CPU, else torch operations."""
+"""What does an operation: torch operations, or a back end that has entered itself for the inputs that it serves.
 
+A back end is a class for each operation that it has, in a file of the operation's folder that eisnn/ops/__init__.py
+imports, or in your own program:
+
+    @POPULATIONS.register("metal", lambda maps, constants: maps.device.type == "mps")
+    class MetalPopulation(Population): ...
+"""
+
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from eisnn.functional.lif import LIFConstants
-from eisnn.ops.build import library
-from eisnn.ops.population import cpu
-
 HAS_TRITON = find_spec("triton") is not None
+T = TypeVar("T")
+
+
+class Implementations(Generic[T]):
+    """One operation by back end: of those that serve its inputs, the first that was entered; else "torch"."""
+
+    def __init__(self, by_torch: T) -> None:
+        self.made = {"torch": by_torch}
+        self.serves: dict[str, Callable[..., bool]] = {}
+
+    def register(self, name: str, serves: Callable[..., bool]) -> Callable[[T], T]:
+        """Enter an implementation: the name of its back end, and what says of the operation's inputs whether it serves
+        them. Raises ValueError if the name is taken."""
+        if name in self.made:
+            raise ValueError(f"there is a back end {name!r} already; name another")
+
+        def enter(implementation: T) -> T:
+            self.made[name], self.serves[name] = implementation, serves
+            return implementation
+
+        return enter
+
+    def name(self, *inputs: object) -> str:
+        """What serves these inputs."""
+        return next((name for name, serves in self.serves.items() if serves(*inputs)), "torch")
+
+    def __call__(self, *inputs: object) -> T:
+        """The implementation that serves these inputs."""
+        return self.made[self.name(*inputs)]
 
 
 def transformed() -> bool:
@@ -22,25 +56,3 @@ def transformed() -> bool:
 def in_triton(maps: Tensor) -> bool:
     """Whether Triton serves these maps `[T, B, n, ...]`: on CUDA, dense or two-dimensional."""
     return maps.is_cuda and HAS_TRITON and maps.ndim in (3, 5)
-
-
-def backend(maps: Tensor) -> str:
-    """What serves these maps best: "triton" on CUDA, "compiled" on a CPU, else "torch" operations."""
-    if in_triton(maps):
-        return "triton"
-    return "compiled" if cpu.supports(maps) else "torch"
-
-
-def of_weights(weight: Tensor) -> str:
-    """What serves row operations on these weights best: "triton" on CUDA, "compiled" on a CPU, else "torch"."""
-    if weight.dtype not in (torch.float32, torch.float64):
-        return "torch"
-    if weight.is_cuda:
-        return "triton" if HAS_TRITON else "torch"
-    served = weight.is_cpu and not torch.compiler.is_compiling() and library() is not None
-    return "compiled" if served else "torch"
-
-
-def of_neurons(maps: Tensor, constants: LIFConstants) -> str:
-    """What serves LIF neurons with these constants: as `backend`, but "torch" for a surrogate that only it has."""
-    return "torch" if constants.surrogate_number is None else backend(maps)

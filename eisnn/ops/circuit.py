@@ -8,7 +8,7 @@ from eisnn.functional.circuit import integrate, scale_gradient
 from eisnn.functional.connection import fan_in
 from eisnn.functional.folded import FoldedCurrents
 from eisnn.ops.connection import Connection
-from eisnn.ops.population.op import split_currents
+from eisnn.ops.population.torch import split_currents
 from eisnn.ops.weights.op import project
 from eisnn.ops.weights.stacked import StackedKernel, fold
 

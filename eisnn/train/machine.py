@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from eisnn.config import Config, Positive
-from eisnn.ops.backends import backend
+from eisnn.ops import build
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -66,10 +66,11 @@ def make_fabric(machine: MachineConfig) -> "Fabric":
 
 
 def arithmetic(device: torch.device) -> dict[str, Any]:
-    """What the last bits of a result depend on: the device, and of a CPU the threads and the back end."""
+    """What the last bits of a result depend on: the device, and of a CPU the threads and the back end, with the digest
+    of its library: another compiler or version of the kernel makes another."""
     if device.type != "cpu":
         return {"device": device.type}
-    return {"device": "cpu", "threads": torch.get_num_threads(), "back_end": backend(torch.empty(1, 1, 1))}
+    return {"device": "cpu", "threads": torch.get_num_threads(), "back_end": build.describe()}
 
 
 def launch(fabric: "Fabric") -> None:

@@ -14,6 +14,7 @@ import eisnn.functional as EF
 from eisnn import ops
 from eisnn.nn import CircuitOptions
 from eisnn.ops import backends, build
+from eisnn.ops.weights.torch import ROWS
 
 PLUS = [
     CircuitOptions(conserved=True),
@@ -361,7 +362,8 @@ def test_fast_row_operations_are_the_same(kind, pooled, tapwise, inputs, channel
     made = ops.ConservedKernel(pooled, tonic=True, tapwise=tapwise and len(inputs) == 3)
     results = []
     for served in ("torch", kind):
-        monkeypatch.setattr(backends, "of_weights", lambda _, served=served: served)
+        for name in ROWS.serves:
+            monkeypatch.setitem(ROWS.serves, name, lambda _, there=name == served: there)
         kernel, kept = made.make(*sources)
         upstream = torch.randn(kernel.shape, generator=rng(1), dtype=torch.float64)
         results.append([kernel, *(x for x in made.gradients(upstream, kept, *sources) if x is not None)])

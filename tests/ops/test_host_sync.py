@@ -139,7 +139,7 @@ def test_a_question_in_a_layer_is_noticed(name, monkeypatch):
 @pytest.mark.parametrize("name", QUESTIONS)
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
 def test_a_question_within_an_operator_is_noticed(name, backend, monkeypatch):
-    module = sys.modules["eisnn.ops.population.op"]
+    module = sys.modules["eisnn.ops.population.torch"]
     real = module.smallest_positive
 
     def asking(i_div: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 import eisnn.functional as EF
 from eisnn import ops
 from eisnn.functional import LIFConstants
-from eisnn.ops import backends
+from eisnn.ops.population.torch import POPULATIONS
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -41,7 +41,7 @@ def of_two_currents(op):
 
 def interpreted() -> bool:
     """Whether Triton's interpreter is at work, which takes its time."""
-    return backends.backend(torch.zeros(1, 1, 1)) == "triton" and not torch.cuda.is_available()
+    return POPULATIONS.name(torch.zeros(1, 1, 1), LIFConstants()) == "triton" and not torch.cuda.is_available()
 
 
 FUSED, REFERENCE = of_two_currents(ops.population), of_two_currents(EF.population)
@@ -116,7 +116,7 @@ def test_equals_the_reference_in_value_and_every_gradient(constants, t, b, space
 @pytest.mark.parametrize("piece", [1, 300, 1 << 16])
 def test_the_pieces_of_the_batch_do_not_show(piece, state, channels_last, monkeypatch):
     monkeypatch.setattr(sys.modules["eisnn.ops.scan"], "PIECE", piece)
-    monkeypatch.setattr(sys.modules["eisnn.ops.population.op"], "PART", piece)
+    monkeypatch.setattr(sys.modules["eisnn.ops.population.gpu"], "PART", piece)
     tensors, v = inputs(b=7), torch.randn(7, 5, 3, 2, generator=rng(3), dtype=torch.float64)
     if channels_last:
         for name in ("balanced", "i_div"):
@@ -301,7 +301,8 @@ def test_a_tonic_i_neuron_needs_no_stabilisation(constants, t, n, space, static,
     results = []
     with pytest.MonkeyPatch.context() as patch:
         if more:  # as on a GPU
-            patch.setattr(sys.modules["eisnn.ops.population.op"], "padded", lambda n, _: -(-n // 8) * 8)
+            for module in ("op", "torch"):
+                patch.setattr(sys.modules[f"eisnn.ops.population.{module}"], "padded", lambda n, _: -(-n // 8) * 8)
         for op in (ops.population, EF.population):
             leaves = [x.detach().clone().requires_grad_() for x in (stack, weight, gain, bias, *([v] if state else []))]
             currents, options = leaves[0], {"tonic": True} if op is ops.population else {}

@@ -31,6 +31,7 @@ from eisnn import files
 from eisnn.cli import main
 from eisnn.data import Augmentation, DataError
 from eisnn.nn.options import PLUS
+from eisnn.ops import build
 from eisnn.provenance import versions
 from eisnn.train import (
     CheckpointError,
@@ -833,7 +834,17 @@ def test_images_that_changed_classes_are_noticed(images: Path, finished: Path, t
     assert evaluate(finished)["notes"] == ()
 
 
-def test_other_arithmetic_is_a_warning(finished: Path) -> None:
-    rewrite(finished / "last.safetensors", lambda _, metadata: metadata["arithmetic"].update(threads=64))
-    with pytest.warns(UserWarning, match=r"computed with .*'threads': 64.*not bit for bit"):
+@pytest.mark.parametrize("other", [{"threads": 64}, {"back_end": "compiled 0123456789ab"}])
+def test_other_arithmetic_is_a_warning(finished: Path, other: dict[str, Any]) -> None:
+    """Another number of threads, and another build of the compiled routines."""
+    recorded: list[dict[str, Any]] = []
+
+    def change(_: Any, metadata: dict[str, Any]) -> None:
+        recorded.append(dict(metadata["arithmetic"]))
+        metadata["arithmetic"].update(other)
+
+    rewrite(finished / "last.safetensors", change)
+    assert recorded[0]["back_end"] == build.describe()
+    ((name, value),) = other.items()
+    with pytest.warns(UserWarning, match=rf"computed with .*'{name}': {value!r}.*not bit for bit"):
         finish(finished)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from eisnn.functional.lif import LIFConstants
 from eisnn.ops.build import TYPES, library
-from eisnn.ops.layout import Layout
+from eisnn.ops.layout import Layout, layout_of
+from eisnn.ops.population.torch import POPULATIONS, Gradients, Population, split_currents
 from eisnn.ops.structs import fields_of
 
 SOURCE = Path(__file__).with_name("population.cpp")
@@ -27,9 +28,10 @@ class Problem(ctypes.Structure):
     _fields_ = fields_of("Problem", SOURCE, Map=Map)
 
 
-def supports(maps: Tensor) -> bool:
-    """Whether the kernel can serve these maps: on the CPU, in a dtype it knows, dense or two-dimensional."""
-    return maps.device.type == "cpu" and maps.dtype in TYPES and maps.ndim in (3, 5) and library() is not None
+def serves(maps: Tensor, constants: LIFConstants) -> bool:
+    """Whether the kernel serves these maps and neurons: on the CPU, in a dtype it knows, dense or two-dimensional."""
+    known = maps.device.type == "cpu" and maps.dtype in TYPES and constants.surrogate_number is not None
+    return known and maps.ndim in (3, 5) and library() is not None
 
 
 def empty_grad_weight(weight: Tensor, batch: int) -> Tensor:
@@ -93,3 +95,54 @@ def run(
 def _describe(layout: Layout, maps: Tensor | None) -> Map:
     """A tensor that fits the layout; None is absent."""
     return Map(None if maps is None else maps.data_ptr(), *layout.strides(maps))
+
+
+@POPULATIONS.register("compiled", serves)
+class CompiledPopulation(Population):
+    """The same by the compiled kernel; where the neurons lie inside, with the lateral product and its gradients."""
+
+    def _start(self) -> tuple[Layout, tuple[int, ...], dict[str, Tensor | None], dict[str, Tensor]]:
+        n_e = len(self.weight)
+        layout = layout_of(self.currents, n_e)
+        maps: dict[str, Tensor | None] = {"v": self.v}
+        arrays = {"gain": self.gain.contiguous(), "bias": self.bias.contiguous()}
+        if layout.neurons_inside:
+            maps["balanced"], maps["i_ie"] = self._parts(self.currents)
+            arrays["weight"] = self.weight.to(self.gain.dtype).contiguous()
+        else:
+            maps["balanced"], maps["i_div"] = split_currents(self.currents, self.weight)
+        return layout, (*self.currents.shape[:2], n_e, *self.currents.shape[3:]), maps, arrays
+
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        layout, shape, maps, arrays = self._start()
+        spikes = layout.empty((self.steps, *shape[1:]), self.currents.dtype)
+        v_last = layout.empty(shape[1:], self.gain.dtype)
+        smallest = torch.empty(*shape[:2], *(1,) * (len(shape) - 2), dtype=self.gain.dtype)
+        maps |= {"spikes": spikes, "v_last": v_last}
+        run("forward", layout, self.constants, self.steps, maps, smallest=smallest, **arrays)
+        return spikes, v_last, smallest
+
+    def backward(
+        self, smallest: Tensor, grad_spikes: Tensor | None, grad_v_last: Tensor | None, grad_currents: Tensor
+    ) -> Gradients:
+        layout, shape, maps, arrays = self._start()
+        grad_v = None if self.v is None else layout.empty(shape[1:], self.gain.dtype)
+        arrays["grad_gain"], arrays["grad_bias"] = (self.gain.new_empty(shape[1], shape[2]) for _ in range(2))
+        maps |= {"grad_spikes": grad_spikes, "grad_v_last": grad_v_last, "grad_v": grad_v}
+        parts = self._parts(grad_currents)
+        written = [x if layout.fits(x) else layout.empty(x.shape, x.dtype) for x in parts]
+        maps["grad_balanced"] = written[0]
+        if layout.neurons_inside:
+            maps["grad_i_ie"] = written[1]
+            arrays["grad_weight"] = empty_grad_weight(arrays["weight"], shape[1])
+        else:
+            maps["grad_i_div"] = layout.empty(shape, self.currents.dtype)
+        run("backward", layout, self.constants, self.steps, maps, smallest=smallest, **arrays)
+        for part, own in zip(parts, written, strict=True):
+            if part is not own:
+                part.copy_(own)
+        if (grad_i_div := maps.get("grad_i_div")) is not None:
+            grad_weight = self._through_lateral(grad_i_div, grad_currents)
+        else:
+            grad_weight = arrays["grad_weight"].sum(0)[:, : self.weight.shape[1]]
+        return Gradients(grad_weight, arrays["grad_gain"].sum(0), arrays["grad_bias"].sum(0), grad_v)

@@ -10,8 +10,7 @@ from torch import Tensor
 from eisnn.ops.layout import channels_last, from_rows, laid_out_like, weight_rows
 from eisnn.ops.weights.matmul import matmul
 from eisnn.ops.weights.op import Kernel
-from eisnn.ops.weights.rows import rows_of
-from eisnn.ops.weights.torch import TorchRows
+from eisnn.ops.weights.torch import TorchRows, rows_of
 
 
 class _Made(NamedTuple):

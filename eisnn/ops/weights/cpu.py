@@ -9,7 +9,7 @@ from torch import Tensor
 from eisnn.functional.conserved import LEAST_TOTAL, SMALLEST
 from eisnn.ops import build
 from eisnn.ops.structs import fields_of
-from eisnn.ops.weights.torch import TorchRows
+from eisnn.ops.weights.torch import ROWS, TorchRows
 
 
 class Rows(ctypes.Structure):
@@ -18,6 +18,13 @@ class Rows(ctypes.Structure):
     _fields_ = fields_of("Rows", Path(__file__).with_name("rows.cpp"))
 
 
+def serves(weight: Tensor) -> bool:
+    """Whether the kernel serves these weights; what torch compiles does without it."""
+    known = weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
+    return known and not torch.compiler.is_compiling() and build.library() is not None
+
+
+@ROWS.register("compiled", serves)
 class CompiledRows(TorchRows):
     """The same, neuron by neuron."""
 

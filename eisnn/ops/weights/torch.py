@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eisnn.functional.conserved import LEAST_TOTAL, SMALLEST
+from eisnn.ops.backends import Implementations
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,12 @@ class TorchRows:
 
     def _share(self, total: Tensor | None) -> Tensor | float:
         return (1.0 if total is None else total) / self.taps
+
+
+ROWS = Implementations(TorchRows)
+
+
+def rows_of(weight: Tensor, taps: int, channels_inside: bool) -> TorchRows:
+    """The operations on weights like `weight` `[n, ...]`, by the back end that serves them best; arguments as
+    `TorchRows`."""
+    return ROWS(weight)(len(weight), weight[0].numel(), taps, channels_inside or taps == 1)
