@@ -20,6 +20,7 @@ from telling import Row
 from torch import Tensor
 from torch.nn import functional as F
 
+import eisnn.functional as EF
 from eisnn.methods.bn import BNLayer
 from eisnn.nn import LIF, EILayer
 from eisnn.nn.neurons import run_neuron
@@ -27,7 +28,8 @@ from eisnn.nn.neurons import run_neuron
 TWIN, PLUS = "batch norm, orthogonal, 0.02", "plus, 0.02"
 NORM = 0.58  # of a neuron's weights, as E-I Init and torch's own have it here
 LEAST_CHANNELS = 8  # for a balance tap by tap
-# What a twin's layer does otherwise; in -plus, what its currents get besides; or a changed option.
+# What a twin's layer does otherwise; in -plus, what its circuits lack, or what their currents get besides; or a changed
+# option.
 STEPS: dict[str, tuple[str, frozenset[str] | dict[str, Any]]] = {
     "twin": (TWIN, frozenset()),
     "twin, weights centred tap by tap and of one norm": (TWIN, frozenset({"centred"})),
@@ -37,6 +39,9 @@ STEPS: dict[str, tuple[str, frozenset[str] | dict[str, Any]]] = {
     "plus": (PLUS, frozenset()),
     "plus, tightness 3": (PLUS, {"circuit_options": {"tightness": 3.0}}),
     "plus, tightness 10": (PLUS, {"circuit_options": {"tightness": 10.0}}),
+    "plus without the norm": (PLUS, frozenset({"no norm"})),
+    "plus without the balance": (PLUS, frozenset({"no balance"})),
+    "plus with constant division": (PLUS, frozenset({"constant"})),
     "plus, currents centred over the batch": (PLUS, frozenset({"centre"})),
     "plus, currents scaled over the batch": (PLUS, frozenset({"scale"})),
     "plus, currents centred and scaled over the batch": (PLUS, frozenset({"centre", "scale"})),
@@ -112,6 +117,31 @@ def normalized(steps: frozenset[str], ordinary: Callable[..., Any]) -> Callable[
     return respond
 
 
+def lacking(steps: frozenset[str], ordinary: Callable[..., Any]) -> Callable[..., Any]:
+    """What a pooled circuit does without the one norm, the balance, or with what divides at the mean of its first
+    batch."""
+
+    def respond(self: EILayer, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> Any:
+        if not isinstance(self.neuron, LIF):  # E-I Init looks
+            return ordinary(self, x, time_steps, state, return_state)
+        made = self.weights
+        raw = ee, ie, ei = self.weight_ee, self.weight_ie, self.weight_ei
+        if "no balance" not in steps:
+            ee, ie, ei = EF.conserved_weights(*raw, made.total, tapwise=made.tapwise)
+        signed = EF.fold(ee, ie, ei)
+        if "no norm" not in steps:
+            signed = EF.fix_norm(signed, made.row_norm)
+        pooled = (ei * self.gain_i * made.gain_unit).mean(0, keepdim=True) @ ie.flatten(1)
+        currents = self.connection.feedforward(x, torch.cat([signed, pooled.view(1, *ie.shape[1:])]))
+        i_div = currents[:, :, self.n_e :] + EF.per_neuron(made.sigma * made.sigma_unit, currents)
+        if "constant" in steps:
+            i_div = torch.full_like(i_div, once(self, "division", i_div.mean()))
+        i_e = EF.per_neuron(self.gain_e, currents) * currents[:, :, : self.n_e] / i_div
+        return self.neuron(i_e + EF.per_neuron(self.bias, currents), time_steps, state, return_state=True)
+
+    return respond
+
+
 def rows() -> list[Row]:
     """Every step, at the same budget."""
     known, made = variants(), []
@@ -120,9 +150,9 @@ def rows() -> list[Row]:
         if isinstance(steps, dict):
             config = config.changed(**steps)
         elif steps:
-            layer, respond = (
-                (BNLayer, stepped(steps)) if method == TWIN else (EILayer, normalized(steps, EILayer.respond))
-            )
+            changed = lacking if steps & {"no norm", "no balance", "constant"} else normalized
+            layer = BNLayer if method == TWIN else EILayer
+            respond = stepped(steps) if method == TWIN else changed(steps, EILayer.respond)
             within = partial(patch.object, layer, "respond", respond)
         made.append(Row(name, config, versus="plus", within=within))
     return made
