@@ -9,7 +9,7 @@ import statistics
 
 from matplotlib.figure import Figure
 from study import collect, parser, run_script, study
-from table1 import DANN
+from table1 import DANN, EASIER
 from telling import Row, final
 
 from eisnn.analysis.figures import BLUE, ORANGE
@@ -30,7 +30,7 @@ def rows() -> list[Row]:
         found.append(Row(name, base, PUBLISHED["E-I"][depth], versus=name))
         there = "dann" in CIRCUITS
         dann = recipe(f"cifar10-{depth}-bn").changed(circuit="dann", **DANN) if there else None
-        note = "" if there else "not among the circuits"
+        note = EASIER if there else "not among the circuits"
         found.append(Row(f"DANN, {depth}", dann, PUBLISHED["DANN"].get(depth, ""), note, versus=name))
     return found
 

@@ -1,0 +1,334 @@
+"""Makes the tables of the pages from the results that are committed, so that no number is copied by hand.
+
+A page says where a table belongs; what stands between the two marks is replaced:
+
+    <!-- table NAME -->
+    <!-- end of table -->
+
+    python experiments/tables.py            # after new results: writes README.md and docs/**.md anew
+    python experiments/tables.py --check    # says which pages are not current, and fails if any is not
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import figure6
+import gap
+import table1
+import table2
+import table3
+from study import slug
+from telling import Result, Row, cell, difference, final, markdown, summarize
+
+ROOT = Path(__file__).parent.parent
+RESULTS, BENCHMARKS = ROOT / "experiments" / "results", ROOT / "benchmarks" / "results"
+PLUS, TWIN, PAPER = "E-I, exact balance (`-plus`)", "batch-norm twin", "E-I, the paper's method"
+MEBIBYTE = 2**20
+
+
+def read(file: Path) -> Any:
+    return json.loads(file.read_text())
+
+
+def runs(study: str, row: str) -> list[Result]:
+    """The results of a row over seeds, those of its runs or else those of the study's summary."""
+    folder = RESULTS / study
+    if found := [read(file) for file in sorted(folder.glob(f"{slug(row)}-[0-9].json"))]:
+        return found
+    told = {summary["row"]: summary for summary in read(folder / f"{study}.json")["rows"]}[row]
+    pairs = zip(told["seeds"], told["accuracy"], strict=True)
+    return [{"seed": seed, "accuracy": [accuracy], "lost": None} for seed, accuracy in pairs]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    told = [re.sub(r"\|  (?=\|)", "| ", f"| {' | '.join(map(str, line))} |") for line in (head, *rows)]
+    return "\n".join([told[0], "|" + "---|" * len(head), *told[1:]])
+
+
+def accuracies(results: Sequence[Result]) -> str:
+    """By seed."""
+    return ", ".join(f"{final(result):.1f}" for result in results)
+
+
+def spread(results: Sequence[Result]) -> str:
+    """Mean ± standard deviation."""
+    values = [final(result) for result in results]
+    return cell((statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None))
+
+
+def less(results: Sequence[Result], reference: Sequence[Result]) -> str:
+    """The difference paired by seed, with its 95 % interval; nothing of a row and itself."""
+    gap = None if results == reference else difference(results, reference)
+    return "" if gap is None else f"{gap['mean']:+.1f} ({gap['low']:+.1f} to {gap['high']:+.1f})"
+
+
+def compared(study: str, titles: Mapping[str, str], versus: Mapping[str, str], what: str = "") -> str:
+    """Rows of a study by title, less those of `versus` by theirs."""
+    head = [what, "accuracy, %", "n", "by seed", *(f"less {title}, points (95 %)" for title in versus)]
+    others = [runs(study, row) for row in versus.values()]
+    found = {title: runs(study, row) for title, row in titles.items()}
+    return table(
+        head,
+        [
+            [title, spread(own), len(own), accuracies(own), *(less(own, other) for other in others)]
+            for title, own in found.items()
+        ],
+    )
+
+
+def of_study(study: str, rows: Sequence[Row]) -> str:
+    """The table that the study itself tells."""
+    found = {row.name: runs(study, row.name) if row.config else [] for row in rows}
+    return markdown([summarize(row, found[row.name], found[row.versus or rows[0].name]) for row in rows])
+
+
+def demo() -> str:
+    titles = {PAPER: "demo", PLUS: "demo-plus", TWIN: "demo-bn"}
+    return compared("demo_seeds", titles, {"the twin": "demo-bn"}, "network")
+
+
+def full_width() -> str:
+    networks = {"vgg8": "VGG-8", "vgg16": "VGG-16", "resnet18": "ResNet-18"}
+    titles = {
+        "paper": PAPER,
+        "plus": PLUS,
+        "batch norm": TWIN,
+        "batch norm, orthogonal": f"{TWIN}, orthogonalised updates",
+    }
+    rows = []
+    for folder in ("full_width_60", "full_width_24"):
+        for summary in read(RESULTS / folder / f"{folder}.json")["rows"]:
+            method, network = summary["row"].rsplit(", ", 1)
+            if results := runs(folder, summary["row"]) if summary["n"] else []:
+                trained = statistics.mean(result["train_accuracy"][-1] for result in results)
+                epochs = len(results[0]["train_accuracy"])
+                told = networks[network], titles.get(method, method), epochs, spread(results), f"{trained:.1f}"
+                rows.append([*told, len(results), summary["published"]])
+    head = ["network", "method", "epochs", "test accuracy, %", "training accuracy, %", "n", "published, 300 epochs"]
+    return table(head, rows)
+
+
+def on_a_cpu() -> str:
+    lines = (RESULTS / "cifar10_vgg8" / "ei" / "metrics.jsonl").read_text().splitlines()
+    epochs = [line for line in map(json.loads, lines) if line["kind"] == "epoch"]
+    seconds = statistics.median(line["seconds"] for line in epochs)
+    own = ["E-I", len(epochs), f"{epochs[-1]['test_accuracy']:.1f}", 1, f"{seconds:.0f} (median)"]
+    head = ["network", "epochs", "test accuracy, %", "n", "seconds an epoch"]
+    return table(head, [own, ["E-I, published", 300, "87.03", "", ""]])
+
+
+def first_gradients() -> str:
+    """|dW_EE| of the first layer at the start, by ablation (Figure 5)."""
+    names = ("the whole method", *(f"epsilon-1e-{k}" for k in (8, 7, 6, 5, 4, 3, 2)), "no-sign-constraint")
+    folders = {"quarter width, batch 64": "figure5_quarter_width", "published width, batch 128": "figure5"}
+    found = [read(RESULTS / folder / f"{folder}.json")["ablations"] for folder in folders.values()]
+    head = ["", *(f"[{title}](../experiments/results/{folder}/{folder}.md)" for title, folder in folders.items())]
+    return table(
+        head,
+        [[name, *(f"{norms[name]['layers.0']['weight_ee']:.2g}" for norms in found)] for name in names],
+    )
+
+
+def choice() -> str:
+    """The screening on held-out images."""
+    rates = {
+        PAPER: ("paper, ", ("0.002", "0.005")),
+        PLUS: ("plus, ", ("0.02",)),
+        "E-I, exact balance by SGD": ("exact balance, ", ("0.02", "0.05")),
+        TWIN: ("batch norm, ", ("0.05", "0.1")),
+        f"{TWIN}, orthogonalised updates": ("batch norm, orthogonal, ", ("0.02", "0.05")),
+    }
+    return table(
+        ["method", "learning rate", "accuracy, % (n = 1)"],
+        [
+            [title, ", ".join(of), ", ".join(accuracies(runs("screening", name + rate)) for rate in of)]
+            for title, (name, of) in rates.items()
+        ],
+    )
+
+
+def changes() -> str:
+    """One change at a time, on held-out images."""
+    titles = {
+        "exact balance by SGD": ("exact balance, 0.02", "exact balance, 0.05"),
+        "with adaptive clipping 0.03": ("exact balance, adaptive clipping 0.03",),
+        "with balance tap by tap": ("exact balance, tapwise",),
+        "with both": ("exact balance, tapwise, adaptive clipping 0.03",),
+        "with orthogonalised updates": ("exact balance, orthogonal 0.02", "exact balance, orthogonal 0.05"),
+        "with orthogonalised updates and balance tap by tap": ("exact balance, tapwise, orthogonal 0.02",),
+        "the same and even gradients: `-plus`": ("plus, 0.02",),
+        "`-plus` again, for its averaged weights (0.99 a step)": ("plus, average",),
+        "`-plus` with tightness 3, 10": ("plus, tightness 3", "plus, tightness 10"),
+        "`-plus` with CutMix and Mixup": ("plus, CutMix and Mixup",),
+        "`-plus` with TrivialAugment": ("plus, TrivialAugment",),
+        "`-plus` with a teacher, the batch-norm twin with SGD (59.0)": ("plus, teacher",),
+        "exact balance with Adam, AdamW": ("exact balance, Adam 0.003", "exact balance, AdamW 0.003"),
+        "with exponentiated gradient": ("exact balance, exponentiated gradient",),
+        "with label smoothing 0.1": ("exact balance, label smoothing 0.1",),
+        "with the TET loss": ("exact balance, TET",),
+        "the paper's method": ("paper, 0.005",),
+        "with orthogonalised updates, once more": ("paper, orthogonal",),
+    }
+    rows = []
+    for title, names in titles.items():
+        found = [runs("screening", name)[0] for name in names]
+        rates = ", ".join(str(result["config"]["lr"]) for result in found)
+        rows.append([title.removesuffix(", once more"), rates, accuracies(found)])
+    return table(["", "learning rate", "accuracy, % (n = 1)"], rows)
+
+
+def report() -> str:
+    """The screening's report on the test images."""
+    titles = {
+        PAPER: "paper, 0.005",
+        PLUS: "plus, 0.02",
+        TWIN: "batch norm, 0.05",
+        f"{TWIN}, orthogonalised updates": "batch norm, orthogonal, 0.05",
+    }
+    versus = {"the twin": titles[TWIN], "the twin, orthogonalised": "batch norm, orthogonal, 0.05"}
+    return compared("screening_report", titles, versus, "method")
+
+
+def parts() -> str:
+    """What each part of -plus is worth, on the test images."""
+    titles = {
+        "`-plus`": "plus, 0.02",
+        "one divisive current for each neuron (not pooled)": "plus, one current for each neuron",
+        "without semisaturation": "plus without semisaturation",
+        "without unit variance at the start": "plus without unit variance",
+        "by SGD, rate 0.05": "plus, SGD",
+        "tightness 10": "plus, tightness 10",
+    }
+    return compared("screening_report", titles, {"`-plus`": "plus, 0.02"})
+
+
+def optimizers() -> str:
+    """The paper's circuit and the twin with other optimizers, rates and decay, on the test images."""
+    titles = {
+        "the paper's circuit, SGD 0.005": "paper, 0.005",
+        **{
+            f"orthogonalised updates, rate {rate}": f"paper, orthogonal{'' if rate == '0.005' else f' {rate}'}"
+            for rate in ("0.002", "0.005", "0.01", "0.02")
+        },
+    }
+    twins = {
+        "batch-norm twin, SGD 0.05, decay 1e-4": "batch norm, 0.05",
+        "decay 5e-4": "batch norm, decay 5e-4",
+        "orthogonalised updates, rate 0.05, decay 1e-4": "batch norm, orthogonal, 0.05",
+        "`-plus` by SGD 0.05, decay 5e-4": "plus, SGD",
+    }
+    study = "screening_report"
+    paper = compared(study, titles, {"the first row": titles["the paper's circuit, SGD 0.005"]}, "the paper's circuit")
+    versus = {"the first row": "batch norm, 0.05", "the second": "batch norm, decay 5e-4"}
+    twin = compared(study, twins, versus, "the twin, and `-plus`")
+    return f"{paper}\n\n{twin}"
+
+
+def towards_the_twin() -> str:
+    """The steps between -plus and its twin."""
+    reference, rows = runs("gap", "plus"), []
+    for name in gap.STEPS:
+        if results := _there("gap", name):
+            trained = ", ".join(f"{result['train_accuracy'][-1]:.1f}" for result in results)
+            rows.append([name.replace("plus", "`-plus`", 1), accuracies(results), trained, len(results)])
+            rows[-1].append(less(results, reference))
+    head = ["", "held-out images, %", "training images, last epoch, %", "n", "less `-plus`, points (95 %)"]
+    return table(head, rows)
+
+
+def _there(study: str, row: str) -> list[Result]:
+    """The runs of a row that are there, maybe none."""
+    return [read(file) for file in sorted((RESULTS / study).glob(f"{slug(row)}-[0-9].json"))]
+
+
+def acting_weights() -> str:
+    found = read(RESULTS / "acting_weights.json")["layers"]
+    rows = [
+        [
+            k,
+            f"{row['least_total']:.2f} to {row['most_total']:.2f}",
+            f"{row['imbalance']:.0e}",
+            f"{row['correlation']:.3f}",
+        ]
+        for k, row in enumerate(found.values(), 1)
+    ]
+    head = [
+        "layer",
+        "acting totals, R",
+        "largest imbalance, R",
+        "correlation of the divisive current with mean activity",
+    ]
+    return table(head, rows)
+
+
+def step() -> str:
+    """A training step on a CPU."""
+    found = read(BENCHMARKS / "cpu_intel_vgg8_b32.json")["networks"]
+    ei, bn, stock = (found[name] for name in ("ei", "bn", "stock"))
+    quantities = {
+        "training step, ms": ("step_seconds", 1000),
+        "forward, ms": ("forward_seconds", 1000),
+        "peak memory, MiB": ("peak_bytes", 1 / MEBIBYTE),
+        "kept for the backward pass, MiB": ("saved_bytes", 1 / MEBIBYTE),
+    }
+    rows = [
+        [title, *(f"{unit * of[key]:.0f}" for of in (ei, bn)), f"{ei[key] / bn[key]:.2f}", f"{unit * stock[key]:.0f}"]
+        for title, (key, unit) in quantities.items()
+    ]
+    return table(
+        ["VGG-8, batch 32, T = 4, fp32", "E-I", TWIN, "ratio", "stock Conv2d, BatchNorm2d, loop over T"],
+        rows,
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "demo": demo,
+    "full width": full_width,
+    "on a CPU": on_a_cpu,
+    "table 1": lambda: of_study("table1", table1.rows("cifar10", ("vgg8",))),
+    "table 2": lambda: of_study("table2", table2.rows()),
+    "table 3": lambda: of_study("table3", table3.rows()),
+    "figure 5": first_gradients,
+    "figure 6": lambda: of_study("figure6", figure6.rows()),
+    "screening": choice,
+    "changes": changes,
+    "screening report": report,
+    "parts of plus": parts,
+    "optimizers": optimizers,
+    "gap": towards_the_twin,
+    "acting weights": acting_weights,
+    "training step": step,
+}
+PLACE = re.compile(r"(<!-- table ([^>]+?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def current(text: str) -> str:
+    """A page with its tables made anew. Raises: KeyError for a table that is not known."""
+    return PLACE.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}", text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args().check
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        if (made := current(text)) != text:
+            print(page.relative_to(ROOT))
+            if check:
+                sys.exit("not current: run python experiments/tables.py")
+            page.write_text(made, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
