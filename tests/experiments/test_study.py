@@ -27,10 +27,11 @@ from telling import Row
 from torch import nn
 from train_runs import tiny
 
+import eisnn
 from eisnn.methods import ABLATIONS
 from eisnn.methods.bn import BNLayer
 from eisnn.models import list_models
-from eisnn.nn import LIF, EILayer
+from eisnn.nn import LIF, PLUS, EILayer
 from eisnn.train import Interrupted, Run, TrainConfig, initial_model
 
 COMMITTED = Path(study.__file__).parent / "results"
@@ -293,7 +294,23 @@ def test_steps_of_the_gap_change_what_they_name():
     weights = gap.kernel(BNLayer(nn.Conv2d(16, 4, 3), nn.Identity(), LIF()), frozenset({"centred"}))
     assert weights.sum(1).abs().max() < 1e-6
     assert weights.flatten(1).norm(dim=1).tolist() == pytest.approx([gap.NORM] * 4)
-    assert sum(row.within is not None for row in gap.rows()) == 7
+    assert sum(row.within is not None for row in gap.rows()) == 10
+
+
+def test_circuits_that_lack_something_are_else_those_of_plus():
+    """Lacking nothing they answer the same; each lack changes the answer."""
+    model, x = (
+        eisnn.create_model("convnet3", width=0.25, circuit_options=PLUS).double(),
+        torch.rand(8, 3, 16, 16).double(),
+    )
+    eisnn.ei_init_(model, x, generator=rng(0))
+    answers = [model(x)]
+    for lack in ("nothing", "no norm", "no balance", "constant"):
+        respond = gap.lacking(frozenset({lack}), EILayer.respond)
+        with patch.object(EILayer, "respond", respond):
+            answers.append(model(x))
+    torch.testing.assert_close(answers[1], answers[0])
+    assert all((answer - answers[0]).abs().max() > 1e-3 for answer in answers[2:])
 
 
 @pytest.mark.parametrize("row", [row for row in gap.rows() if row.within], ids=lambda row: row.name)
