@@ -10,6 +10,7 @@ from networks import SEMISATURATED, images, small
 
 import eisnn
 from eisnn import analysis as EA
+from eisnn.analysis import tuning
 from eisnn.analysis.stimuli import add_noise, grating, plaid, scale_contrast, scale_intensity
 from eisnn.models.network import SpikingNetwork
 
@@ -87,9 +88,25 @@ def test_scaling_noise_and_plaids():
     torch.testing.assert_close(plaid(one, other) - 0.5, (one - 0.5) + (other - 0.5))
     with pytest.raises(ValueError, match="contrasts of the two gratings add up to more than 1"):
         plaid(grating(8, 0.0, 0.1, 1.0), grating(8, 0.0, 0.1, 1.0))
+    bright, dim = torch.ones(3, 2, 2), torch.full((3, 2, 2), 0.25)
+    with pytest.raises(ValueError, match="add up to more than 1"):
+        plaid(bright, 0.6 * bright)  # brighter than white, though nothing is darker than black
+    assert plaid(2 * dim, dim + 5e-7, mean=0.25).max() == 0.5
     for wrong in (lambda: scale_intensity(X, -1), lambda: scale_contrast(X, 2), lambda: add_noise(X, -1)):
         with pytest.raises(ValueError, match="must be"):
             wrong()
+
+
+def test_phases_lie_evenly_on_the_circle(monkeypatch):
+    drawn = []
+
+    def draw(_: float, phase: float) -> torch.Tensor:
+        drawn.append(phase)
+        return torch.zeros(3, 8, 8)
+
+    monkeypatch.setattr(tuning, "responses", lambda _, images, *__: torch.zeros(len(images), 2))
+    tuning._over_phases(small(), "layers.0", draw, [0.0], 4, "spikes")
+    assert drawn == pytest.approx([0, pi / 2, pi, 3 * pi / 2])
 
 
 # Responses

@@ -117,6 +117,25 @@ def test_widths_are_saved_with_the_weights():
     assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("width", [0.5, 1.0, 7.0])
+def test_any_width_above_0_is_loaded(width):
+    model = initialised(deep(EVEN))
+    state = model.state_dict() | {"layers.3.surrogate_width": torch.tensor(width)}
+    model.load_state_dict(state)
+    assert widths(model)[3] == width
+    with pytest.raises(RuntimeError, match=r"layers.3.surrogate_width must be one finite number > 0, got 0"):
+        model.load_state_dict(state | {"layers.3.surrogate_width": torch.tensor(0.0)})
+
+
+def test_a_layer_whose_weights_do_not_fit_keeps_its_width():
+    model = initialised(deep(EVEN))
+    before = widths(model)
+    state = model.state_dict() | {"layers.3.surrogate_width": torch.tensor(7.0), "layers.3.weight_ee": torch.zeros(1)}
+    with pytest.raises(RuntimeError, match=r"size mismatch for layers.3.weight_ee"):
+        model.load_state_dict(state)
+    assert widths(model) == before
+
+
 def test_initialised_layers_keep_their_widths():
     model = initialised(deep(EVEN))
     before = widths(model)

@@ -337,6 +337,16 @@ def test_options_that_need_another_are_refused():
         eisnn.create_model("vgg8", circuit="bn", circuit_options=PLUS[0])
 
 
+@pytest.mark.parametrize("tapwise", [False, True])
+def test_the_norm_of_the_rows_is_what_the_folded_weights_have_at_the_start(tapwise):
+    """Balanced tap by tap, the folded weights are others."""
+    layer = eisnn.EIConv2d(8, 6, 3, neuron=None, options=CircuitOptions(conserved=True, tapwise=tapwise))
+    eisnn.ei_init_(layer, torch.rand(1, 9, 8, 5, 5, generator=rng(0)), generator=rng(1))
+    raw = layer.weight_ee, layer.weight_ie, layer.weight_ei
+    folded = EF.fold(*EF.conserved_weights(*raw, layer.weights.total, tapwise=tapwise))
+    assert float(layer.weights.row_norm) == pytest.approx(float(folded.flatten(1).square().sum(1).mean().sqrt()))
+
+
 @pytest.mark.parametrize("kind", ["compiled", "triton"])
 @pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("tapwise", [False, True])

@@ -59,6 +59,20 @@ def test_a_time_constant_out_of_range(tau):
         PLIF(tau)
 
 
+def test_its_surrogate_width_can_be_set():
+    neuron = PLIF(3.0, alpha=4.0)
+    neuron.set_surrogate_width_(2.5)
+    assert (neuron.constants.alpha, neuron.constants.tau) == (2.5, pytest.approx(3.0))
+
+
+def test_weights_of_a_network_without_it_are_whole():
+    """What E-I Init fills has nothing of the neuron: with it learned or not, the circuits are initialised."""
+    ready, other = eisnn.EILinear(6, 4, neuron=eisnn.LIF()), eisnn.EILinear(6, 4, neuron=PLIF(3.0))
+    eisnn.ei_init_(ready, torch.rand(1, 9, 6, generator=rng(0)), generator=rng(1))
+    other.load_state_dict(ready.state_dict(), strict=False)
+    other(torch.rand(2, 3, 6, generator=rng(2)))
+
+
 @pytest.mark.parametrize(
     ("changes", "given"), [({"tau": 1.0}, "tau 1.0 in circuit 'ei'"), ({"circuit": "dann"}, "'dann'")]
 )

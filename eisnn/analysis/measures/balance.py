@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from eisnn.analysis.measures.values import Values, correlation, not_negative
+from eisnn.analysis.measures.values import Values, correlation, not_negative, numbers
 
 Axis = Literal["time", "space", "neurons", "images"]
 
@@ -64,7 +64,8 @@ def ei_correlation(i_ee: Values, i_sub: Values, over: Axis) -> Tensor:
 
 
 def _checked(i_ee: Values, i_sub: Values) -> tuple[Tensor, Tensor]:
-    e, i = not_negative("I_EE", i_ee), not_negative("I_sub", i_sub)
+    e, i = numbers("I_EE", i_ee), numbers("I_sub", i_sub)
+    e, i = not_negative("I_EE", e, beside=i), not_negative("I_sub", i, beside=e)
     if e.shape != i.shape or e.ndim < 3:
         raise ValueError(
             f"I_EE and I_sub must have one shape [T, B, n_E, ...], got {list(e.shape)} and {list(i.shape)}"

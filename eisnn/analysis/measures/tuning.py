@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eisnn.analysis.measures.values import Values, not_negative, numbers, rounding
+from eisnn.analysis.measures.values import ROUNDING, Values, deviations, not_negative, numbers, rounding
 from eisnn.libraries import library
 
 FEWEST_LEVELS = 5  # of contrast, for a function of four parameters
@@ -33,13 +33,15 @@ def orientation_selectivity(responses: Values, orientations: Values) -> tuple[Te
             "responses must be [n, O] to [O] orientations, at least three, got shapes "
             f"{list(r.shape)} and {list(theta.shape)}"
         )
-    least, theta = max(rounding(r), rounding(theta)), theta.double()
+    theta = theta.double()
     gaps = theta.remainder(pi).sort().values.diff() * len(theta) / pi
     if not bool((gaps - 1).abs().max() < 1e-3):
         raise ValueError(f"orientations must be evenly spaced over pi, got {[round(t, 3) for t in theta.tolist()]}")
     total = r.sum(1, dtype=torch.float64)
-    x, y = (r.double() @ part.to(r.device) / total for part in ((2 * theta).cos(), (2 * theta).sin()))
+    tuned = deviations(r, 1)  # a response that is the same to all orientations adds up to 0, at exact ones
+    x, y = (tuned @ part.to(r.device) / total for part in ((2 * theta).cos(), (2 * theta).sin()))
     selectivity = torch.hypot(x, y).clamp_max(1)
+    least = ROUNDING * torch.finfo(torch.float32).eps  # angles are often made in it, whatever they are now
     selectivity = torch.where(selectivity > least, selectivity, selectivity * 0)  # NaN stays NaN
     preferred = (torch.atan2(y, x) / 2).remainder(pi)
     preferred = torch.where(preferred < pi, preferred, 0)  # what rounding lifts to pi

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -11,11 +12,11 @@ ROUNDING = 8  # in units of the precision: what varies by no more than this is c
 
 
 def numbers(name: str, values: Values) -> Tensor:
-    """A tensor of at least float32, without a gradient, of a tensor or a NumPy array.
+    """A tensor of at least float32, without a gradient, of a tensor, or of an array or list, whose numbers are float64.
 
     Raises: ValueError that calls the values `name` if there are none, or some are NaN or infinite.
     """
-    found = torch.as_tensor(values).detach()
+    found = values.detach() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
     precise = torch.promote_types(found.dtype, torch.float32) if found.is_floating_point() else torch.float64
     if found.numel() == 0:
         raise ValueError(f"{name} must hold at least one value, got shape {list(found.shape)}")
@@ -24,11 +25,12 @@ def numbers(name: str, values: Values) -> Tensor:
     return found.to(precise)
 
 
-def not_negative(name: str, values: Values) -> Tensor:
-    """`numbers` that are >= 0; ValueError for others. What a convolution rounds to below 0 is taken as 0."""
+def not_negative(name: str, values: Values, beside: Tensor | None = None) -> Tensor:
+    """`numbers` that are >= 0; ValueError for others. What a convolution rounds to below 0 is taken as 0: rounding is
+    that of the largest value, here or `beside`."""
     found = numbers(name, values)
     smallest, largest = (float(value) for value in found.aminmax())
-    if smallest < -1e-5 * max(largest, 0.0):
+    if smallest < -1e-5 * max(largest, 0.0 if beside is None else float(beside.max()), 0.0):
         raise ValueError(f"{name} must be >= 0, got {smallest:.3g}")
     return found.clamp_min(0)
 
