@@ -20,7 +20,7 @@ from eisnn.functional.conserved import (
     fix_norm,
 )
 from eisnn.functional.folded import FoldedCurrents, fold, split_currents
-from eisnn.functional.lif import LIFConstants, lif, lif_step
+from eisnn.functional.lif import LIFConstants, lif, lif_step, potential_after
 from eisnn.functional.population import population
 from eisnn.functional.stabilize import smallest_positive, stabilize, undivided
 from eisnn.functional.surrogate import SURROGATES, heaviside, surrogate_derivative
@@ -53,6 +53,7 @@ __all__ = [
     "lif_step",
     "per_neuron",
     "population",
+    "potential_after",
     "scale_gradient",
     "smallest_positive",
     "split_currents",

@@ -95,9 +95,13 @@ def lif_step(current: Tensor, v: Tensor, constants: LIFConstants) -> tuple[Tenso
     """
     h = constants.decay * v + current
     s = heaviside(h - constants.theta, constants.surrogate, constants.alpha)
+    return s, potential_after(h, s, constants)
+
+
+def potential_after(h: Tensor, s: Tensor, constants: LIFConstants) -> Tensor:
+    """Eq. (3), the reset: `V[t]` of `H[t]` and the spikes `s[t]`."""
     reset = s.detach() if constants.detach_reset else s
-    v = h - constants.theta * reset if constants.reset == "soft" else h * (1 - reset)
-    return s, v
+    return h - constants.theta * reset if constants.reset == "soft" else h * (1 - reset)
 
 
 def lif(

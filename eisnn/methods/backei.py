@@ -2,7 +2,7 @@
 its membrane decides whether a neuron's spike excites or inhibits.
 
     H[t] = decay V[t-1] + sigmoid(W_back o[t-1] + b_back) I[t]
-    s[t] = Heaviside(H[t] - theta),  V[t] by the neuron's reset
+    s[t] = 1 where H[t] > theta (at the threshold itself a neuron is silent),  V[t] by the neuron's reset
     o[t] = sign(W_gate H[t] + b_gate) s[t]                           in {-1, 0, 1}
 
 `W_back` and `W_gate` are convolutions of the layer with itself; backward, the sign is the identity where its argument
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eisnn.functional import lif_step
+from eisnn.functional import heaviside, potential_after
 from eisnn.functional.checks import check_steps
 from eisnn.methods.plain import PlainLayer, fluctuation_driven_, lif_constants
 from eisnn.nn.neurons import LIF
@@ -69,7 +69,8 @@ class BackEI(LIF):
         for i in current.expand(steps, *current.shape[1:]):
             scaled = torch.sigmoid(self.feedback(o)) * i
             h = c.decay * v + scaled
-            s, v = lif_step(scaled, v, c)
+            s = 1 - heaviside(c.theta - h, c.surrogate, c.alpha)  # above the threshold only; surrogates are even in h
+            v = potential_after(h, s, c)
             o = _Sign.apply(self.gate(h)) * s
             outputs.append(o)
         spikes = torch.stack(outputs)

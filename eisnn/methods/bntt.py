@@ -14,12 +14,12 @@ class BNTT(TimedNorm):
     Args:
         channels: C.
         time_steps: T, the longest sequence.
-        eps, momentum: as `torch.nn.BatchNorm2d`.
+        eps, momentum: as `torch.nn.BatchNorm2d`; `eps` is that of the release.
     Source: Revisiting batch normalization for training low-latency deep spiking neural networks from scratch,
     Frontiers in Neuroscience 15, 2021, arXiv 2010.01729.
     """
 
-    def __init__(self, channels: int, time_steps: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(self, channels: int, time_steps: int, eps: float = 1e-4, momentum: float = 0.1) -> None:
         super().__init__(channels, time_steps)
         self.steps = nn.ModuleList(Standardize(channels, eps, momentum) for _ in range(time_steps))
         for step in self.steps:

@@ -3,8 +3,9 @@ tells most.
 
     L_IM = sum over layers (mean H - theta)^2,   L = cross-entropy + weight * L_IM
 
-The mean is over steps, images and neurons of one process. The authors' release differs: there the mean input current is
-compared with theta / T. Their other part, a surrogate that sharpens during training, is not in here.
+The mean is over steps, images and neurons of one process. This is the formula of the paper, and a variant of what its
+authors ran: their release takes 0.005 times the average over the inner layers of (mean input current - theta / T)^2, in
+plain layers of spikes instead of currents. Their other part, a surrogate that sharpens in training, is not in here.
 
 Source: IM-Loss: information maximization loss for spiking neural networks, NeurIPS 2022.
 """

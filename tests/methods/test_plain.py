@@ -111,7 +111,7 @@ def test_back_ei_is_its_equation():
     expected = []
     for i in current:
         h = 0.2 * v + neuron.feedback(o).sigmoid() * i
-        s = (h >= 0.5).double()
+        s = (h > 0.5).double()
         v = h * (1 - s)
         o = neuron.gate(h).sign() * s
         expected.append(o)
@@ -120,6 +120,22 @@ def test_back_ei_is_its_equation():
     assert_agree(v_last, v, 1e-12)
     assert torch.equal(o_last, o)
     assert set(out.unique().tolist()) == {-1.0, 0.0, 1.0}
+
+
+def test_back_ei_is_silent_at_the_threshold_where_lif_fires():
+    neuron = back_ei()
+    at_the_threshold = torch.full((1, 1, 3, 2, 2), 1.0, dtype=torch.float64, requires_grad=True)  # sigmoid(0) = 1/2
+    with torch.no_grad():
+        for parameter in neuron.parameters():
+            parameter.zero_()
+        neuron.gate.bias.fill_(1)
+    out = neuron(at_the_threshold)
+    assert not out.any()
+    assert neuron(at_the_threshold * (1 + 1e-9)).all()
+    assert EF.lif(at_the_threshold / 2, neuron.constants)[0].all()
+    out.sum().backward()
+    assert at_the_threshold.grad is not None
+    assert at_the_threshold.grad.all()  # the surrogate is the same on both sides
 
 
 def test_back_ei_without_feedback_and_gate_is_lif():
