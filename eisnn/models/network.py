@@ -4,12 +4,11 @@ from math import inf
 from numbers import Real
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from eisnn.functional.checks import check_int
 from eisnn.nn import layers_of
-from eisnn.nn.layer import check_floating
+from eisnn.nn.layer import assert_values, check_floating
 
 
 class Carry:
@@ -102,11 +101,9 @@ class SpikingNetwork(nn.Module):
         """Asynchronous: the host does not wait for the device. NaN fails both comparisons."""
         smallest, largest = x.detach().aminmax()
         if any(layer.non_negative for layer in layers_of(self).values()):
-            torch._assert_async(
-                (smallest >= 0) & (largest < inf), "the input of an E-I network must be >= 0 and finite"
-            )
+            assert_values((smallest >= 0) & (largest < inf), "the input of an E-I network must be >= 0 and finite")
         else:
-            torch._assert_async((smallest > -inf) & (largest < inf), "the input of a network must be finite")
+            assert_values((smallest > -inf) & (largest < inf), "the input of a network must be finite")
 
     def _as_sequence(self, x: Tensor) -> Tensor:
         check_floating(x, type(self).__name__)

@@ -3,7 +3,7 @@
 from eisnn.nn.circuit import EICircuit, EIConv2d, EILayer, EILinear, EIReadout
 from eisnn.nn.dale import NonFiniteGradient, constrained_parameters, dale_violations, enforce_dale, project_
 from eisnn.nn.inference import fold
-from eisnn.nn.layer import Pathway, SpikingLayer, layers_of, uninitialized
+from eisnn.nn.layer import NonFiniteActivity, Pathway, SpikingLayer, layers_of, uninitialized
 from eisnn.nn.neurons import LIF, PLIF
 from eisnn.nn.options import PAPER, PLUS, CircuitOptions
 from eisnn.nn.projection import LinearReadout, ProjectionLayer
@@ -20,6 +20,7 @@ __all__ = [
     "EILinear",
     "EIReadout",
     "LinearReadout",
+    "NonFiniteActivity",
     "NonFiniteGradient",
     "Pathway",
     "ProjectionLayer",

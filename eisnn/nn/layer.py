@@ -34,6 +34,24 @@ class Pathway(NamedTuple):
     connection: ops.Connection | None
 
 
+class NonFiniteActivity(RuntimeError):
+    """What a network or layer receives is NaN or infinite, or negative where it must not be."""
+
+
+def assert_values(fit: Tensor, message: str) -> None:
+    """Raise NonFiniteActivity with this message unless `fit` `[]` is true; on CUDA, where the host waits for nothing,
+    and within what torch compiles it is torch's own assertion."""
+    if fit.is_cuda or torch.compiler.is_compiling():
+        torch._assert_async(fit, message)
+        return
+    try:
+        torch._assert_async(fit, message)
+    except RuntimeError as error:
+        if message not in str(error):  # such as a transform that has no rule for it
+            raise
+        raise NonFiniteActivity(message) from None
+
+
 class SpikingLayer(nn.Module):
     """Base of every layer: the contract that models, training, recording, reports, folding, checks and costs rely on.
 
@@ -102,7 +120,7 @@ class SpikingLayer(nn.Module):
         looked_at = not x.requires_grad if torch.is_grad_enabled() else x.device.type == "cpu"
         if self.non_negative and looked_at:
             smallest, largest = x.detach().aminmax()
-            torch._assert_async(
+            assert_values(
                 (smallest >= 0) & (largest < inf),
                 f"the input of an E-I network must be >= 0 and finite, see {name} (eisnn.check finds why)",
             )

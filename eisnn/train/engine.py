@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from eisnn.config import problems
 from eisnn.data import Dataset, Loader
 from eisnn.data.config import evaluation_loader, keeps_resident, load_data, train_loader
-from eisnn.nn import dale_violations, enforce_dale
+from eisnn.nn import NonFiniteActivity, dale_violations, enforce_dale
 from eisnn.provenance import versions
 from eisnn.train import checkpoint as ckpt
 from eisnn.train.average import WeightAverage
 from eisnn.train.build import initialize, new_network, require_same_data, trained_on
 from eisnn.train.config import TrainConfig
-from eisnn.train.evaluation import RATE_STEPS, NonFiniteActivity, evaluate_loader
+from eisnn.train.evaluation import RATE_STEPS, evaluate_loader
 from eisnn.train.im_loss import InformationMaximization
 from eisnn.train.loss import Objective
 from eisnn.train.machine import arithmetic, launch, make_fabric

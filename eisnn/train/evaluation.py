@@ -13,6 +13,7 @@ from eisnn.data import Dataset, Loader
 from eisnn.data.config import evaluation_loader, keeps_resident, load_data
 from eisnn.interop.authors import Released, read_released, released_folder
 from eisnn.models import SpikingNetwork
+from eisnn.nn import NonFiniteActivity
 from eisnn.train.average import averaged_weights
 from eisnn.train.build import new_network, require_same_data
 from eisnn.train.checkpoint import CheckpointError, load_model
@@ -25,10 +26,6 @@ from eisnn.train.run import open_checkpoint
 RATE_STEPS = 10  # the firing rate is measured at every tenth step: it costs a pass over all spikes
 
 
-class NonFiniteActivity(RuntimeError):
-    """Finite weights so large that activity overflows."""
-
-
 def evaluate_loader(
     model: nn.Module,
     loader: Loader,
@@ -38,24 +35,26 @@ def evaluate_loader(
 ) -> dict[str, float] | None:
     """Loss, accuracy (%) and firing rate of `model` on a split; None if `stop()` came true.
 
-    Raises: NonFiniteActivity.
+    Raises: NonFiniteActivity on every process if activity overflows on one, after the last batch: all take part in
+        what they do together until then.
     """
     model.eval()
-    meter = Meter(loader.device)
+    meter, lost = Meter(loader.device), torch.zeros((), device=loader.device)
     with torch.no_grad():
         for step, batch in enumerate(loader.epoch()):
             with rates.measure(step % RATE_STEPS == 0):
                 try:
                     logits = model(batch.images)
-                except RuntimeError as error:  # a layer's assertion
-                    if "must be >= 0 and finite" not in str(error):
-                        raise
-                    raise NonFiniteActivity("what a layer receives in the evaluation is not finite") from error
+                except NonFiniteActivity:  # finite weights may be so large that activity is not
+                    logits = None
+                    lost.fill_(1)
             rate = rates.take()
-            if batch.weight > 0:
+            if batch.weight > 0 and logits is not None:
                 meter.update(logits, batch.labels, cross_entropy(logits, batch.labels), rate)
             if stop():
                 return None
+    if reduce(lost) > 0:
+        raise NonFiniteActivity("what a layer receives in the evaluation is not finite")
     return meter.read(reduce)
 
 

@@ -33,6 +33,7 @@ import pytest
 import torch
 from train_runs import interrupt_at, keep_first_checkpoints, tiny, with_options
 
+from eisnn.nn import EIConv2d, NonFiniteActivity
 from eisnn.train import Diverged, Interrupted, RunError, engine, fit, resume
 from eisnn.train import loss as objective
 
@@ -87,6 +88,19 @@ with pytest.MonkeyPatch.context() as patch:
 
     patch.setattr(objective, "cross_entropy", explode)
     report("diverged", lambda: fit(config, out / "diverged", quiet=True))
+
+with pytest.MonkeyPatch.context() as patch:
+    check, looked = EIConv2d.check_input, []
+
+    def overflow(self, *args):
+        if not torch.is_grad_enabled() and second:
+            looked.append(1)
+            if len(looked) == 4:  # the first layer, at the second batch of the first evaluation
+                raise NonFiniteActivity("too large")
+        check(self, *args)
+
+    patch.setattr(EIConv2d, "check_input", overflow)
+    report("overflowed", lambda: fit(config, out / "overflowed", quiet=True))
 
 report("options", lambda: fit(with_options(images, out, devices=2), out / "options", quiet=True).average_accuracy)
 
@@ -268,6 +282,15 @@ def test_both_stop_when_one_diverges(together: Path) -> None:
     tensors, metadata = load_checkpoint(Run(together / "diverged").last)
     assert metadata["progress"]["step"] == 1
     assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+
+
+def test_both_stop_when_activity_overflows_in_the_evaluation_of_one(together: Path) -> None:
+    """Neither waits for the other, and what they do next they do together."""
+    for message in said(together, "overflowed"):
+        assert message.startswith(
+            "Diverged: what a layer receives in the evaluation is not finite at epoch 1, step 5"
+        ), message
+    assert Run(together / "overflowed").last.exists()
 
 
 def test_the_twin_trains_too(together: Path) -> None:
