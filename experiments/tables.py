@@ -267,6 +267,21 @@ def acting_weights() -> str:
     return table(head, rows)
 
 
+def precision() -> str:
+    """What float32 changes in a trained network, by layer."""
+    rows = []
+    for k, layer in enumerate(read(BENCHMARKS / "precision_vgg8.json")["trained"]["layers"].values(), 1):
+        error, alone, within = (
+            layer[key] for key in ("current_error_over_std", "spikes_changed_alone", "spikes_changed_in_network")
+        )
+        forms = ("folded 32", "naive 32")
+        rows.append([k, *(f"{error[form]:.1e}" for form in forms)])
+        rows[-1] += [f"{1e6 * spikes[form]:.2f}" for spikes in (alone, within) for form in forms]
+    head = ["layer", "error of the current, folded", "by products"]
+    head += ["spikes of a million changed by the layer, folded", "by products", "by the network, folded", "by products"]
+    return table(head, rows)
+
+
 def step() -> str:
     """A training step on a CPU."""
     found = read(BENCHMARKS / "cpu_intel_vgg8_b32.json")["networks"]
@@ -303,6 +318,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "optimizers": optimizers,
     "gap": towards_the_twin,
     "acting weights": acting_weights,
+    "precision": precision,
     "training step": step,
 }
 PLACE = re.compile(r"(<!-- table ([^>]+?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
