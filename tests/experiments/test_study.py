@@ -313,6 +313,16 @@ def test_circuits_that_lack_something_are_else_those_of_plus():
     assert all((answer - answers[0]).abs().max() > 1e-3 for answer in answers[2:])
 
 
+def test_constant_division_begins_after_e_i_init():
+    x, started = torch.rand(8, 3, 16, 16, generator=rng(1), dtype=torch.float64), []
+    for respond in (EILayer.respond, gap.lacking(frozenset({"constant"}), EILayer.respond)):
+        with patch.object(EILayer, "respond", respond):
+            model = eisnn.create_model("convnet3", width=0.25, circuit_options=PLUS).double().eval()
+            eisnn.ei_init_(model, x, generator=rng(0))
+        started.append(model.state_dict())
+    torch.testing.assert_close(started[1], started[0])
+
+
 @pytest.mark.parametrize("row", [row for row in gap.rows() if row.within], ids=lambda row: row.name)
 def test_layers_of_every_step_of_the_gap_train(row, images):
     config = tiny(images, circuit=row.config.network.circuit, circuit_options=row.config.network.circuit_options)
