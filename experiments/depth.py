@@ -175,13 +175,22 @@ def table(folder: Path) -> str:
     for file in sorted(folder.glob("*-[0-9].json")):
         result = json.loads(file.read_text())
         found.setdefault(result["row"], []).append(result)
-    lines = ["| network, method, rate | training loss, first and last epoch | test accuracy, % | n |", "|" + "---|" * 4]
-    for name, results in sorted(found.items()):
+    measured = "training loss, first and last epoch | test accuracy, %"
+    lines = [f"| network, method, rate | epochs | {measured} | n |", "|" + "---|" * 5]
+
+    def by_depth(name: str) -> tuple[str, int, str]:
+        network = name.split(",")[0]
+        kind = network.rstrip("0123456789")
+        return kind, int(network.removeprefix(kind)), name
+
+    for name in sorted(found, key=by_depth):
+        results = found[name]
         told = summarize(Row(name, None), results, results)
         losses = [result["train_loss"] for result in results if result["train_loss"]]
         loss = " → ".join(f"{statistics.mean(curve[k] for curve in losses):.2f}" for k in (0, -1) if losses)
         outcome = results[0]["lost"] or cell((told["mean"], told["standard_deviation"]))
-        lines.append(f"| {name} | {loss} | {outcome} | {len(results)} |")
+        epochs = max(len(result["train_loss"]) for result in results)
+        lines.append(f"| {name} | {epochs} | {loss} | {outcome} | {len(results)} |")
     return "\n".join(lines)
 
 

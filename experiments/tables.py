@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import depth
 import figure6
 import gap
 import table1
@@ -318,6 +319,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "optimizers": optimizers,
     "gap": towards_the_twin,
     "acting weights": acting_weights,
+    "depth at the start": lambda: depth.start_table(RESULTS / "depth"),
+    "depth trained": lambda: depth.table(RESULTS / "depth"),
     "precision": precision,
     "training step": step,
 }

@@ -261,7 +261,7 @@ def test_what_is_told_of_the_screening():
 
 def test_depth_tells_of_networks_at_budgets_of_their_own():
     rows = depth.table(COMMITTED / "depth").splitlines()
-    assert "| resnet82, plus, 0.005 | 2.31 → 1.92 | 30.5 | 1 |" in rows
+    assert "| resnet82, plus, 0.005 | 4 | 2.31 → 1.92 | 30.5 | 1 |" in rows
     words = argparse.Namespace(train=["stack20"], methods=["paper", "plus"], image_size=16, rate=None)
     configs = depth.rows(words)
     assert list(configs) == ["stack20, paper, 0.003", "stack20, plus, 0.02"]
