@@ -1,4 +1,4 @@
-"""What else might make an E-I network faster on a CPU: bf16 autocast, `torch.compile`, and int8 weights for inference.
+"""What else might make an E-I network faster on a CPU: bf16 autocast and `torch.compile`.
 
 CPU time on one thread, medians of alternating calls; float32 as it is comes first in each group.
 
@@ -18,7 +18,6 @@ import torch._inductor.config
 from torch import Tensor
 
 from eisnn.bench import Subject
-from eisnn.deploy import quantize
 from eisnn.nn import fold
 from eisnn.provenance import provenance, write_result
 
@@ -57,7 +56,6 @@ def measure(model: str, batch_size: int, repeats: int) -> dict[str, Any]:
         "32": folded,
         "bf16": folded,
         "compiled": torch.compile(copy.deepcopy(folded)),
-        "int8": quantize(subject.model, subject.images),
     }
 
     def infer(name: str) -> Tensor:

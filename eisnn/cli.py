@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import make_dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from eisnn.process import keep_memory, subnormals_flushed
 
@@ -19,7 +19,7 @@ usage: eisnn COMMAND ...
   train RECIPE [--field value ...]   train from a recipe into a new run folder (`eisnn train RECIPE --help`: all fields)
   resume RUN                         continue a run that was interrupted or killed
   evaluate RUN_OR_CHECKPOINT         accuracy of a checkpoint on its evaluation split
-  export RUN_OR_CHECKPOINT FOLDER    write a trained network in the layout of the authors' program
+  export RUN_OR_CHECKPOINT FOLDER    write a trained network to run elsewhere: --format authors, c, nir, onnx or torch
   report RUN                         one HTML page about a run: curves, currents, balance, gain, lesions, feature maps
   explore RUN                        change inhibition by sliders, in the browser, and see what the network does
   events show|convert|simulate|live  recordings of event cameras: look at one, convert it, simulate them from images,
@@ -31,7 +31,14 @@ usage: eisnn COMMAND ...
 `eisnn COMMAND --help` explains a command.
 """
 
-EXTRAS = {"matplotlib": "report", "jinja2": "report", "dash": "explore"}  # which extra brings a module
+EXTRAS = {
+    "matplotlib": "report",
+    "jinja2": "report",
+    "dash": "explore",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+}  # which extra brings a module
+CALIBRATION = 1000  # training images over which `export` averages divisors
 EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_INTERRUPTED = 2, 3, 130
 
 
@@ -213,21 +220,40 @@ def _evaluate(args: list[str]) -> None:
 def _export(args: list[str]) -> None:
     import tyro
 
+    from eisnn.deploy import EXPORTS
+    from eisnn.functional import Division
     from eisnn.train import load_trained, write_released
 
-    def run(path: tyro.conf.Positional[Path], folder: tyro.conf.Positional[Path], like: Path | None = None,
-            data_path: str | None = None) -> None:  # fmt: skip
-        """Write a trained VGG of the paper's circuits in the layout of the authors' program (DeepEISNN).
+    def run(
+        path: tyro.conf.Positional[Path],
+        folder: tyro.conf.Positional[Path],
+        format: Literal["authors", "c", "nir", "onnx", "torch"] = "authors",
+        division: Literal["shift", "lut"] = "lut",
+        entries: int = 64,
+        like: Path | None = None,
+        data_path: str | None = None,
+    ) -> None:
+        """Write a trained network in a format that runs elsewhere (docs/how-to/deploy.md).
 
         Args:
             path: A run's folder (its last checkpoint) or a checkpoint file.
-            folder: For model.safetensors and config.json.
-            like: A released checkpoint of the same network, whose layer numbers and names to use; needed for networks
-                that do not pool after every convolution.
+            folder: What is written goes there.
+            format: authors (the checkpoint layout of the paper's program; VGGs of its circuit), c (C99 in integers),
+                nir (with each divisor held at its mean over training images), onnx, or torch (torch.export and
+                AOTInductor).
+            division: Of c, by a table of reciprocals (lut) or by powers of two (shift).
+            entries: Of that table, a power of two.
+            like: Of authors, a released checkpoint of the same network, whose layer numbers and names to use; needed
+                for networks that do not pool after every convolution.
             data_path: Where the data set is, if not where it was at training.
         """
         trained = load_trained(path, data_path=data_path)
-        print(f"written: {write_released(trained.model, trained.config, folder, like)}")
+        if format == "authors":
+            print(f"written: {write_released(trained.model, trained.config, folder, like)}")
+        else:
+            images, classes = trained.training_images(CALIBRATION), trained.dataset.classes
+            written = EXPORTS[format](trained.model, images, classes, folder, Division(division, entries))
+            print(f"written: {written}")
 
     tyro.cli(run, args=args, prog="eisnn export")
 

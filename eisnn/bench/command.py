@@ -13,7 +13,6 @@ import torch
 from eisnn.bench.floor import Floor
 from eisnn.bench.memory import peak_memory
 from eisnn.bench.subjects import FORMATS, NETWORKS, PEER, Subject
-from eisnn.deploy import quantize
 from eisnn.files import require_writable
 from eisnn.functional import LIFConstants
 from eisnn.nn import fold
@@ -31,7 +30,6 @@ def bench(
     floor: bool = False,
     inference: bool = False,
     compile: bool = False,
-    int8: bool = False,
     cuda_graph: bool = True,
     output: Path | None = None,
 ) -> dict[str, Any]:
@@ -47,7 +45,6 @@ def bench(
         floor: Also time the bare convolutions of the two networks.
         inference: Also time the two networks with folded weights and merged batch norms (`eisnn.fold`).
         compile: Also time the folded networks after `torch.compile` (with `inference`); it builds for some seconds.
-        int8: Also time the folded networks with int8 weights, on a CPU (with `inference`; `eisnn.deploy.quantize`).
         cuda_graph: On a GPU time training steps that are recorded once and replayed. (Training records all but the
             optimizer's step.)
         output: Also write the numbers to this JSON file.
@@ -55,15 +52,12 @@ def bench(
     """
     if repeats < 1 or batch_size < 1:
         raise ValueError(f"repeats and batch_size must be >= 1, got {repeats} and {batch_size}")
-    for name, asked in [("compile", compile), ("int8", int8)]:
-        if asked and not inference:
-            raise ValueError(f"{name} is measured at inference only: ask for inference as well (--inference)")
+    if compile and not inference:
+        raise ValueError("compile is measured at inference only: ask for inference as well (--inference)")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, but torch sees no CUDA device; use --device cpu")
-    if int8 and (device != "cpu" or precision != "32"):
-        raise ValueError(f"int8 replaces float32 on a CPU, got precision {precision} on {device}")
     common: dict[str, Any] = {
         "model": model,
         "batch_size": batch_size,
@@ -79,8 +73,6 @@ def bench(
         for network in networks
         for layout in FORMATS
     }
-    if int8:  # what cannot be quantized says so before anything is measured
-        quantize(subjects["ei", "contiguous"].model, subjects["ei", "contiguous"].images)
     if floor:
         subjects |= {
             (f"{network}_floor", layout): Floor(subjects[network, layout])
@@ -146,18 +138,16 @@ def bench(
         "ei_over_bn": {name: ei[name] / bn[name] for name in numbers},
     }
     if inference:
-        result["inference"] = _inference(subjects, batch_size, repeats, compile, int8)
+        result["inference"] = _inference(subjects, batch_size, repeats, compile)
     _show(result)
     if output is not None:
         write_result(output, result)
     return result
 
 
-def _inference(
-    subjects: dict[tuple[str, str], Any], batch_size: int, repeats: int, compile: bool, int8: bool
-) -> dict[str, float]:
-    """Images a second of the networks in evaluation mode, as they are, folded, compiled, and in int8, in turn;
-    medians, faster format."""
+def _inference(subjects: dict[tuple[str, str], Any], batch_size: int, repeats: int, compile: bool) -> dict[str, float]:
+    """Images a second of the networks in evaluation mode, as they are, folded, and compiled, in turn; medians, faster
+    format."""
     models = {}
     for network in ("ei", "bn"):
         for layout in FORMATS:
@@ -166,8 +156,6 @@ def _inference(
             models[f"{network}, folded", layout] = subject, fold(subject.model)
             if compile:
                 models[f"{network}, folded, compiled", layout] = subject, torch.compile(fold(subject.model))
-            if int8:
-                models[f"{network}, folded, int8", layout] = subject, quantize(subject.model, subject.images)
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in models}
     frozen: Any = nullcontext()
     if compile:

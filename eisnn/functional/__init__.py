@@ -19,6 +19,7 @@ from eisnn.functional.conserved import (
     divisive_weight,
     fix_norm,
 )
+from eisnn.functional.division import EXACT, Division
 from eisnn.functional.folded import FoldedCurrents, fold, split_currents
 from eisnn.functional.lif import LIFConstants, lif, lif_step, potential_after
 from eisnn.functional.population import population
@@ -26,11 +27,13 @@ from eisnn.functional.stabilize import smallest_positive, stabilize, undivided
 from eisnn.functional.surrogate import SURROGATES, heaviside, surrogate_derivative
 
 __all__ = [
+    "EXACT",
     "SURROGATES",
     "Connection",
     "Conv",
     "Currents",
     "Dense",
+    "Division",
     "FoldedCurrents",
     "LIFConstants",
     "Synapses",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from eisnn.functional.connection import Connection, fan_in, lateral, per_neuron
+from eisnn.functional.division import EXACT, Division
 from eisnn.functional.stabilize import stabilize
 
 
@@ -84,13 +85,14 @@ def currents_of(x: Tensor, synapses: Synapses, connection: Connection) -> Curren
     return Currents(connection.feedforward(x, synapses.weight_ee), lateral(s_i, synapses.subtractive), i_div)
 
 
-def integrate(balanced: Tensor, i_div: Tensor, gain_e: Tensor, bias: Tensor) -> Tensor:
+def integrate(balanced: Tensor, i_div: Tensor, gain_e: Tensor, bias: Tensor, division: Division = EXACT) -> Tensor:
     """Eq. (14): `I_E = g_E (I_EE - I_sub) / I_div~ + b_E`, `[T, B, n_E, ...]`, with adaptive stabilisation.
 
     The division is done in at least float32, whatever the dtype of the currents.
     """
     wide = torch.promote_types(balanced.dtype, torch.float32)
-    q = balanced.to(wide) / stabilize(i_div).to(wide)
+    divisor = stabilize(i_div).to(wide)
+    q = balanced.to(wide) / divisor if division == EXACT else balanced.to(wide) * division.reciprocal(divisor)
     i_e = per_neuron(gain_e, q) * q + per_neuron(bias, q)
     return i_e.to(torch.promote_types(balanced.dtype, gain_e.dtype))
 

@@ -111,8 +111,10 @@ class EICircuit(SpikingLayer):
 
 
 class EILayer(EICircuit):
-    """A hidden circuit: both kinds of inhibition, gains and a neuron, eqs. (9)-(15)."""
+    """A hidden circuit: both kinds of inhibition, gains and a neuron, eqs. (9)-(15); `division` is how it divides, to
+    train for hardware that only approximates it."""
 
+    division: EF.Division = EF.EXACT
     dale_parameters: ClassVar[tuple[str, ...]] = (*EICircuit.dale_parameters, "gain_i", "gain_e")
 
     def __init__(
@@ -199,10 +201,10 @@ class EILayer(EICircuit):
 
     def integrated(self, x: Tensor) -> Tensor:
         """`I_E` `[T, B, n_E, ...]` of `x` `[T, B, ...]`, eq. (14)."""
-        return EF.integrate(*ops.split_currents(*self.currents(x)), self.gain_e, self.bias)
+        return EF.integrate(*ops.split_currents(*self.currents(x)), self.gain_e, self.bias, self.division)
 
     def respond(self, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
-        if fusable(self.neuron):
+        if fusable(self.neuron) and self.division == EF.EXACT:
             constants, tonic = self.neuron.constants, self.weights.stacked.tonic
             return ops.population(*self.currents(x), self.gain_e, self.bias, constants, state, time_steps, tonic=tonic)
         return run_neuron(self.neuron, self.integrated(x), time_steps, state, return_state)
@@ -224,7 +226,14 @@ class EILayer(EICircuit):
     def folded(self) -> SpikingLayer:
         kernel, weight = self.stacked()
         return FoldedLayer(
-            self.connection, kernel, weight, self.gain_e, self.bias, self.neuron, self.weights.stacked.tonic
+            self.connection,
+            kernel,
+            weight,
+            self.gain_e,
+            self.bias,
+            self.neuron,
+            self.weights.stacked.tonic,
+            self.division,
         )
 
     def pathways(self) -> list[Pathway]:

@@ -45,7 +45,8 @@ class FoldedCircuit(SpikingLayer):
 
 
 class FoldedLayer(FoldedCircuit):
-    """A hidden circuit for inference: the stacked kernel `[W; W_IE]` and `M = W_EI diag(g_I)`, made once."""
+    """A hidden circuit for inference: the stacked kernel `[W; W_IE]` and `M = W_EI diag(g_I)`, made once; `division` is
+    how it divides."""
 
     weight: Tensor
     gain_e: Tensor
@@ -60,16 +61,17 @@ class FoldedLayer(FoldedCircuit):
         bias: Tensor,
         neuron: nn.Module | None,
         tonic: bool = False,
+        division: EF.Division = EF.EXACT,
     ) -> None:
         super().__init__(connection, kernel, tonic, weight=weight, gain_e=gain_e, bias=bias)
-        self.neuron = neuron
+        self.neuron, self.division = neuron, division
 
     def respond(self, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
         currents, gain_e, bias = self.project(x), self.gain_e, self.bias
-        if fusable(self.neuron):
+        if fusable(self.neuron) and self.division == EF.EXACT:
             constants = self.neuron.constants
             return ops.population(currents, self.weight, gain_e, bias, constants, state, time_steps, tonic=self.tonic)
-        i_e = EF.integrate(*ops.split_currents(currents, self.weight), gain_e, bias)
+        i_e = EF.integrate(*ops.split_currents(currents, self.weight), gain_e, bias, self.division)
         return run_neuron(self.neuron, i_e, time_steps, state, return_state)
 
     @property
@@ -84,7 +86,7 @@ class FoldedLayer(FoldedCircuit):
     def measure(self, x: Tensor, out: Tensor) -> dict[str, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
             balanced, i_div = ops.split_currents(self.project(x.to(self.kernel.dtype)), self.weight)
-            i_e = EF.integrate(balanced, i_div, self.gain_e, self.bias)
+            i_e = EF.integrate(balanced, i_div, self.gain_e, self.bias, self.division)
         return {"I_div": i_div, "I_E": i_e, "undivided": EF.undivided(balanced, i_div)}
 
     def pathways(self) -> list[Pathway]:

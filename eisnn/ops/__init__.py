@@ -12,6 +12,7 @@ import eisnn.ops.population.cpu
 import eisnn.ops.population.gpu
 import eisnn.ops.weights.cpu
 import eisnn.ops.weights.gpu  # noqa: F401
+from eisnn.ops.backends import exporting
 from eisnn.ops.circuit import StackedCurrents, ei_circuit, ei_readout, folded_currents, stacked_currents
 from eisnn.ops.connection import Connection, Conv, Dense
 from eisnn.ops.conv2d.op import conv2d
@@ -35,6 +36,7 @@ __all__ = [
     "conv2d",
     "ei_circuit",
     "ei_readout",
+    "exporting",
     "fold",
     "folded_currents",
     "lif",

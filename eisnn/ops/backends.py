@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 
 HAS_TRITON = find_spec("triton") is not None
 T = TypeVar("T")
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.6 has none
 
 
 class Implementations(Generic[T]):
@@ -47,6 +48,12 @@ class Implementations(Generic[T]):
         return self.made[self.name(*inputs)]
 
 
+def exporting() -> bool:
+    """Whether `torch.export` or `torch.onnx` traces: then all is made of torch's own operators, so that what is
+    exported runs without this package."""
+    return _is_exporting() or torch.onnx.is_in_onnx_export()
+
+
 def transformed() -> bool:
     """Whether a transform of `torch.func` or forward-mode autograd is at work: for them, torch's operators serve. Of an
     operator that has no rule for tangents torch takes the derivative to be 0."""
@@ -55,4 +62,4 @@ def transformed() -> bool:
 
 def in_triton(maps: Tensor) -> bool:
     """Whether Triton serves these maps `[T, B, n, ...]`: on CUDA, dense or two-dimensional."""
-    return maps.is_cuda and HAS_TRITON and maps.ndim in (3, 5)
+    return maps.is_cuda and HAS_TRITON and maps.ndim in (3, 5) and not exporting()

@@ -71,6 +71,11 @@ class Trained:
     average: SpikingNetwork | None = None
     notes: tuple[str, ...] = ()
 
+    def training_images(self, count: int) -> Tensor:
+        """At most `count` training images drawn with the seed 0, as the network takes them, not augmented."""
+        size = self.config.data.image_size
+        return next(Loader(self.dataset.train, count, shuffle=True, size=size).epoch()).images
+
 
 def load_trained(path: str | Path, *, data_path: str | None = None, accelerator: str | None = None) -> Trained:
     """Open a checkpoint file, or a run folder's last checkpoint.

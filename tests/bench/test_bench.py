@@ -8,13 +8,13 @@ import torch
 
 from eisnn.bench import Floor, ResidentMemory, Subject, bench
 
-FORMS = ("", ", folded", ", folded, compiled", ", folded, int8")
+FORMS = ("", ", folded", ", folded, compiled")
 
 
 def test_bench_writes_what_it_prints(tmp_path, capsys, monkeypatch):
     output = tmp_path / "new" / "bench.json"
     monkeypatch.setattr(torch, "compile", lambda model: model)  # which takes long
-    extras = {"floor": True, "inference": True, "compile": True, "int8": True}
+    extras = {"floor": True, "inference": True, "compile": True}
     bench("convnet3", "cpu", batch_size=2, time_steps=2, repeats=1, output=output, **extras)
     result = json.loads(output.read_text())
     networks = result["networks"]
@@ -33,21 +33,13 @@ def test_bench_writes_what_it_prints(tmp_path, capsys, monkeypatch):
     assert "ei / bn" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("form", ["compile", "int8"])
-def test_forms_of_inference_need_inference(form):
-    with pytest.raises(ValueError, match=f"{form} is measured at inference only.*--inference"):
-        bench("convnet3", "cpu", **{form: True})
-
-
-def test_int8_replaces_float32():
-    with pytest.raises(ValueError, match="int8 replaces float32 on a CPU, got precision bf16 on cpu"):
-        bench("convnet3", "cpu", precision="bf16", inference=True, int8=True)
+def test_compiled_inference_needs_inference():
+    with pytest.raises(ValueError, match=r"compile is measured at inference only.*--inference"):
+        bench("convnet3", "cpu", compile=True)
 
 
 def test_what_cannot_end_well_does_not_begin(tmp_path, monkeypatch):
     monkeypatch.setattr(Subject, "step", lambda self: pytest.fail("something was measured"))
-    with pytest.raises(ValueError, match="nothing would run in int8"):
-        bench("mlp", "cpu", batch_size=2, time_steps=1, inference=True, int8=True)
     (tmp_path / "file").touch()
     for output in (tmp_path, tmp_path / "file" / "bench.json"):
         with pytest.raises(OSError, match=f"{output} could not be written"):

@@ -70,7 +70,7 @@ def pays(x: Tensor, weight: Tensor, geometry: Conv, most: int) -> bool:
     They serve plain eager tensors: what compiles, exports, transforms or differentiates forwards knows torch's
     operator.
     """
-    if torch.compiler.is_compiling() or backends.transformed():
+    if torch.compiler.is_compiling() or backends.transformed() or backends.exporting():
         return False
     if not (x.is_cpu and weight.is_cpu and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)):
         return False

@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eisnn import functional
 from eisnn.functional.checks import check_reverse_mode, check_state, check_steps
 from eisnn.functional.lif import LIFConstants
+from eisnn.ops.backends import exporting
 from eisnn.ops.layout import layout_of
 from eisnn.ops.lif.torch import NEURONS
 
@@ -27,6 +29,8 @@ def lif(
     steps = check_steps("lif", current.shape, time_steps)
     check_state(v, current.shape[1:])
     check_reverse_mode("lif", current, v)
+    if exporting():
+        return functional.lif(current, constants, v, time_steps)
     return _forward(current, v, steps, constants.code)
 
 

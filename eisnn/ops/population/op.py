@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eisnn import functional
 from eisnn.functional.checks import check_reverse_mode, check_state, check_steps
 from eisnn.functional.lif import LIFConstants
+from eisnn.ops.backends import exporting
 from eisnn.ops.layout import layout_of, padded
 from eisnn.ops.population.torch import POPULATIONS, Population
 
@@ -67,6 +69,8 @@ def population(
     if any(device != currents.device for device in devices):
         raise ValueError(f"population takes tensors on one device, got them on {', '.join(map(str, devices))}")
     weight = weight.to(currents.dtype)
+    if exporting():
+        return functional.population(currents[:, :, :n], weight, gain_e, bias, constants, v, time_steps)
     spikes, v_last, _ = _forward(currents, weight, gain_e, bias, v, steps, constants.code, tonic)
     return spikes, v_last
 

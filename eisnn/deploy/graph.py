@@ -1,0 +1,69 @@
+"""A trained network as a graph of standard operators, which runs where this package is not installed."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eisnn.nn import fold
+
+
+class _Classifier(nn.Module):
+    """A network that is called with one tensor and returns one: what all formats can hold."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Any:
+        return self.model(images)
+
+
+@torch.no_grad()
+def exported(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
+    """`model`, folded, as a graph of torch's own operators; the size of the batch is free, T is fixed.
+
+    Args:
+        model: initialised; folded or not.
+        images: an example of what the model takes, `[B, C, H, W]` or `[T, B, C, H, W]`; its values do not matter.
+    Returns: a program from images to logits `[B, classes]`. It checks no values: a negative input is no error.
+    Raises: RuntimeError for a network that was never initialised.
+    """
+    batch = images.ndim - 4
+    if images.shape[batch] == 1:  # the size 1 would be taken for a constant
+        images = torch.cat([images, images], batch)
+    shapes = {"images": {batch: torch.export.Dim("batch", min=1)}}
+    return torch.export.export(_Classifier(fold(model)), (images,), dynamic_shapes=shapes)
+
+
+def write_onnx(model: nn.Module, images: Tensor, file: Path) -> Path:
+    """Write `model`, folded, as ONNX with the input "images" and the output "logits"; arguments as of `exported`.
+
+    Raises: ImportError without onnx and onnxscript (the extra `onnx`).
+    """
+    _require_folder(file)
+    program = torch.onnx.export(exported(model, images), input_names=["images"], output_names=["logits"], dynamo=True)
+    assert program is not None
+    program.save(str(file))
+    return file
+
+
+def write_torch(model: nn.Module, images: Tensor, file: Path) -> Path:
+    """Write `model`, folded, so that `torch.export.load(file).module()` is it; arguments as of `exported`."""
+    _require_folder(file)
+    torch.export.save(exported(model, images), file)
+    return file
+
+
+def write_aoti(model: nn.Module, images: Tensor, file: Path) -> Path:
+    """Write `model`, folded and compiled for this kind of processor by AOTInductor, so that
+    `torch._inductor.aoti_load_package(file)` runs it, also from C++; arguments as of `exported`. It needs a compiler.
+    """
+    _require_folder(file)
+    torch._inductor.aoti_compile_and_package(exported(model, images), package_path=str(file.absolute()))
+    return file
+
+
+def _require_folder(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)

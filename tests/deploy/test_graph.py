@@ -1,0 +1,110 @@
+"""Exported graphs give what the network gives, for any batch, where this package cannot be imported."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from networks import images
+
+import eisnn
+from eisnn.deploy import exported, write_aoti, write_onnx, write_torch
+from eisnn.nn import PLUS, CircuitOptions
+
+NETWORKS = {
+    "paper": {},
+    "plus": {"options": PLUS},
+    "conserved": {"options": CircuitOptions(conserved=True)},
+    "bn": {"circuit": "bn"},
+    "resnet": {"model": "resnet18", "width": 1 / 16},
+    "mlp": {"model": "mlp", "image_size": 8},
+}
+WITHOUT_EISNN = """
+import sys
+sys.modules["eisnn"] = None  # importing it fails
+import torch
+images = torch.load({images!r})
+with torch.no_grad():
+    torch.save({network}(images), {out!r})
+"""
+
+
+def network(options=None, circuit="ei", model="convnet3", **changes):
+    torch.manual_seed(0)
+    made = eisnn.create_model(
+        model, circuit=circuit, circuit_options=options, time_steps=3, **{"width": 0.25, **changes}
+    )
+    if circuit == "ei":
+        eisnn.ei_init_(made, images(8, seed=1, dtype=torch.float32))
+    else:  # running statistics as after some training
+        for _ in range(20):
+            made(images(8, seed=1, dtype=torch.float32))
+    return made.eval()
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_graph_of_torch_s_own_operators_for_any_batch(kind):
+    model = network(**NETWORKS[kind])
+    program = exported(model, images(1, dtype=torch.float32))
+    targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert targets
+    assert not any("eisnn" in target or "_assert_async" in target for target in targets), targets
+    for count in (1, 5):
+        x = images(count, dtype=torch.float32)
+        with torch.no_grad():
+            torch.testing.assert_close(program.module()(x), eisnn.fold(model)(x), atol=1e-5, rtol=0)
+
+
+def test_sequences_are_exported_with_their_time():
+    model, x = network(), torch.rand(3, 2, 3, 8, 8)
+    program = exported(model, x)
+    more = torch.rand(3, 5, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(more), model(more), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["paper", "plus", "bn"])
+def test_onnx_in_onnx_runtime(kind, tmp_path):
+    model, x = network(**NETWORKS[kind]), images(7, dtype=torch.float32)
+    file = write_onnx(model, x[:2], tmp_path / "new" / "network.onnx")
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    for count in (1, 7):
+        (found,) = session.run(["logits"], {"images": x[:count].numpy()})
+        with torch.no_grad():
+            expected = eisnn.fold(model)(x[:count])
+        assert np.abs(found - expected.numpy()).max() < 1e-5
+
+
+def alone(tmp_path, call, x):
+    """What a program gives that cannot import eisnn."""
+    files = {"images": str(tmp_path / "images.pt"), "out": str(tmp_path / "out.pt")}
+    torch.save(x, files["images"])
+    code = WITHOUT_EISNN.format(network=call, **files)
+    subprocess.run([sys.executable, "-I", "-c", code], check=True, cwd=tmp_path)
+    return torch.load(files["out"])
+
+
+def test_a_program_of_torch_export_runs_without_this_package(tmp_path):
+    model, x = network(**NETWORKS["plus"]), images(5, dtype=torch.float32)
+    file = write_torch(model, x[:2], tmp_path / "network.pt2")
+    with torch.no_grad():
+        expected = eisnn.fold(model)(x)
+    found = alone(tmp_path, f"torch.export.load({str(file)!r}).module()", x)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_compiled_program_runs_without_this_package(tmp_path):
+    model, x = network(), images(5, dtype=torch.float32)
+    file = write_aoti(model, x[:2], tmp_path / "compiled.pt2")
+    with torch.no_grad():
+        expected = eisnn.fold(model)(x)
+    found = alone(tmp_path, f"torch._inductor.aoti_load_package({str(file)!r})", x)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_what_was_never_initialised_is_not_exported():
+    with pytest.raises(RuntimeError, match="never initialised"):
+        exported(eisnn.create_model("convnet3"), images(2, dtype=torch.float32))
