@@ -12,6 +12,9 @@ from .dataset import Split
 from .errors import DataError
 
 
+SEVERAL = 8  # batches that are augmented at once on a GPU, where launching the kernels takes longer than running them
+
+
 class Batch(NamedTuple):
     """This process's part of a batch.
 
@@ -117,16 +120,26 @@ class Loader:
         # Images are mixed with others of the batch, so there every process makes all of it.
         mixes = self.augmentation.mixes
         made = [self._whole(step) if mixes else part for step, (part, _) in enumerate(parts, start)]
-        batches = self.images.batches(order, made, None if self.resident else self.device)
-        for pixels, among, (part, weight) in zip(batches, made, parts, strict=True):
-            own = {name: draw[among] for name, draw in draws.items()}
-            images, mixture = self.augmentation.apply(pixels, own, self.size), None
-            if mixes:
-                mine = slice(part.start - among.start, part.stop - among.start)
-                images, mixture = self.augmentation.mix(images, labels[among], own)
-                images = images.narrow(self.images.batch_axis, mine.start, mine.stop - mine.start)
-                mixture = mixture[mine]
-            yield Batch(images, labels[part], weight, mixture)
+        several = SEVERAL if self.resident and self.device.type == "cuda" and self.world_size == 1 else 1
+        groups = [made[k : k + several] for k in range(0, len(made), several)]
+        loaded = self.images.batches(
+            order, [slice(group[0].start, group[-1].stop) for group in groups], None if self.resident else self.device
+        )
+        axis, told = self.images.batch_axis, iter(parts)
+        for pixels, group in zip(loaded, groups, strict=True):
+            first = group[0].start
+            own = {name: draw[first : group[-1].stop] for name, draw in draws.items()}
+            augmented = self.augmentation.apply(pixels, own, self.size)
+            for among in group:
+                part, weight = next(told)
+                images, mixture = augmented.narrow(axis, among.start - first, among.stop - among.start), None
+                if mixes:
+                    mine = slice(part.start - among.start, part.stop - among.start)
+                    own = {name: draw[among] for name, draw in draws.items()}
+                    images, mixture = self.augmentation.mix(images, labels[among], own)
+                    images = images.narrow(axis, mine.start, mine.stop - mine.start)
+                    mixture = mixture[mine]
+                yield Batch(images, labels[part], weight, mixture)
 
     def _whole(self, step: int) -> slice:
         """Positions in the epoch of the batch at `step`."""

@@ -17,13 +17,16 @@ from eisnn.init.statistics import (
     InputStatistics,
     bernoulli_statistics,
     inhibitory_gain,
+    mean_over,
     measure_input,
+    scale_for_rate,
     standard_deviation,
     weight_scale,
 )
 from eisnn.nn import EICircuit, EILayer, SpikingLayer, layers_of
 from eisnn.nn.dale import require_plain
 from eisnn.nn.layer import check_floating
+from eisnn.nn.neurons import run_neuron
 
 
 def _check_dtype(x: Any, dtype: torch.dtype, layer: str) -> None:
@@ -74,15 +77,23 @@ def _(
 
 
 @singledispatch
-def adjust_(layer: SpikingLayer, x: Tensor, group: Any = None) -> None:
-    """What else a layer that is filled sets by its first input `x` `[T or 1, B, ...]`; by default nothing."""
+def adjust_(layer: SpikingLayer, x: Tensor, group: Any = None, time_steps: int | None = None) -> None:
+    """What else a layer that is filled sets by its first input `x` `[T, B, ...]`, or a static one `[1, B, ...]` that
+    is seen for `time_steps`; by default nothing."""
 
 
 @adjust_.register
-def _(layer: EILayer, x: Tensor, group: Any = None) -> None:
-    """Unit variance (P4)."""
+def _(layer: EILayer, x: Tensor, group: Any = None, time_steps: int | None = None) -> None:
+    """Unit variance (P4), or the firing rate of the start."""
     if layer.options.unit_variance:
         layer.scale_division_(standard_deviation(layer.integrated(x), group))
+    if layer.options.start_rate:
+        current = layer.integrated(x)
+
+        def rate(scale: float) -> float:
+            return mean_over(run_neuron(layer.neuron, current * scale, time_steps, None, False)[0], group)
+
+        layer.scale_division_(1 / scale_for_rate(rate, layer.options.start_rate))
 
 
 def _require_nothing_measured(layers: dict[str, SpikingLayer]) -> None:
@@ -223,7 +234,7 @@ def ei_init_(
             time_steps = args[1] if len(args) > 1 else kwargs.get("time_steps")
             repeats = time_steps if time_steps is not None and x.shape[0] == 1 else 1
             fill(name, layer, measure_input(x, repeats, name, process_group))
-            adjust_(layer, x, process_group)
+            adjust_(layer, x, process_group, time_steps if repeats > 1 else None)
 
         return before_forward
 

@@ -1,10 +1,13 @@
 """Statistics of what a layer receives and computes in the first batch; sections 1 and 2 of the method."""
 
-from math import sqrt
+from collections.abc import Callable
+from math import exp, log, sqrt
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
+
+LARGEST_SCALE, HALVINGS = 64.0, 20  # of a current: how far and how finely the scale for a rate is looked for
 
 
 class InputStatistics(NamedTuple):
@@ -72,6 +75,28 @@ def standard_deviation(i_e: Tensor, group: Any = None) -> float:
     sum_over(sums, group)
     n, total, squares = sums.tolist()
     return sqrt(max(squares / n - (total / n) ** 2, 1e-24))
+
+
+def mean_over(values: Tensor, group: Any = None) -> float:
+    """Of all entries of `values`, over the processes of `group`."""
+    sums = torch.stack([values.new_tensor(values.numel(), dtype=torch.float64), values.sum(dtype=torch.float64)])
+    sum_over(sums, group)
+    n, total = sums.tolist()
+    return total / n
+
+
+def scale_for_rate(rate: Callable[[float], float], target: float) -> float:
+    """The factor of a current at which its neurons fire at `target` spikes a step, by bisection within `LARGEST_SCALE`
+    of 1 either way; the end of that range that comes nearer if none does.
+
+    Args:
+        rate: of a factor; grows with it where currents have both signs.
+    """
+    low, high = -log(LARGEST_SCALE), log(LARGEST_SCALE)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rate(exp(middle)) < target else (low, middle)
+    return exp((low + high) / 2)
 
 
 def sum_over(values: Tensor, group: Any) -> None:

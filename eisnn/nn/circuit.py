@@ -17,7 +17,7 @@ from eisnn.nn.options import PAPER, CircuitOptions, check_options
 from eisnn.nn.weights import ConservedWeights, PaperWeights, Raw
 
 CURRENTS = ("I_EE", "I_sub", "I_div", "I_E")
-MEASURED = ("unit_variance", "even_gradients")  # options whose values E-I Init measures
+MEASURED = ("unit_variance", "start_rate", "even_gradients")  # options whose values E-I Init measures
 
 
 class EICircuit(SpikingLayer):
@@ -139,6 +139,8 @@ class EILayer(EICircuit):
         self.measured = tuple(name for name in MEASURED if getattr(options, name))
         if options.even_gradients:
             _ = self.surrogate  # ValueError if there is none
+        if options.start_rate and neuron is None:
+            raise ValueError("start_rate is of spikes, and with neuron=None the layer fires none")
 
     @property
     def _raw(self) -> Raw:

@@ -25,6 +25,8 @@ class CircuitOptions:
             between weights: stronger excitation and inhibition cancel to the same current, and weights lie farther from
             0. At 1 a gradient step conserves a total by scaling weights, at many by shifting them. Needs `conserved`.
         unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer (P4).
+        start_rate: instead of that, E-I Init makes the neurons of each layer fire at this rate, spikes a step, in
+            (0, 1); 0 leaves it. Of layers that end in a spiking neuron.
         even_gradients: E-I Init sets the width of each layer's surrogate, within a factor of 8, so that the gradient of
             the integrated current has the same norm in every layer (P9); of layers that end in `LIF` or `PLIF`.
     """
@@ -35,6 +37,7 @@ class CircuitOptions:
     tapwise: bool = False
     tightness: float = 1.0
     unit_variance: bool = False
+    start_rate: float = 0.0
     even_gradients: bool = False
 
     def __post_init__(self) -> None:
@@ -43,6 +46,10 @@ class CircuitOptions:
                 raise TypeError(f"{field.name} must be True or False, got {getattr(self, field.name)!r}")
         if not 0 <= self.semisaturation < 1:
             raise ValueError(f"semisaturation is a share of the divisive current, in [0, 1); got {self.semisaturation}")
+        if not 0 <= self.start_rate < 1:
+            raise ValueError(f"start_rate is in spikes a step, in [0, 1); got {self.start_rate}")
+        if self.start_rate and self.unit_variance:
+            raise ValueError("unit_variance and start_rate both set the scale of the start: choose one of them")
         if not 1 <= self.tightness <= TIGHTEST:
             raise ValueError(
                 f"tightness multiplies the conserved totals and is a number from 1 to {TIGHTEST}, beyond which float32 "

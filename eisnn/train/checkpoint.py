@@ -80,7 +80,13 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors that hold NaN or infinity."""
-    return [name for name, value in tensors.items() if not bool(value.isfinite().all())]
+    by_device: dict[torch.device, list[str]] = {}
+    for name, value in tensors.items():
+        by_device.setdefault(value.device, []).append(name)
+    finite: dict[str, bool] = {}
+    for names in by_device.values():  # the host waits for each device once
+        finite |= dict(zip(names, torch.stack([tensors[name].isfinite().all() for name in names]).tolist(), strict=True))
+    return [name for name in tensors if not finite[name]]
 
 
 def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:

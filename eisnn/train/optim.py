@@ -12,6 +12,7 @@ from eisnn.nn.dale import constrained_parameters
 from eisnn.train.update_rules import RuledSGD
 
 ADAM_BETA_2 = 0.999
+RULED = ("exponentiated", "orthogonal")
 
 
 class OptimizationConfig(Config):
@@ -36,6 +37,11 @@ class OptimizationConfig(Config):
     decay: Literal["all", "feedforward"] = Field(
         "all", description="What decays: all parameters, or only weights from the layer below."
     )
+    decoupled_decay: bool = Field(
+        False,
+        description="Decay the weights themselves, by lr * weight_decay of them a step, rather than as a part of the "
+        "momentum; for orthogonal and exponentiated (adamw does so anyway).",
+    )
     adaptive_clipping: float = Field(
         0.0,
         ge=0,
@@ -59,6 +65,11 @@ class OptimizationConfig(Config):
             raise ValueError(
                 f"first_step is 'published', of SGD with momentum; got optimizer {self.optimizer!r} with momentum "
                 f"{self.momentum}"
+            )
+        if self.decoupled_decay and self.optimizer not in RULED:
+            raise ValueError(
+                f"decoupled_decay belongs to the optimizers {' and '.join(RULED)}, got {self.optimizer!r}; "
+                "of Adam it is adamw"
             )
         if self.lr_start > self.lr:
             raise ValueError(
@@ -126,8 +137,8 @@ def make_optimizer(model: nn.Module, config: OptimizationConfig) -> torch.optim.
         {"params": chosen[free, kind], "weight_decay": 0.0 if free else config.weight_decay, "rule": kind}
         for free, kind in sorted(chosen)
     ]
-    if config.optimizer in ("exponentiated", "orthogonal"):
-        return RuledSGD(groups, config.lr, config.momentum)
+    if config.optimizer in RULED:
+        return RuledSGD(groups, config.lr, config.momentum, decoupled=config.decoupled_decay)
     for group in groups:
         del group["rule"]
     if config.optimizer == "sgd":

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from eisnn.data.loader import Batch
 from eisnn.models import SpikingNetwork
+from eisnn.nn.dale import all_finite
 from eisnn.train.average import WeightAverage
 from eisnn.train.config import TrainConfig
 from eisnn.train.gradients import clip_gradients_
@@ -75,9 +76,8 @@ class TrainingStep:
         if batch.weight > 0:
             for meter in self.meters:
                 meter.update(logits, batch.labels, loss, rate)
-        # A sum is several times as fast as a largest value, and not finite if a term is not.
-        sums = [p.grad.sum() for p in self.bare.parameters() if p.grad is not None]
-        finite = torch.stack([loss.detach().isfinite(), torch.stack(sums).isfinite().all()])
+        gradients = [p.grad for p in self.bare.parameters() if p.grad is not None]
+        finite = torch.stack([loss.detach().isfinite(), all_finite(gradients)])
         torch.minimum(self.first_bad, torch.where(finite, torch.inf, self.number), out=self.first_bad)
 
     def update(self) -> None:

@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eisnn.ops.layout import from_rows, weight_rows
+
 # Newton-Schulz: x <- a x + b (x x^T) x + c (x x^T)^2 x moves all singular values in (0, 1] to about 1 in few steps.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+LEAST_SIDE = 64  # smaller matrices share a batch with those of this size
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
@@ -43,23 +46,36 @@ def _exponentiated(weights: list[Tensor], momenta: list[Tensor], lr: float) -> N
 
 
 def _orthogonal(weights: list[Tensor], momenta: list[Tensor], lr: float) -> None:
-    for alike in _of_one_shape(weights):
-        flat = [momenta[k].flatten(1) for k in alike]
-        n, d = flat[0].shape
-        steps = orthogonalize(torch.stack(flat)).unbind() if len(flat) > 1 else [orthogonalize(flat[0])]
-        for k, step in zip(alike, steps, strict=True):
-            weights[k].sub_(step.view_as(weights[k]), alpha=lr * max(1.0, n / d) ** 0.5)
+    rows = [weight_rows(m) for m in momenta]
+    for together in _batches(rows):
+        steps = _orthogonalize_all([rows[k] for k in together])
+        for k, step in zip(together, steps, strict=True):
+            n, d = rows[k].shape
+            weights[k].sub_(from_rows(step, weights[k]), alpha=lr * max(1.0, n / d) ** 0.5)
 
 
-def _of_one_shape(weights: list[Tensor]) -> Iterable[list[int]]:
-    """Indices of `weights`, together where the shape is the same: on a GPU one product of many matrices takes little
-    longer than one of one. On a CPU each is alone."""
-    if not weights[0].is_cuda:
-        return ([k] for k in range(len(weights)))
-    alike: dict[torch.Size, list[int]] = {}
-    for k, w in enumerate(weights):
-        alike.setdefault(w.shape, []).append(k)
+def _batches(matrices: list[Tensor]) -> Iterable[list[int]]:
+    """Indices of matrices that are orthogonalised together: on a GPU one product of many matrices takes little longer
+    than one of one. On a CPU each is alone."""
+    if not matrices[0].is_cuda:
+        return ([k] for k in range(len(matrices)))
+    alike: dict[int, list[int]] = {}
+    for k, matrix in enumerate(matrices):
+        alike.setdefault(max(LEAST_SIDE, 1 << (min(matrix.shape) - 1).bit_length()), []).append(k)
     return alike.values()
+
+
+def _orthogonalize_all(matrices: list[Tensor]) -> list[Tensor]:
+    """`orthogonalize` of each: of several at once by one batch, lying down, with zeros around the smaller ones, which
+    change no singular value."""
+    if len(matrices) == 1:
+        return [orthogonalize(matrices[0])]
+    lying = [m if m.shape[0] <= m.shape[1] else m.T for m in matrices]
+    batch = lying[0].new_zeros(len(lying), *(max(m.shape[side] for m in lying) for side in (0, 1)))
+    for room, m in zip(batch, lying, strict=True):
+        room[: m.shape[0], : m.shape[1]] = m
+    found = [x[: m.shape[0], : m.shape[1]] for x, m in zip(orthogonalize(batch), lying, strict=True)]
+    return [x if m.shape[0] <= m.shape[1] else x.T for x, m in zip(found, matrices, strict=True)]
 
 
 RULES: dict[str, Callable[[list[Tensor], list[Tensor], float], None]] = {
@@ -80,13 +96,17 @@ class RuledSGD(torch.optim.Optimizer):
         params: groups with a key "rule", one of the three; "orthogonal" takes parameters of two or more axes.
         lr: learning rate; for "exponentiated" the relative change at a momentum of 1.
         momentum: in [0, 1).
-        weight_decay: coupled, as SGD's.
+        weight_decay: coupled, as SGD's: a part of the momentum, and so turned with it by the rule.
+        decoupled: `w <- (1 - lr weight_decay) w` before the step instead, as AdamW and Muon have it.
     Raises: ValueError for an unknown rule.
     Sources: Kivinen and Warmuth 1997, Cornford et al. 2024 (exponentiated gradient); Jordan et al. 2024 (Muon).
     """
 
-    def __init__(self, params: Any, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "rule": "additive"})
+    def __init__(
+        self, params: Any, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, decoupled: bool = False
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "decoupled": decoupled}
+        super().__init__(params, {**defaults, "rule": "additive"})
         for group in self.param_groups:
             if group["rule"] not in RULES:
                 raise ValueError(f"unknown update rule {group['rule']!r}; known: {', '.join(RULES)}")
@@ -102,13 +122,18 @@ class RuledSGD(torch.optim.Optimizer):
             weights = [w for w in group["params"] if w.grad is not None]
             if not weights:
                 continue
-            gradients = torch._foreach_add([w.grad for w in weights], weights, alpha=group["weight_decay"])
+            decay, gradients = group["weight_decay"], [w.grad for w in weights]
+            if not group["decoupled"]:
+                gradients = torch._foreach_add(gradients, weights, alpha=decay)
+            elif decay:
+                torch._foreach_mul_(weights, 1 - group["lr"] * decay)
             moving = [k for k, w in enumerate(weights) if "momentum_buffer" in self.state[w]]
             if moving:
                 momenta = [self.state[weights[k]]["momentum_buffer"] for k in moving]
                 torch._foreach_mul_(momenta, group["momentum"])
                 torch._foreach_add_(momenta, [gradients[k] for k in moving])
             for w, gradient in zip(weights, gradients, strict=True):
-                self.state[w].setdefault("momentum_buffer", gradient)
+                if "momentum_buffer" not in self.state[w]:
+                    self.state[w]["momentum_buffer"] = gradient.clone() if group["decoupled"] else gradient
             RULES[group["rule"]](weights, [self.state[w]["momentum_buffer"] for w in weights], group["lr"])
         return loss

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 def test_the_population_kernels(dtype, tonic, channels_last, steps, given):
     g = rng(0)
     n_e, n_i, batch = 136, 2 if tonic else 34, 5
-    stack = torch.randn(given, batch, n_e + n_i + (-(n_e + n_i) % 8), 9, 7, generator=g, dtype=torch.float64)
+    stack = torch.randn(given, batch, n_e + n_i + (-(n_e + n_i) % 16), 9, 7, generator=g, dtype=torch.float64)
     stack[:, :, n_e:] = stack[:, :, n_e:].relu()
     stack[0, 1, n_e:] = 0
     stack[:, :, n_e + n_i - 1] = 1 if tonic else stack[:, :, n_e + n_i - 1]

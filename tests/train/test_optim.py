@@ -148,21 +148,42 @@ def test_several_matrices_are_orthogonalised_one_by_one(shape, monkeypatch):
     torch.testing.assert_close(orthogonalize(several), torch.stack([orthogonalize(one) for one in several]))
 
 
-def test_weights_of_one_shape_may_be_stepped_together(monkeypatch):
-    """As a GPU does it."""
+def test_weights_of_several_shapes_may_be_stepped_together(monkeypatch):
+    """As a GPU does it, with zeros around the smaller ones."""
     steps = []
     for together in (False, True):
         weights = [
-            torch.randn(shape, generator=rng(k), dtype=torch.float64) for k, shape in enumerate([(3, 4)] * 3 + [(4, 2)])
+            torch.randn(shape, generator=rng(k), dtype=torch.float64)
+            for k, shape in enumerate([(3, 4), (7, 2, 3, 3), (3, 4), (9, 2), (4, 5)])
         ]
+        weights[1] = weights[1].to(memory_format=torch.channels_last)
         for k, w in enumerate(weights):
             w.grad = torch.randn(w.shape, generator=rng(9 + k), dtype=torch.float64)
         if together:
-            monkeypatch.setattr(update_rules, "_of_one_shape", lambda _: [[0, 1, 2], [3]])
+            monkeypatch.setattr(update_rules, "_batches", lambda _: [[0, 1, 2, 3], [4]])
         RuledSGD([{"params": weights, "rule": "orthogonal"}], lr=0.1, momentum=0.9).step()
         steps.append(weights)
     for one, other in zip(*steps, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_decoupled_decay_leaves_the_momentum_alone():
+    w, plain = (torch.full((2, 3), 2.0, dtype=torch.float64) for _ in range(2))
+    for x, options in ((w, {"weight_decay": 0.5, "decoupled": True}), (plain, {})):
+        x.grad = torch.arange(6.0, dtype=torch.float64).view(2, 3)
+        optimizer = RuledSGD([{"params": [x], "rule": "orthogonal"}], lr=0.1, momentum=0.9, **options)
+        optimizer.step()
+        assert torch.equal(optimizer.state[x]["momentum_buffer"], x.grad)
+        x.grad.zero_()
+        optimizer.step()
+        assert torch.equal(optimizer.state[x]["momentum_buffer"], 0.9 * torch.arange(6.0, dtype=torch.float64).view(2, 3))
+    step = (plain - 2) / 2  # twice the same: a momentum that shrinks has the same orthogonal factor
+    torch.testing.assert_close(w, ((2 * 0.95 + step) * 0.95) + step)
+
+
+def test_decoupled_decay_belongs_to_two_optimizers():
+    with pytest.raises(ValueError, match="decoupled_decay belongs to .* of Adam it is adamw"):
+        OptimizationConfig(optimizer="adam", decoupled_decay=True)
 
 
 def test_an_unknown_rule_is_named():

@@ -38,7 +38,7 @@ def population(
     Args:
         currents: `I_EE - I_sub` and `I_IE` stacked, `[T, B, n_E + n_I, ...]`, see `stacked_currents`; or
             `[1, B, n_E + n_I, ...]` with `time_steps=T` for a static input. On CUDA, up to the next multiple
-            of 8, there may be more below them, which change nothing.
+            of 16, there may be more below them, which change nothing.
         weight: `M = W_EI diag(g_I)` `[n_E, n_I]`, >= 0.
         gain_e, bias: `[n_E]`.
         constants: of the LIF neuron.

@@ -19,6 +19,7 @@ class _Made(NamedTuple):
     kernel: Tensor
     sums: tuple[Tensor, Tensor, Tensor]
     inner: tuple[Tensor, Tensor]
+    mean: Tensor | None  # of W_EI over E neurons, of a pooled circuit
     norms: Tensor
 
 
@@ -60,21 +61,22 @@ class ConservedKernel(Kernel):
         n_e, m = len(ei), 1 if self.pooled else len(rows_i)
         kernel = rows_i.new_empty(n_e + m + self.tonic, rows_i.shape[1])
         a, norms = of_ee.fold(weight_ee, matmul(ei, rows_i), total, row_norm, kernel[:n_e])
-        kernel[n_e : n_e + m] = (ei.mean(0) * gain_i) @ rows_i if self.pooled else rows_i
+        mean = ei.mean(0) if self.pooled else None
+        kernel[n_e : n_e + m] = rows_i if mean is None else (mean * gain_i) @ rows_i
         if self.tonic:
             kernel[-1].zero_()
-        return from_rows(kernel, weight_ee), _Made(kernel, (a, b, c), (rows_i, ei), norms)
+        return from_rows(kernel, weight_ee), _Made(kernel, (a, b, c), (rows_i, ei), mean, norms)
 
     def gradients(self, grad: Tensor, made: _Made, *sources: Tensor) -> tuple[Tensor | None, ...]:
         weight_ee, weight_ie, weight_ei, gain_i, total, row_norm = self._dense(*sources)
         of_ee, of_ie, of_ei = self._rows(weight_ee, weight_ie, weight_ei)
-        kernel, (a, b, c), (rows_i, ei), norms = made
+        kernel, (a, b, c), (rows_i, ei), mean, norms = made
         grad = weight_rows(laid_out_like(grad, weight_ee))
         n_e, n_i = ei.shape
         grad_f = of_ee.through_fold(grad[:n_e], kernel[:n_e], norms, row_norm)
         grad_ei, grad_i = matmul(grad_f, rows_i.T).neg_(), matmul(ei.T, grad_f)
-        if self.pooled:
-            mean, through = ei.mean(0), rows_i @ grad[n_e]
+        if mean is not None:
+            through = rows_i @ grad[n_e]
             grad_gain = mean * through
             grad_ei += gain_i * through / n_e
             grad_i.addr_(mean * gain_i, grad[n_e], beta=-1)

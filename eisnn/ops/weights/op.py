@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from eisnn.ops.connection import Connection
-from eisnn.ops.layout import laid_out_like, padded
+from eisnn.ops.layout import channels_last, padded
 from eisnn.ops.weights.matmul import products_for
 
 
@@ -40,16 +40,20 @@ class Kernel(ABC):
     ) -> tuple[Tensor | None, ...]:
         """Gradients of `x` (if `input_too`) and of the sources for that of the currents; by the kernel, made again."""
         kernel, made = self.make(*sources)
-        grad_x, grad_kernel = connection.feedforward_backward(grad, x, aligned(kernel.to(x.dtype)), input_too)
+        grad_x, grad_kernel = connection.feedforward_backward(grad, x, aligned(kernel, x.dtype), input_too)
         return grad_x, *self.gradients(grad_kernel[: len(kernel)].to(kernel.dtype), made, *sources)
 
 
-def aligned(kernel: Tensor) -> Tensor:
-    """With rows of zeros below, up to `padded`: the matrix units of a GPU want their channels so."""
-    if (missing := padded(len(kernel), kernel) - len(kernel)) == 0:
-        return kernel
-    rows = torch.zeros_like(kernel[:1]).expand(missing, *kernel.shape[1:])
-    return torch.cat([kernel, laid_out_like(rows, kernel)])
+def aligned(kernel: Tensor, dtype: torch.dtype) -> Tensor:
+    """In `dtype`, with rows of zeros below, up to `padded`: the matrix units of a GPU want their channels so."""
+    rows, n = padded(len(kernel), kernel), len(kernel)
+    if rows == n:
+        return kernel.to(dtype)
+    like = torch.channels_last if channels_last(kernel) else torch.contiguous_format
+    whole = torch.empty(rows, *kernel.shape[1:], dtype=dtype, device=kernel.device, memory_format=like)
+    whole[:n] = kernel
+    whole[n:] = 0
+    return whole
 
 
 def project(x: Tensor, kernel: Kernel, sources: tuple[Tensor, ...], connection: Connection) -> Tensor:
@@ -68,7 +72,7 @@ class _Projection(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kernel: Kernel, connection: Connection, *sources: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False), products_for(x):
             made, _ = kernel.make(*sources)
-            currents = connection.feedforward(x, aligned(made.to(x.dtype)))
+            currents = connection.feedforward(x, aligned(made, x.dtype))
         if kernel.tonic:
             currents.select(2, len(made) - 1).fill_(1)
         ctx.kernel, ctx.connection = kernel, connection
