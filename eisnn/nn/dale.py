@@ -157,7 +157,7 @@ def all_finite(values: list[Tensor]) -> Tensor:
     """Whether no entry of `values`, which lie on one device, is NaN or infinite: a bool there, for which the host does
     not wait. On a CPU "no" may also mean that a sum of finite entries is infinite."""
     if values[0].is_cuda:  # all in few launches
-        return torch.stack([norm.double() for norm in torch._foreach_norm(values, torch.inf)]).isfinite().all()
+        return torch.stack(torch._foreach_norm(values, torch.inf)).isfinite().all()
     # A sum is several times as fast as a largest value, and NaN or infinite if a term is.
     sums = [value.sum(dtype=torch.promote_types(value.dtype, torch.float32)).double() for value in values]
     return torch.stack(sums).isfinite().all()

@@ -85,7 +85,9 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
         by_device.setdefault(value.device, []).append(name)
     finite: dict[str, bool] = {}
     for names in by_device.values():  # the host waits for each device once
-        finite |= dict(zip(names, torch.stack([tensors[name].isfinite().all() for name in names]).tolist(), strict=True))
+        finite |= dict(
+            zip(names, torch.stack([tensors[name].isfinite().all() for name in names]).tolist(), strict=True)
+        )
     return [name for name in tensors if not finite[name]]
 
 

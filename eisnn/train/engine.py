@@ -160,7 +160,7 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
         average = WeightAverage(bare, optimization.average, fabric) if optimization.average else None
         rates = FiringRate(bare)
         recorded = config.machine.cuda_graph and can_be_recorded(config, fabric)
-        model, optimizer = fabric.setup(bare, make_optimizer(bare, optimization))
+        model, optimizer = fabric.setup(bare, make_optimizer(bare, optimization, recordable=recorded))
         enforce_dale(optimizer, bare, check_gradients=False)  # the loop looks by itself
         meters = Meter(fabric.device), Meter(fabric.device)
         kind = RecordedStep if recorded else TrainingStep

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from eisnn.config import Config, Positive
 from eisnn.nn.dale import constrained_parameters
@@ -90,7 +90,10 @@ def learning_rate(step: int, steps_per_epoch: int, config: OptimizationConfig) -
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
 
 def state_names(config: OptimizationConfig) -> tuple[str, ...]:
@@ -108,12 +111,14 @@ def start_momentum(sgd: torch.optim.Optimizer, *_: Any) -> None:
                 sgd.state[w]["momentum_buffer"] = w.grad.detach() + group["weight_decay"] * w.detach()
 
 
-def make_optimizer(model: nn.Module, config: OptimizationConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: OptimizationConfig, *, recordable: bool = False) -> torch.optim.Optimizer:
     """The optimizer of a configuration, with weight decay on all parameters (method, section 6), or on feedforward
     weights only (P3).
 
     "exponentiated" moves what Dale's law constrains by factors, "orthogonal" orthogonalises the steps of the weight
     matrices below the readout; the other parameters get SGD's steps.
+
+    With `recordable`, on a GPU, its step can be recorded as a CUDA graph: the learning rate is a tensor there.
 
     Raises: ValueError if "exponentiated" finds no parameter that Dale's law constrains.
     """
@@ -137,8 +142,9 @@ def make_optimizer(model: nn.Module, config: OptimizationConfig) -> torch.optim.
         {"params": chosen[free, kind], "weight_decay": 0.0 if free else config.weight_decay, "rule": kind}
         for free, kind in sorted(chosen)
     ]
+    lr: Any = torch.tensor(config.lr, device=next(model.parameters()).device) if recordable else config.lr
     if config.optimizer in RULED:
-        return RuledSGD(groups, config.lr, config.momentum, decoupled=config.decoupled_decay)
+        return RuledSGD(groups, lr, config.momentum, decoupled=config.decoupled_decay)
     for group in groups:
         del group["rule"]
     if config.optimizer == "sgd":
@@ -147,4 +153,5 @@ def make_optimizer(model: nn.Module, config: OptimizationConfig) -> torch.optim.
             sgd.register_step_pre_hook(start_momentum)
         return sgd
     make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    return make(groups, config.lr, betas=(config.momentum, ADAM_BETA_2))
+    betas = config.momentum, ADAM_BETA_2
+    return make(groups, lr, betas=betas, capturable=recordable, fused=recordable or None)

@@ -1,4 +1,4 @@
-"""One training step on its device, and on a GPU the same with its gradients recorded once as a CUDA graph and replayed.
+"""One training step on its device, and on a GPU the same recorded once as CUDA graphs and replayed.
 
 A small network's step is hundreds of short kernels, and launching them takes the host several times as long as the GPU
 takes to run them; a recorded step is launched at once.
@@ -64,6 +64,7 @@ class TrainingStep:
         self.number.fill_(number)
         self.gradients(batch, measured)
         self.update()
+        self.follow()
 
     def gradients(self, batch: Batch, measured: bool) -> None:
         """Forward, loss, backward and running sums. Asks for no value on the host, so that it can be recorded."""
@@ -81,9 +82,12 @@ class TrainingStep:
         torch.minimum(self.first_bad, torch.where(finite, torch.inf, self.number), out=self.first_bad)
 
     def update(self) -> None:
-        """The optimizer's step, with Dale's law, and the average of the weights."""
+        """The optimizer's step, with Dale's law. Asks for no value on the host either."""
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def follow(self) -> None:
+        """The average of the weights."""
         if self.average is not None:
             self.average.update(self.bare)
 
@@ -94,17 +98,20 @@ class TrainingStep:
 
 
 class Recording(NamedTuple):
-    """A graph, and the gradients that each of its replays leaves behind."""
+    """The way to the gradients and the update as graphs, and the gradients, where the one writes what the other
+    reads."""
 
-    graph: torch.cuda.CUDAGraph
-    gradients: list[Tensor | None]
+    gradients: torch.cuda.CUDAGraph
+    update: torch.cuda.CUDAGraph
+    held: list[Tensor | None]
 
 
 class RecordedStep(TrainingStep):
-    """The same: a few steps as they are, then the way to the gradients is recorded and from there on replayed.
+    """The same: a few steps as they are, then the way to the gradients and the optimizer's step are recorded, each by
+    itself, and from there on replayed.
 
-    The optimizer's step is not in the graph: it is few kernels, and what changes from step to step. The last, smaller
-    batch of an epoch runs as it is.
+    What changes from step to step is written into tensors before: the batch, its number, the learning rate. The last,
+    smaller batch of an epoch runs as it is.
     """
 
     def __post_init__(self) -> None:
@@ -126,27 +133,27 @@ class RecordedStep(TrainingStep):
             own.copy_(given)
         if measured not in self._recordings:
             self._recordings[measured] = self._record(self._batch, measured)
-        graph, gradients = self._recordings[measured]
-        graph.replay()
-        for parameter, gradient in zip(self.bare.parameters(), gradients, strict=True):
-            parameter.grad = gradient
-        self.update()
+        recording = self._recordings[measured]
+        recording.gradients.replay()
+        recording.update.replay()
+        self.follow()
 
     def _record(self, batch: Batch, measured: bool) -> Recording:
-        # Two graphs that are never replayed at once may share their memory. Both live as long as the run: destroying
-        # one would clear the workspaces that cuBLAS has on their stream.
-        graph = torch.cuda.CUDAGraph()
-        pool = next((recording.graph.pool() for recording in self._recordings.values()), None)
+        # Graphs that are never replayed at once may share their memory. All live as long as the run: destroying one
+        # would clear the workspaces that cuBLAS has on their stream.
+        gradients, update = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        pool = next((recording.gradients.pool() for recording in self._recordings.values()), None)
         try:
-            with torch.cuda.graph(graph, pool=pool, stream=self._stream):
+            with torch.cuda.graph(gradients, pool=pool, stream=self._stream):
                 self.gradients(batch, measured)
+            held = [parameter.grad for parameter in self.bare.parameters()]
+            with torch.cuda.graph(update, pool=gradients.pool(), stream=self._stream):
+                self.update()
         except RuntimeError as error:
             raise RuntimeError(
                 f"the training step could not be recorded as a CUDA graph ({error}); train without: --no-cuda-graph"
             ) from error
-        made = Recording(graph, [parameter.grad for parameter in self.bare.parameters()])
-        self.optimizer.zero_grad()
-        return made
+        return Recording(gradients, update, held)
 
     @contextmanager
     def stream(self) -> Iterator[None]:

@@ -36,22 +36,29 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     return (x.mT if tall else x).to(matrix.dtype)
 
 
-def _additive(weights: list[Tensor], momenta: list[Tensor], lr: float) -> None:
-    torch._foreach_add_(weights, momenta, alpha=-lr)
+def _additive(weights: list[Tensor], momenta: list[Tensor], lr: float | Tensor) -> None:
+    if isinstance(lr, Tensor):
+        torch._foreach_sub_(weights, torch._foreach_mul(momenta, lr))
+    else:
+        torch._foreach_add_(weights, momenta, alpha=-lr)
 
 
-def _exponentiated(weights: list[Tensor], momenta: list[Tensor], lr: float) -> None:
+def _exponentiated(weights: list[Tensor], momenta: list[Tensor], lr: float | Tensor) -> None:
     for w, momentum in zip(weights, momenta, strict=True):
         w.mul_((-lr * w.sign() * momentum).exp_())
 
 
-def _orthogonal(weights: list[Tensor], momenta: list[Tensor], lr: float) -> None:
+def _orthogonal(weights: list[Tensor], momenta: list[Tensor], lr: float | Tensor) -> None:
     rows = [weight_rows(m) for m in momenta]
     for together in _batches(rows):
         steps = _orthogonalize_all([rows[k] for k in together])
         for k, step in zip(together, steps, strict=True):
             n, d = rows[k].shape
-            weights[k].sub_(from_rows(step, weights[k]), alpha=lr * max(1.0, n / d) ** 0.5)
+            step, scale = from_rows(step, weights[k]), max(1.0, n / d) ** 0.5
+            if isinstance(lr, Tensor):
+                weights[k].addcmul_(step, lr, value=-scale)
+            else:
+                weights[k].sub_(step, alpha=lr * scale)
 
 
 def _batches(matrices: list[Tensor]) -> Iterable[list[int]]:
@@ -78,7 +85,7 @@ def _orthogonalize_all(matrices: list[Tensor]) -> list[Tensor]:
     return [x if m.shape[0] <= m.shape[1] else x.T for x, m in zip(found, matrices, strict=True)]
 
 
-RULES: dict[str, Callable[[list[Tensor], list[Tensor], float], None]] = {
+RULES: dict[str, Callable[[list[Tensor], list[Tensor], float | Tensor], None]] = {
     "additive": _additive,
     "exponentiated": _exponentiated,
     "orthogonal": _orthogonal,
@@ -94,7 +101,8 @@ class RuledSGD(torch.optim.Optimizer):
 
     Args:
         params: groups with a key "rule", one of the three; "orthogonal" takes parameters of two or more axes.
-        lr: learning rate; for "exponentiated" the relative change at a momentum of 1.
+        lr: learning rate; for "exponentiated" the relative change at a momentum of 1. A tensor `[]` may change between
+            replays of a step that is recorded as a CUDA graph.
         momentum: in [0, 1).
         weight_decay: coupled, as SGD's: a part of the momentum, and so turned with it by the rule.
         decoupled: `w <- (1 - lr weight_decay) w` before the step instead, as AdamW and Muon have it.
@@ -103,7 +111,7 @@ class RuledSGD(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Any, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, decoupled: bool = False
+        self, params: Any, lr: float | Tensor, momentum: float = 0.0, weight_decay: float = 0.0, decoupled: bool = False
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "decoupled": decoupled}
         super().__init__(params, {**defaults, "rule": "additive"})

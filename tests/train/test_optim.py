@@ -176,7 +176,9 @@ def test_decoupled_decay_leaves_the_momentum_alone():
         assert torch.equal(optimizer.state[x]["momentum_buffer"], x.grad)
         x.grad.zero_()
         optimizer.step()
-        assert torch.equal(optimizer.state[x]["momentum_buffer"], 0.9 * torch.arange(6.0, dtype=torch.float64).view(2, 3))
+        assert torch.equal(
+            optimizer.state[x]["momentum_buffer"], 0.9 * torch.arange(6.0, dtype=torch.float64).view(2, 3)
+        )
     step = (plain - 2) / 2  # twice the same: a momentum that shrinks has the same orthogonal factor
     torch.testing.assert_close(w, ((2 * 0.95 + step) * 0.95) + step)
 
