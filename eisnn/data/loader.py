@@ -11,7 +11,6 @@ from .augment import Mixture, RandomTransform
 from .dataset import Split
 from .errors import DataError
 
-
 SEVERAL = 8  # batches that are augmented at once on a GPU, where launching the kernels takes longer than running them
 
 
