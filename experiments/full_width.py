@@ -26,7 +26,7 @@ ORTHOGONAL = {"optimizer": "orthogonal", "lr": 0.02}  # the optimizer and rate o
 METHODS = {
     "paper": ("", {}),
     "plus": ("-plus", {}),
-    # The scale of the start that was best over five epochs of a net of quarter width: 0.15 instead of 0.24 spikes a step.
+    # What was best over five epochs of a net of quarter width: 0.15 instead of 0.24 spikes a step at the start.
     "plus, start rate 0.15": ("-plus", {"circuit_options": replace(PLUS, unit_variance=False, start_rate=0.15)}),
     "batch norm": ("-bn", {}),
     "batch norm, orthogonal": ("-bn", ORTHOGONAL),

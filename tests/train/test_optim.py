@@ -184,7 +184,7 @@ def test_decoupled_decay_leaves_the_momentum_alone():
 
 
 def test_decoupled_decay_belongs_to_two_optimizers():
-    with pytest.raises(ValueError, match="decoupled_decay belongs to .* of Adam it is adamw"):
+    with pytest.raises(ValueError, match=r"decoupled_decay belongs to .* of Adam it is adamw"):
         OptimizationConfig(optimizer="adam", decoupled_decay=True)
 
 
