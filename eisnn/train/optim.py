@@ -100,7 +100,7 @@ def state_names(config: OptimizationConfig) -> tuple[str, ...]:
     """What the optimizer of a configuration keeps of each parameter after the first step."""
     if config.optimizer in ("adam", "adamw"):
         return "exp_avg", "exp_avg_sq", "step"
-    return ("momentum_buffer",) if config.momentum or config.optimizer != "sgd" else ()
+    return ("momentum_buffer",) if config.momentum else ()
 
 
 def start_momentum(sgd: torch.optim.Optimizer, *_: Any) -> None:
@@ -143,15 +143,18 @@ def make_optimizer(model: nn.Module, config: OptimizationConfig, *, recordable: 
         for free, kind in sorted(chosen)
     ]
     lr: Any = torch.tensor(config.lr, device=next(model.parameters()).device) if recordable else config.lr
-    if config.optimizer in RULED:
-        return RuledSGD(groups, lr, config.momentum, decoupled=config.decoupled_decay)
-    for group in groups:
-        del group["rule"]
-    if config.optimizer == "sgd":
-        sgd = torch.optim.SGD(groups, config.lr, config.momentum)
-        if config.first_step == "published":
-            sgd.register_step_pre_hook(start_momentum)
-        return sgd
-    make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    betas = config.momentum, ADAM_BETA_2
-    return make(groups, lr, betas=betas, capturable=recordable, fused=recordable or None)
+    if config.optimizer in ("adam", "adamw"):
+        for group in groups:
+            del group["rule"]
+        make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+        return make(groups, lr, betas=(config.momentum, ADAM_BETA_2), capturable=recordable)
+    made: torch.optim.Optimizer
+    if config.optimizer == "sgd" and not recordable:  # torch's asks the host for the rate
+        for group in groups:
+            del group["rule"]
+        made = torch.optim.SGD(groups, lr, config.momentum)
+    else:
+        made = RuledSGD(groups, lr, config.momentum, decoupled=config.decoupled_decay)
+    if config.first_step == "published":
+        made.register_step_pre_hook(start_momentum)
+    return made

@@ -1,12 +1,12 @@
 """SGD with momentum whose groups may turn the momentum into another kind of step: multiplicative, or orthogonalised."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from eisnn.ops.layout import from_rows, weight_rows
+from eisnn.ops.layout import from_rows, laid_out_like, weight_rows
 
 # Newton-Schulz: x <- a x + b (x x^T) x + c (x x^T)^2 x moves all singular values in (0, 1] to about 1 in few steps.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -49,7 +49,7 @@ def _exponentiated(weights: list[Tensor], momenta: list[Tensor], lr: float | Ten
 
 
 def _orthogonal(weights: list[Tensor], momenta: list[Tensor], lr: float | Tensor) -> None:
-    rows = [weight_rows(m) for m in momenta]
+    rows = [weight_rows(laid_out_like(m, w)) for m, w in zip(momenta, weights, strict=True)]
     for together in _batches(rows):
         steps = _orthogonalize_all([rows[k] for k in together])
         for k, step in zip(together, steps, strict=True):
@@ -135,13 +135,18 @@ class RuledSGD(torch.optim.Optimizer):
                 gradients = torch._foreach_add(gradients, weights, alpha=decay)
             elif decay:
                 torch._foreach_mul_(weights, 1 - group["lr"] * decay)
-            moving = [k for k, w in enumerate(weights) if "momentum_buffer" in self.state[w]]
-            if moving:
-                momenta = [self.state[weights[k]]["momentum_buffer"] for k in moving]
-                torch._foreach_mul_(momenta, group["momentum"])
-                torch._foreach_add_(momenta, [gradients[k] for k in moving])
-            for w, gradient in zip(weights, gradients, strict=True):
-                if "momentum_buffer" not in self.state[w]:
-                    self.state[w]["momentum_buffer"] = gradient.clone() if group["decoupled"] else gradient
-            RULES[group["rule"]](weights, [self.state[w]["momentum_buffer"] for w in weights], group["lr"])
+            momenta = self._momenta(weights, gradients, group) if group["momentum"] else list(gradients)
+            RULES[group["rule"]](weights, momenta, group["lr"])
         return loss
+
+    def _momenta(self, weights: list[Tensor], gradients: Sequence[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """The momenta of `weights` after these gradients, decay among them where it is coupled."""
+        moving = [k for k, w in enumerate(weights) if "momentum_buffer" in self.state[w]]
+        if moving:
+            momenta = [self.state[weights[k]]["momentum_buffer"] for k in moving]
+            torch._foreach_mul_(momenta, group["momentum"])
+            torch._foreach_add_(momenta, [gradients[k] for k in moving])
+        for w, gradient in zip(weights, gradients, strict=True):
+            if "momentum_buffer" not in self.state[w]:
+                self.state[w]["momentum_buffer"] = gradient.clone() if group["decoupled"] else gradient
+        return [self.state[w]["momentum_buffer"] for w in weights]
