@@ -71,9 +71,8 @@ class Planned:
         return config.changed(epochs=self.epochs, warmup_epochs=warmup, **self.changes)
 
 
-def _regularized(**changes: Any) -> Planned:
-    name = ", ".join(changes)
-    return Planned("resnet18", "plus", 100, (0,), 11, changes, f" with {name}")
+def _regularized(named: str, **changes: Any) -> Planned:
+    return Planned("resnet18", "plus", 100, (0,), 11, changes, f" with {named}")
 
 
 DECOUPLED = {"decoupled_decay": True}
@@ -97,11 +96,11 @@ PLAN = [
     Planned("vgg16", "plus", 100, (0,), 8),
     Planned("vgg16", "batch norm, orthogonal", 100, (0,), 7),
     Planned("vgg16", "paper", 100, (0,), 7),
-    _regularized(label_smoothing=0.1),
-    _regularized(cutmix=1.0, mixup=0.2),
-    _regularized(trivial=True),
-    _regularized(average=0.999),
-    _regularized(stochastic_depth=0.1),
+    _regularized("label smoothing", label_smoothing=0.1),
+    _regularized("CutMix and Mixup", augmentation={"cutmix": 1.0, "mixup": 0.2}),
+    _regularized("TrivialAugment", augmentation={"trivial": True}),
+    _regularized("averaged weights", average=0.999),
+    _regularized("stochastic depth", stochastic_depth=0.1),
     Planned("resnet18", "plus", 300, (0,), 33),
     Planned("resnet18", "batch norm, orthogonal", 300, (0,), 30),
     Planned("resnet18", "paper", 300, (0,), 30),

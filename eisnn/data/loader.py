@@ -119,26 +119,32 @@ class Loader:
         # Images are mixed with others of the batch, so there every process makes all of it.
         mixes = self.augmentation.mixes
         made = [self._whole(step) if mixes else part for step, (part, _) in enumerate(parts, start)]
-        several = SEVERAL if self.resident and self.device.type == "cuda" and self.world_size == 1 else 1
+        for images, among, (part, weight) in zip(self._augmented(order, made, draws), made, parts, strict=True):
+            mixture = None
+            if mixes:
+                mine = slice(part.start - among.start, part.stop - among.start)
+                own = {name: draw[among] for name, draw in draws.items()}
+                images, mixture = self.augmentation.mix(images, labels[among], own)
+                images = images.narrow(self.images.batch_axis, mine.start, mine.stop - mine.start)
+                mixture = mixture[mine]
+            yield Batch(images, labels[part], weight, mixture)
+
+    def _augmented(self, order: Tensor, made: list[slice], draws: dict[str, Tensor]) -> Iterator[Tensor]:
+        """The samples at each of the positions `made` of the epoch, augmented; of adjacent ones `_at_once` together."""
+        several = self._at_once
         groups = [made[k : k + several] for k in range(0, len(made), several)]
-        loaded = self.images.batches(
-            order, [slice(group[0].start, group[-1].stop) for group in groups], None if self.resident else self.device
-        )
-        axis, told = self.images.batch_axis, iter(parts)
-        for pixels, group in zip(loaded, groups, strict=True):
-            first = group[0].start
-            own = {name: draw[first : group[-1].stop] for name, draw in draws.items()}
+        spans = [slice(group[0].start, group[-1].stop) for group in groups]
+        loaded = self.images.batches(order, spans, None if self.resident else self.device)
+        for pixels, group, span in zip(loaded, groups, spans, strict=True):
+            own = {name: draw[span] for name, draw in draws.items()}
             augmented = self.augmentation.apply(pixels, own, self.size)
-            for among in group:
-                part, weight = next(told)
-                images, mixture = augmented.narrow(axis, among.start - first, among.stop - among.start), None
-                if mixes:
-                    mine = slice(part.start - among.start, part.stop - among.start)
-                    own = {name: draw[among] for name, draw in draws.items()}
-                    images, mixture = self.augmentation.mix(images, labels[among], own)
-                    images = images.narrow(axis, mine.start, mine.stop - mine.start)
-                    mixture = mixture[mine]
-                yield Batch(images, labels[part], weight, mixture)
+            for one in group:
+                yield augmented.narrow(self.images.batch_axis, one.start - span.start, one.stop - one.start)
+
+    @property
+    def _at_once(self) -> int:
+        """How many batches are augmented at once. One process's parts of several batches are not adjacent."""
+        return SEVERAL if self.resident and self.device.type == "cuda" and self.world_size == 1 else 1
 
     def _whole(self, step: int) -> slice:
         """Positions in the epoch of the batch at `step`."""

@@ -130,7 +130,8 @@ class RuledSGD(torch.optim.Optimizer):
             weights = [w for w in group["params"] if w.grad is not None]
             if not weights:
                 continue
-            decay, gradients = group["weight_decay"], [w.grad for w in weights]
+            decay = group["weight_decay"]
+            gradients: Sequence[Tensor] = [w.grad for w in weights]
             if not group["decoupled"]:
                 gradients = torch._foreach_add(gradients, weights, alpha=decay)
             elif decay:

@@ -87,6 +87,22 @@ def test_draws_belong_to_positions_not_to_images() -> None:
     assert [batch.images.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
+@pytest.mark.parametrize("start", [0, 2])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_batches_augmented_together_are_those_augmented_alone(
+    monkeypatch: pytest.MonkeyPatch, mixed: bool, start: int
+) -> None:
+    """As on a GPU: three at a time, the last group and the last batch smaller."""
+    augmentation = Augmentation(crop_padding=1, flip=True, cutout="rectangle", cutmix=1.0 if mixed else 0.0)
+    loader = Loader(numbered(23), 4, augmentation=augmentation, shuffle=True)
+    alone = list(loader.epoch(1, start))
+    monkeypatch.setattr(Loader, "_at_once", 3)
+    together = list(loader.epoch(1, start))
+    assert identical(alone, together)
+    if mixed:
+        assert all(torch.equal(a.mixture.share, b.mixture.share) for a, b in zip(alone, together, strict=True))
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     n=st.integers(1, 20),

@@ -235,6 +235,30 @@ def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
     return all(torch.equal(p, two[name]) for name, p in one.items())
 
 
+@pytest.mark.parametrize("rate", [0.05, 0.15, 0.3])
+@pytest.mark.parametrize("conserved", [False, True])
+def test_neurons_start_at_the_rate_asked_for(rate, conserved):
+    """Also those of the first layer, whose static input is seen for four steps."""
+    options = CircuitOptions(conserved=conserved, start_rate=rate)
+    model = eisnn.create_model("convnet3", time_steps=4, circuit_options=options)
+    images = torch.rand(32, 3, 16, 16, generator=rng(0))
+    eisnn.ei_init_(model, images, generator=rng(1))
+    seen = []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda _, __, out: seen.append(out.mean().item()))
+    model(images)
+    assert seen == pytest.approx([rate] * 3, rel=0.02)
+
+
+def test_a_rate_at_the_start_is_of_spikes_and_excludes_unit_variance():
+    with pytest.raises(ValueError, match="start_rate is of spikes, and with neuron=None"):
+        eisnn.EILinear(3, 4, neuron=None, options=CircuitOptions(start_rate=0.1))
+    with pytest.raises(ValueError, match="both set the scale of the start"):
+        CircuitOptions(unit_variance=True, start_rate=0.1)
+    with pytest.raises(ValueError, match=r"start_rate is in spikes a step, in \[0, 1\); got 1.5"):
+        CircuitOptions(start_rate=1.5)
+
+
 def test_the_same_generator_gives_the_same_weights_in_any_dtype():
     models = [small().to(dtype) for dtype in (torch.float32, torch.float64)]
     for model in models:
