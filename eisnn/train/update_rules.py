@@ -1,6 +1,6 @@
 """SGD with momentum whose groups may turn the momentum into another kind of step: multiplicative, or orthogonalised."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -131,16 +131,16 @@ class RuledSGD(torch.optim.Optimizer):
             if not weights:
                 continue
             decay = group["weight_decay"]
-            gradients: Sequence[Tensor] = [w.grad for w in weights]
+            gradients = [w.grad for w in weights]
             if not group["decoupled"]:
-                gradients = torch._foreach_add(gradients, weights, alpha=decay)
+                gradients = list(torch._foreach_add(gradients, weights, alpha=decay))
             elif decay:
                 torch._foreach_mul_(weights, 1 - group["lr"] * decay)
-            momenta = self._momenta(weights, gradients, group) if group["momentum"] else list(gradients)
+            momenta = self._momenta(weights, gradients, group) if group["momentum"] else gradients
             RULES[group["rule"]](weights, momenta, group["lr"])
         return loss
 
-    def _momenta(self, weights: list[Tensor], gradients: Sequence[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    def _momenta(self, weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """The momenta of `weights` after these gradients, decay among them where it is coupled."""
         moving = [k for k, w in enumerate(weights) if "momentum_buffer" in self.state[w]]
         if moving:
