@@ -94,6 +94,37 @@ def demo() -> str:
     return compared("demo_seeds", titles, {"the twin": "demo-bn"}, "network")
 
 
+def campaign() -> str:
+    """Accuracy on test and training images by epoch of 300, of finished runs and of those cut off."""
+    titles = {
+        "plus": PLUS,
+        "paper": PAPER,
+        "batch norm": TWIN,
+        "batch norm, orthogonal": f"{TWIN}, orthogonalised updates",
+    }
+    told = (20, 60, 100, 140, 180, 220, 300)
+    rows = []
+    for method, title in titles.items():
+        name = slug(f"vgg8, {method}, 300 epochs")
+        for file in sorted((RESULTS / "campaign").rglob(f"{name}-[0-9].json")):
+            seen = _by_epoch(read(file))
+            cells = [f"{seen[epoch][0]:.1f} ({seen[epoch][1]:.1f})" if epoch in seen else "" for epoch in told]
+            rows.append([title, read(file)["seed"], *cells])
+    return table(["method", "seed", *map(str, told)], rows)
+
+
+def _by_epoch(result: Result) -> dict[int, tuple[float, float]]:
+    """Test and training accuracy of a result, or of what an unfinished run has shown, by epoch."""
+    if "epochs" in result:
+        evaluated = [line for line in result["epochs"] if "test_accuracy" in line]
+        return {line["epoch"]: (line["test_accuracy"], line["train_accuracy"]) for line in evaluated}
+    every = len(result["train_accuracy"]) // len(result["accuracy"])
+    return {
+        every * (k + 1): (accuracy, result["train_accuracy"][every * (k + 1) - 1])
+        for k, accuracy in enumerate(result["accuracy"])
+    }
+
+
 def full_width() -> str:
     networks = {"vgg8": "VGG-8", "vgg16": "VGG-16", "resnet18": "ResNet-18"}
     titles = {
@@ -306,6 +337,7 @@ def step() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "demo": demo,
     "full width": full_width,
+    "campaign": campaign,
     "on a CPU": on_a_cpu,
     "table 1": lambda: of_study("table1", table1.rows("cifar10", ("vgg8",))),
     "table 2": lambda: of_study("table2", table2.rows()),
