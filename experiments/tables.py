@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cutout
 import depth
 import figure6
 import gap
@@ -274,6 +275,18 @@ def towards_the_twin() -> str:
     return table(head, rows)
 
 
+def by_cutout() -> str:
+    """The paper's circuit by rate and cutout."""
+    rows = []
+    for row in cutout.rows():
+        if results := _there("cutout", row.name):
+            rate, name = row.name.split(", ")
+            best = statistics.mean(max(result["accuracy"]) for result in results)
+            rows.append([rate, name, spread(results), len(results), accuracies(results), f"{best:.1f}"])
+    head = ["learning rate", "cutout", "accuracy after the last epoch, %", "n", "by seed", "best epoch, %"]
+    return table(head, rows)
+
+
 def _there(study: str, row: str) -> list[Result]:
     """The runs of a row that are there, maybe none."""
     return [read(file) for file in sorted((RESULTS / study).glob(f"{slug(row)}-[0-9].json"))]
@@ -350,6 +363,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "parts of plus": parts,
     "optimizers": optimizers,
     "gap": towards_the_twin,
+    "cutout": by_cutout,
     "acting weights": acting_weights,
     "depth at the start": lambda: depth.start_table(RESULTS / "depth"),
     "depth trained": lambda: depth.table(RESULTS / "depth"),
