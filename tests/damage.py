@@ -1,18 +1,14 @@
-"""Damages files of every kind and counts what their readers make of it; the same for the same seed.
-
-    python tests/damage.py --count 40
+"""Damages files and counts what their readers make of it, the same for the same seed; `damaged_runs.py` runs it.
 
 An outcome is one of: `refused`, by an error that names the file; `mended`, made anew with the right result; `same`,
 where the damage changes nothing; `different`, accepted with another result; and three that are faults: `unnamed`, an
 error that does not say where; `crash`, an error of another class; `slow`, more than 20 seconds.
 """
 
-import argparse
 import io
 import os
 import shutil
 import signal
-import tempfile
 import unittest.mock
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -175,21 +171,3 @@ def _data_kinds(root: Path) -> Iterator[Kind]:
     kept()
     for file in sorted(root.glob("home/cache/folder-*/*")):
         yield Kind(f"decoded copy, {file.name}", file, kept, digest=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=40, help="damaged copies of each kind of file")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as root, data_kinds(Path(root)) as kinds:
-        counted = outcomes(kinds, arguments.count, arguments.seed)
-    total: Counter[str] = Counter()
-    for name, counts in counted.items():
-        total.update(counts)
-        print(f"{name:32}", ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())))
-    print(f"{total.total():,} in all:", ", ".join(f"{count} {outcome}" for outcome, count in sorted(total.items())))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
-"""Damages the files of a run and counts what resuming and evaluating make of it; see `damage`.
+"""Damages the files of a run, of data sets and of recordings, and counts what their readers make of it; see `damage`.
 
-python tests/damaged_runs.py --count 50
+python tests/damaged_runs.py --count 26
 """
 
 import argparse
@@ -9,13 +9,17 @@ import json
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from damage import Kind, outcomes
+from damage import Kind, data_kinds, outcomes
+from event_files import FORMATS
 from train_runs import tiny, write_images
 
+from eisnn.data.events import read
 from eisnn.train import Run, TrainConfig, evaluate, fit, initial_model, read_released, resume, write_released
 from eisnn.train.run import open_checkpoint
 
@@ -62,14 +66,30 @@ def run_kinds(root: Path) -> list[Kind]:
     ]
 
 
+def recording_kinds(root: Path) -> Iterator[Kind]:
+    """A recording in each format of events that is read here."""
+    for name, format in FORMATS.items():
+        file = root / f"recording-{name}"
+        file.write_bytes(format.header + format.body(np.random.default_rng(0)))
+
+        def events(file: Path = file) -> Any:
+            found = read(file)
+            return [part.tolist() for part in (found.t, found.x, found.y, found.p)], found.size
+
+        yield Kind(f"events, {name}", file, events, digest=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=50, help="damaged copies of each kind of file")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as root:
-        counted = outcomes(run_kinds(Path(root)), arguments.count, arguments.seed)
-    for name, counts in [*counted.items(), ("in all", sum(counted.values(), Counter()))]:
+    with tempfile.TemporaryDirectory() as folder, data_kinds(root := Path(folder)) as kinds:
+        kinds = [*run_kinds(root / "train"), *kinds, *recording_kinds(root)]
+        counted = outcomes(kinds, arguments.count, arguments.seed)
+    checked = sum((counted[kind.name] for kind in kinds if kind.digest), Counter[str]())
+    whole = sum(counted.values(), Counter[str]())
+    for name, counts in [*counted.items(), ("formats with a digest", checked), (f"{whole.total():,} in all", whole)]:
         print(f"{name:32}", ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())))
 
 

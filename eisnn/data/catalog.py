@@ -155,7 +155,9 @@ def _find(name: str, entry: Entry, path: str | Path | None, fetch: bool, options
         places: tuple[Path, ...] = (entry.bundled,)
     elif path is not None:
         path = Path(path).expanduser()
-        if not path.exists():
+        with reading(path):
+            there = path.exists()
+        if not there:
             raise DataError(f"{path} does not exist; for {name} give {entry.expected}")
         if (source := locate(path)) is None:
             raise DataError(f"{path} does not hold the data set '{name}'; expected {entry.expected}")

@@ -1,5 +1,6 @@
 """The part of a configuration that describes the data, and the data it describes."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from eisnn.config import Config, Positive, require_known
 from .augment import Augmentation
 from .catalog import entries, list_datasets, load
 from .dataset import Dataset, Split
+from .errors import DataError
 from .events.augment import EventAugmentation
 from .events.frames import FrameSettings
 from .loader import Loader
@@ -87,11 +89,20 @@ class DataConfig(Config):
         return self
 
 
-def load_data(data: DataConfig, time_steps: int) -> Dataset:
+def load_data(data: DataConfig, time_steps: int, told_by: Path | None = None) -> Dataset:
     """The data set of a configuration; its `test` is the held-out part where there is one. Recordings of events become
-    `time_steps` frames."""
+    `time_steps` frames.
+
+    Raises: DataError, which names the file `told_by` that the configuration is from, if there is one.
+    """
     options = {"download": data.download, "size": data.image_size, "time_steps": time_steps} | data.options
-    dataset = load(data.dataset, data.data_path, **options)
+    try:
+        dataset = load(data.dataset, data.data_path, **options)
+    except DataError as error:
+        if told_by is None:
+            raise
+        where = f"{told_by} says that this is the data; if it has moved, name the place (--data-path)"
+        raise DataError(f"{error}. {where}") from error
     dataset = dataset.hold_out(data.hold_out, seed=0) if data.hold_out else dataset
     return dataset.subset(data.train_images, data.test_images, seed=0)
 

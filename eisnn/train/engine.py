@@ -127,7 +127,7 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
     if new:
         run.require_free()
     # Before the other processes start: what can fail fails once, and is cached for them.
-    dataset = load_data(config.data, config.network.time_steps)
+    dataset = load_data(config.data, config.network.time_steps, None if new else run.config_file)
     launch(fabric)
     sharing: dict[str, Any] = {
         "rank": fabric.global_rank,

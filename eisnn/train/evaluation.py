@@ -92,7 +92,7 @@ def load_trained(path: str | Path, *, data_path: str | None = None, accelerator:
         return _load_released(read_released(released), data_path, accelerator)
     file, config, tensors, metadata = open_checkpoint(path)
     config = config.changed(devices=1, num_nodes=1, data_path=data_path, accelerator=accelerator)
-    dataset = load_data(config.data, config.network.time_steps)
+    dataset = load_data(config.data, config.network.time_steps, file)
     same = require_same_data(dataset, metadata, file, images=False)
     model = new_network(config, dataset)
     load_model(model, tensors, file)
@@ -106,7 +106,7 @@ def load_trained(path: str | Path, *, data_path: str | None = None, accelerator:
 
 def _load_released(released: Released, data_path: str | None, accelerator: str | None) -> Trained:
     config = released.config.changed(data_path=data_path, accelerator=accelerator)
-    dataset = load_data(config.data, config.network.time_steps)
+    dataset = load_data(config.data, config.network.time_steps, released.file)
     asked = released.model.in_channels, released.model.num_classes
     there = dataset.channels, len(dataset.classes)
     if asked != there:

@@ -123,8 +123,9 @@ def test_any_width_above_0_is_loaded(width):
     state = model.state_dict() | {"layers.3.surrogate_width": torch.tensor(width)}
     model.load_state_dict(state)
     assert widths(model)[3] == width
-    with pytest.raises(RuntimeError, match=r"layers.3.surrogate_width must be one finite number > 0, got 0"):
-        model.load_state_dict(state | {"layers.3.surrogate_width": torch.tensor(0.0)})
+    for wrong in (torch.tensor(0.0), torch.tensor(torch.inf), torch.tensor([width, width])):
+        with pytest.raises(RuntimeError, match=r"layers.3.surrogate_width must be one finite number > 0, got "):
+            model.load_state_dict(state | {"layers.3.surrogate_width": wrong})
 
 
 def test_a_layer_whose_weights_do_not_fit_keeps_its_width():

@@ -59,6 +59,11 @@ def test_a_time_constant_out_of_range(tau):
         PLIF(tau)
 
 
+def test_a_state_of_another_shape_is_an_error():
+    with pytest.raises(ValueError, match=r"\[3, 4\].*\[3, 5\]"):
+        PLIF(3.0).double()(currents(), state=torch.zeros(3, 5, dtype=torch.float64))
+
+
 def test_its_surrogate_width_can_be_set():
     neuron = PLIF(3.0, alpha=4.0)
     neuron.set_surrogate_width_(2.5)
