@@ -20,6 +20,7 @@ from event_files import FORMATS
 from train_runs import tiny, write_images
 
 from eisnn.data.events import read
+from eisnn.report.opened import open_run
 from eisnn.train import Run, TrainConfig, evaluate, fit, initial_model, read_released, resume, write_released
 from eisnn.train.run import open_checkpoint
 
@@ -43,6 +44,7 @@ def run_kinds(root: Path) -> list[Kind]:
         return evaluate(run.best)
 
     def curves() -> Any:
+        open_run(run.folder, images=1)
         return [json.dumps(run.metrics(kind)) for kind in ("epoch", "steps")]
 
     released = root / "released"
@@ -58,7 +60,7 @@ def run_kinds(root: Path) -> list[Kind]:
     return [
         Kind("config.json", run.config_file, resumed, digest=False, error=ValueError),
         Kind("metrics.jsonl, resumed", run.metrics_file, resumed, digest=True, error=ValueError),
-        Kind("metrics.jsonl, drawn", run.metrics_file, curves, digest=False, error=ValueError),
+        Kind("metrics.jsonl, drawn", run.metrics_file, curves, digest=True, error=ValueError),
         Kind("last.safetensors", run.last, resumed, digest=True, error=ValueError),
         Kind("best.safetensors", run.best, evaluated, digest=True, error=ValueError),
         Kind("released config.json", released / "config.json", released_network, digest=False, error=ValueError),

@@ -174,7 +174,8 @@ def open_run(folder: str | Path, images: int = 200, data_path: str | None = None
         folder: of the run.
         images: how many images of the evaluation split to show it, >= 1; the same ones for each run on the same data.
         data_path: where the data is, if not where it was at training.
-    Raises: RunError for a folder that holds no run, CheckpointError, DataError; ValueError for less than one image.
+    Raises: RunError for a folder that holds no run, or another log than its checkpoint was written with;
+        CheckpointError, DataError; ValueError for less than one image.
     """
     if images < 1:
         raise ValueError(f"images is {images}, expected at least 1")
@@ -183,6 +184,8 @@ def open_run(folder: str | Path, images: int = 200, data_path: str | None = None
     trained = load_trained(run.folder, data_path=data_path, accelerator="cpu")
     config, dataset = trained.config, trained.dataset
     metadata = load_checkpoint(trained.file)[1]
+    progress = metadata.get("progress", {})
+    run.require_log(progress.get("log_size", 0), progress.get("log_digest", ""))
     split = dataset.test
     chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(IMAGES_SEED))[:images].sort().values
     batch = next(Loader(split[chosen], len(chosen), size=config.data.image_size).epoch())

@@ -148,11 +148,9 @@ class Run:
         with open(self.metrics_file, "rb") as file:
             return xxhash.xxh3_128_hexdigest(file.read(size))
 
-    def truncate_log(self, size: int, digest: str) -> None:
-        """Drop the lines written after the checkpoint that a resumed run starts from: it writes them again.
-
-        Raises: RunError if the lines before it are not all there, or not those of `digest` ("" of older runs).
-        """
+    def require_log(self, size: int, digest: str) -> None:
+        """RunError if the lines that were there at the last checkpoint, `size` bytes, are not all there, or not those
+        of `digest` ("" of older runs)."""
         if self.log_size() < size:
             raise RunError(
                 f"{self.metrics_file} is missing or shorter than its checkpoint says ({self.log_size()} < {size} "
@@ -164,6 +162,13 @@ class Run:
                 f"{self.metrics_file} is damaged: it is not the one that {self.last} was written with. Put the right "
                 "file back, or start a new run in another folder (--run-dir); `eisnn evaluate` still works"
             )
+
+    def truncate_log(self, size: int, digest: str) -> None:
+        """Drop the lines written after the checkpoint that a resumed run starts from: it writes them again.
+
+        Raises: as `require_log`.
+        """
+        self.require_log(size, digest)
         if self.metrics_file.exists():
             os.truncate(self.metrics_file, size)
 
