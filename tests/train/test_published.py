@@ -52,7 +52,7 @@ def test_residual_batch_norm_networks_start_with_weights_by_fan_out(images: Path
     assert len(convolutions) == 20
     for conv in convolutions:
         fan_out = conv.out_channels * conv.kernel_size[0] * conv.kernel_size[1]
-        assert float(conv.weight.std()) == pytest.approx((2 / fan_out) ** 0.5, rel=0.15)
+        assert conv.weight.detach().std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.15)
 
 
 @pytest.mark.parametrize(
