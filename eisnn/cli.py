@@ -20,6 +20,7 @@ usage: eisnn COMMAND ...
   resume RUN                         continue a run that was interrupted or killed
   evaluate RUN_OR_CHECKPOINT         accuracy of a checkpoint on its evaluation split
   export RUN_OR_CHECKPOINT FOLDER    write a trained network to run elsewhere: --format authors, c, nir, onnx or torch
+  cost RUN_OR_CHECKPOINT             operations, memory traffic and energy of a network, by layer and pathway
   report RUN                         one HTML page about a run: curves, currents, balance, gain, lesions, feature maps
   explore RUN                        change inhibition by sliders, in the browser, and see what the network does
   events show|convert|simulate|live  recordings of event cameras: look at one, convert it, simulate them from images,
@@ -258,6 +259,40 @@ def _export(args: list[str]) -> None:
     tyro.cli(run, args=args, prog="eisnn export")
 
 
+def _cost(args: list[str]) -> None:
+    import tyro
+
+    from eisnn.deploy import cost
+    from eisnn.nn import fold
+    from eisnn.provenance import provenance, write_result
+    from eisnn.train import load_trained
+
+    def run(
+        path: tyro.conf.Positional[Path],
+        images: int = 256,
+        folded: bool = True,
+        output: Path | None = None,
+        data_path: str | None = None,
+    ) -> None:
+        """What a network costs to run, counted on training images.
+
+        Args:
+            path: A run's folder (its last checkpoint) or a checkpoint file.
+            images: How many, for firing rates.
+            folded: Of the network with folded weights; --no-folded counts the circuit as the paper writes it.
+            output: Also write the numbers to this JSON file, under the names of NeuroBench.
+            data_path: Where the data set is, if not where it was at training.
+        """
+        trained = load_trained(path, data_path=data_path)
+        shown = trained.training_images(images)
+        counted = cost(fold(trained.model) if folded else trained.model.eval(), shown)
+        print(counted.table())
+        if output is not None:
+            write_result(output, {**provenance(), "checkpoint": str(trained.file), "folded": folded, **counted.json()})
+
+    tyro.cli(run, args=args, prog="eisnn cost")
+
+
 def _report_page(args: list[str]) -> None:
     import tyro
 
@@ -333,6 +368,7 @@ COMMANDS = {
     "resume": _resume,
     "evaluate": _evaluate,
     "export": _export,
+    "cost": _cost,
     "report": _report_page,
     "explore": _explore,
     "events": _events,

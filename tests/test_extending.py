@@ -12,7 +12,7 @@ import torch
 import eisnn
 from eisnn.analysis import record, spiking_layers
 from eisnn.data import list_datasets
-from eisnn.deploy import count_operations
+from eisnn.deploy import cost
 from eisnn.methods import CIRCUITS
 from eisnn.report import report
 from eisnn.train import Run, evaluate, fit, recipe, resume
@@ -150,7 +150,7 @@ def test_it_is_recorded_folded_counted_and_checked(run):
     assert seen["layers.0"]["spikes"].mean() > 0
     assert torch.equal(eisnn.fold(model)(images), expected)
     assert set(eisnn.check(model, images, images=3).activity) == set(seen)
-    assert {row.layer for row in count_operations(model, images)} == {*seen, "readout"}
+    assert {row.layer for row in cost(model, images).layers} == {*seen, "readout"}
 
 
 def test_its_report_shows_its_activity(run):
@@ -163,4 +163,4 @@ def test_a_layer_that_names_no_pathways_has_no_cost_of_zero(run):
     model, images = trained(run)
     del type(model.layers[0]).pathways
     with pytest.raises(NotImplementedError, match=r"Shunted defines no pathways\(\)"):
-        count_operations(model, images)
+        cost(model, images)

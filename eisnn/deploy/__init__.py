@@ -2,7 +2,7 @@
 and divisions that cheap hardware can do. docs/how-to/deploy.md leads through all of it."""
 
 from eisnn.deploy.c import write_c
-from eisnn.deploy.cost import PathwayCost, count_operations
+from eisnn.deploy.cost import Cost, LayerCost, PathwayCost, cost
 from eisnn.deploy.division import divide, hold
 from eisnn.deploy.formats import EXPORTS
 from eisnn.deploy.graph import exported, write_aoti, write_onnx, write_torch
@@ -12,10 +12,12 @@ from eisnn.functional import Division
 
 __all__ = [
     "EXPORTS",
+    "Cost",
     "Division",
     "IntegerNetwork",
+    "LayerCost",
     "PathwayCost",
-    "count_operations",
+    "cost",
     "divide",
     "exported",
     "hold",

@@ -1,7 +1,14 @@
-"""What a network costs to run: synaptic operations by layer and pathway, counted on real input."""
+"""What a network costs to run: operations by layer and pathway, state, memory traffic and energy, counted on real input.
+
+Energy is a model, not a measurement. Arithmetic at 45 nm, 32 bits, and reads of a memory that is as large as the layer
+needs (Horowitz, ISSCC 2014): a multiply-add 4.6 pJ, an addition 0.9 pJ, a division as 4 multiply-adds (our assumption);
+a word of 32 bits out of 8 KB 5 pJ, out of 32 KB 10 pJ, out of 1 MB 50 pJ, beyond that out of DRAM 640 pJ. Nothing is
+reused: each synaptic operation reads its weight, and reads and writes the sum it adds to; each update of a neuron reads
+and writes its potential. Dense operations are charged the same way.
+"""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -9,6 +16,12 @@ from torch import Tensor, nn
 
 from eisnn import ops
 from eisnn.nn import Pathway, SpikingLayer, layers_of
+
+MAC, AC = 4.6, 0.9  # pJ
+DIVISION = 4 * MAC
+WORD = ((8 << 10, 5.0), (32 << 10, 10.0), (1 << 20, 50.0))  # bytes of a memory, pJ for a word of 32 bits out of it
+DRAM = 640.0
+BYTES = 4  # of a weight, a potential, a sum
 
 
 @dataclass(frozen=True)
@@ -19,35 +32,169 @@ class PathwayCost:
         layer: its name.
         pathway: such as "E->I".
         synapses: weights, each counted once.
+        zeros: how many of them are 0.
         dense: multiply-adds an image over all time steps; where a kernel reaches beyond the map there are none.
-        effective: those of them whose source is not 0, the ones an event-driven machine does; None for lateral
-            pathways, whose sources are not seen.
+        effective: those of them where neither source nor weight is 0, the ones an event-driven machine does.
+        accumulates: all sources are 0 or 1: each operation is an addition.
     """
 
     layer: str
     pathway: str
     synapses: int
+    zeros: int
     dense: float
-    effective: float | None
+    effective: float
+    accumulates: bool
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Of one layer, an image over all time steps.
+
+    Args:
+        layer: its name.
+        pathways: its projections.
+        neurons: how many; 0 of a readout.
+        updates: of membranes.
+        divisions: of currents, with one multiply-add each for gain and bias.
+        outputs, spikes: values that it gives, and how many of them are not 0.
+        parameters: numbers that it holds.
+    """
+
+    layer: str
+    pathways: tuple[PathwayCost, ...]
+    neurons: int
+    updates: float
+    divisions: float
+    outputs: float
+    spikes: float
+    parameters: int
+
+    @property
+    def parameter_bytes(self) -> int:
+        """In float32."""
+        return BYTES * self.parameters
+
+    @property
+    def state_bytes(self) -> int:
+        """Of the potentials, in float32."""
+        return BYTES * self.neurons
+
+    def operations(self, effective: bool) -> tuple[float, float]:
+        """Multiply-adds and additions: of synapses, of gains and decay (one each), and of resets."""
+        synaptic = [(p.effective if effective else p.dense, p.accumulates and effective) for p in self.pathways]
+        macs = sum(count for count, adds in synaptic if not adds) + self.divisions + self.updates
+        return macs, sum(count for count, adds in synaptic if adds) + (self.spikes if effective else self.updates)
+
+    def memory_accesses(self, effective: bool) -> float:
+        """Words read and written."""
+        return 3 * sum(p.effective if effective else p.dense for p in self.pathways) + 2 * self.updates
+
+    def energy(self, effective: bool) -> tuple[float, float]:
+        """pJ of arithmetic and of memory, by the model above."""
+        macs, acs = self.operations(effective)
+        word = next((pj for size, pj in WORD if self.parameter_bytes + self.state_bytes <= size), DRAM)
+        return MAC * macs + AC * acs + DIVISION * self.divisions, word * self.memory_accesses(effective)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a network: its layers, in the order in which they run."""
+
+    layers: tuple[LayerCost, ...]
+
+    @property
+    def pathways(self) -> list[PathwayCost]:
+        """Of all layers."""
+        return [pathway for layer in self.layers for pathway in layer.pathways]
+
+    def neurobench(self) -> dict[str, Any]:
+        """The totals under the names of NeuroBench: an image over all time steps; bytes of float32."""
+        synapses, hidden = sum(p.synapses for p in self.pathways), [layer for layer in self.layers if layer.neurons]
+        effective = [(p.effective, p.accumulates) for p in self.pathways]
+        return {
+            "footprint": sum(layer.parameter_bytes + layer.state_bytes for layer in self.layers),
+            "connection_sparsity": sum(p.zeros for p in self.pathways) / max(synapses, 1),
+            "activation_sparsity": 1 - sum(s.spikes for s in hidden) / max(sum(s.outputs for s in hidden), 1),
+            "synaptic_operations": {
+                "Effective_MACs": sum(count for count, adds in effective if not adds),
+                "Effective_ACs": sum(count for count, adds in effective if adds),
+                "Dense": sum(p.dense for p in self.pathways),
+            },
+            "membrane_updates": sum(layer.updates for layer in self.layers),
+            "neuron_operations": {
+                "divisions": sum(layer.divisions for layer in self.layers),
+                "MACs": sum(layer.divisions + layer.updates for layer in self.layers),
+                "ACs": sum(layer.spikes for layer in hidden),
+            },
+        }
+
+    def energy(self, effective: bool) -> tuple[float, float]:
+        """pJ of arithmetic and of memory, by the model above."""
+        each = [layer.energy(effective) for layer in self.layers]
+        return sum(a for a, _ in each), sum(m for _, m in each)
+
+    def json(self) -> dict[str, Any]:
+        """All of it: NeuroBench's totals, each layer and pathway, memory, and energy in pJ by the stated model."""
+        kinds = {"dense": False, "effective": True}
+
+        def energy(of: "Cost | LayerCost") -> dict[str, dict[str, float]]:
+            parts = {kind: of.energy(effective) for kind, effective in kinds.items()}
+            return {kind: {"arithmetic": a, "memory": m} for kind, (a, m) in parts.items()}
+
+        rows = [
+            {
+                "layer": layer.layer,
+                "neurons": layer.neurons,
+                "membrane_updates": layer.updates,
+                "divisions": layer.divisions,
+                "firing_rate": layer.spikes / layer.outputs if layer.neurons else None,
+                "parameter_bytes": layer.parameter_bytes,
+                "state_bytes": layer.state_bytes,
+                "pathways": [asdict(pathway) for pathway in layer.pathways],
+                "energy_pJ": energy(layer),
+            }
+            for layer in self.layers
+        ]
+        accesses = {k: sum(layer.memory_accesses(effective) for layer in self.layers) for k, effective in kinds.items()}
+        return self.neurobench() | {"memory_accesses": accesses, "energy_pJ": energy(self), "layers": rows}
+
+    def table(self) -> str:
+        """As Markdown: thousands of operations an image, and nJ of the effective ones."""
+
+        def row(*cells: str | float) -> str:
+            return f"| {' | '.join(c if isinstance(c, str) else f'{c / 1e3:,.1f}' for c in cells)} |"
+
+        names = "layer", "pathway", "synapses, k", "dense, k", "effective, k", "kind", "divisions, k", "updates, k"
+        lines = [row(*names, "rate, %", "nJ"), "|" + "---|" * 10]
+        for layer in self.layers:
+            rate = f"{100 * layer.spikes / layer.outputs:.1f}" if layer.neurons else ""
+            own: tuple[str | float, ...] = (layer.divisions, layer.updates, rate, sum(layer.energy(True)))
+            for p in layer.pathways:
+                kind = "AC" if p.accumulates else "MAC"
+                lines.append(row(layer.layer, p.pathway, p.synapses, p.dense, p.effective, kind, *own))
+                own = ("",) * 4
+        sums = [sum(getattr(p, name) for p in self.pathways) for name in ("synapses", "dense", "effective")]
+        ends = [sum(getattr(layer, name) for layer in self.layers) for name in ("divisions", "updates")]
+        return "\n".join([*lines, row("all", "", *sums, "", *ends, "", sum(self.energy(True)))])
 
 
 @torch.no_grad()
-def count_operations(model: nn.Module, batch: Tensor) -> list[PathwayCost]:
-    """Count the synaptic operations of `model` on `batch`, by brute force: each connection is run on ones.
+def cost(model: nn.Module, batch: Tensor) -> Cost:
+    """Count what `model` does on `batch`, by brute force: each connection is run on ones.
 
-    A static input counts once for each step that the layer computes it, which is one.
+    What is computed once for a static input counts once.
 
     Args:
         model: any module with spiking layers, initialised; folded or not.
-        batch: what `model(batch)` takes.
-    Returns: a row for each pathway, in the order of the network.
+        batch: what `model(batch)` takes; rates and effective operations are those on it.
     """
-    found: list[PathwayCost] = []
+    found: list[LayerCost] = []
 
     def hook(name: str) -> Any:
         def count(layer: SpikingLayer, args: Any, kwargs: Any, out: Any) -> None:
             x = args[0] if args else kwargs["x"]
-            found.extend(_cost(name, pathway, x) for pathway in _with_sizes(layer.pathways(), x))
+            found.append(_layer(name, layer, x, out[0] if isinstance(out, tuple) else out))
 
         return count
 
@@ -60,27 +207,54 @@ def count_operations(model: nn.Module, batch: Tensor) -> list[PathwayCost]:
     finally:
         for module, training in modes.items():
             module.training = training
-    return found
+    return Cost(tuple(found))
 
 
-def _with_sizes(pathways: list[Pathway], x: Tensor) -> list[tuple[Pathway, int]]:
-    """Each pathway with the number of positions of the layer's map."""
-    ones = torch.ones_like(x[:1, :1])
-    forward = next((p for p in pathways if p.connection is not None), None)
-    maps = None if forward is None or forward.connection is None else _run(forward.connection, ones, forward.weight)
-    return [(p, 1 if maps is None else maps[0, 0, 0].numel()) for p in pathways]
-
-
-def _cost(layer: str, sized: tuple[Pathway, int], x: Tensor) -> PathwayCost:
-    pathway, positions = sized
-    weight = pathway.weight
-    if pathway.connection is None:
-        return PathwayCost(layer, pathway.name, weight.numel(), float(len(x) * positions * weight.numel()), None)
-    dense, effective = (
-        float(_run(pathway.connection, source, torch.ones_like(weight[:1])).double().sum()) * len(weight) / x.shape[1]
-        for source in (torch.ones_like(x), (x != 0).to(x))
+def _layer(name: str, layer: SpikingLayer, x: Tensor, out: Tensor) -> LayerCost:
+    batch, fires = x.shape[1], layer.neuron is not None
+    neurons = out[0, 0].numel() if fires else 0
+    return LayerCost(
+        name,
+        tuple(_pathway(name, pathway, x, out, _inhibitory(layer, x)) for pathway in layer.pathways()),
+        neurons,
+        updates=float(neurons * len(out)),
+        divisions=float(out[0, 0].numel() * len(x)) if "I_div" in layer.quantities() else 0.0,
+        outputs=out.numel() / batch,
+        spikes=float((out != 0).sum()) / batch,
+        parameters=sum(t.numel() for t in (*layer.parameters(), *layer.buffers())),
     )
-    return PathwayCost(layer, pathway.name, weight.numel(), dense, effective)
+
+
+def _inhibitory(layer: SpikingLayer, x: Tensor) -> Tensor | None:
+    """Which I neurons are active `[T or 1, B, n_I, ...]`, the sources of lateral pathways; None without any."""
+    forward, *others = layer.pathways()
+    lateral = [p.weight for p in others if p.connection is None]
+    if not lateral or forward.connection is None:
+        return None
+    onto = next((p.weight for p in others if p.name == "E->I"), forward.weight[len(lateral[0]) :])
+    active = _run(forward.connection, x, onto) != 0
+    if getattr(layer, "tonic", False):
+        active[:, :, -1] = True
+    return active
+
+
+def _pathway(layer: str, pathway: Pathway, x: Tensor, out: Tensor, inhibitory: Tensor | None) -> PathwayCost:
+    weight, batch, connection = pathway.weight, x.shape[1], pathway.connection
+    connected = (weight != 0).to(x)
+    if connection is not None:
+        dense = float(_run(connection, torch.ones_like(x), torch.ones_like(weight[:1])).double().sum()) * len(weight)
+        fan_out = connected.sum(0, keepdim=True)  # of each input to all neurons: one channel instead of all of them
+        effective = float(_run(connection, (x != 0).to(x), fan_out).double().sum())
+        adds = bool(((x == 0) | (x == 1)).all())
+    else:
+        positions = out[0, 0, 0].numel()
+        dense = float(len(x) * batch * positions * weight.numel())
+        assert inhibitory is not None
+        by_source = inhibitory.double().sum(tuple(a for a in range(inhibitory.ndim) if a != 2))
+        effective = float((by_source * connected.double().sum(0)).sum())
+        adds = False
+    zeros = weight.numel() - int(connected.sum())
+    return PathwayCost(layer, pathway.name, weight.numel(), zeros, dense / batch, effective / batch, adds)
 
 
 def _run(connection: ops.Connection, x: Tensor, weight: Tensor) -> Tensor:

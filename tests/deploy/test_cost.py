@@ -3,9 +3,11 @@
 import pytest
 import torch
 from circuits import rng
+from networks import images, small
 
 import eisnn
-from eisnn.deploy import count_operations
+from eisnn.deploy import cost
+from eisnn.nn import PLUS
 
 
 @pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 1, 1), (2, 1, 1), (1, 0, 2)])
@@ -13,7 +15,8 @@ def test_a_convolution_by_hand(stride, padding, dilation):
     layer = eisnn.EIConv2d(2, 8, 3, stride, padding, dilation)
     x = (torch.rand(3, 2, 2, 6, 5, generator=rng(0)) < 0.4).float()
     eisnn.ei_init_(layer, x, generator=rng(1))
-    rows = {row.pathway: row for row in count_operations(layer, x)}
+    counted = cost(layer, x)
+    rows = {row.pathway: row for row in counted.pathways}
     height, width = layer(x).shape[3:]
     dense = effective = 0
     for t in range(3):
@@ -30,24 +33,80 @@ def test_a_convolution_by_hand(stride, padding, dilation):
     assert rows["E->E"].effective == effective * 8 / 2
     assert rows["E->I"].dense == dense * 2 / 2
     assert rows["I->E, divisive"].dense == 3 * height * width * 8 * 2
-    assert rows["I->E, divisive"].effective is None
+    synapses = layer.synapses()
+    active = (layer.connection.feedforward(x, synapses.weight_ie) != 0).sum((0, 1, 3, 4)).tolist()
+    nonzero = (synapses.divisive != 0).sum(0).tolist()
+    assert rows["I->E, divisive"].effective == sum(a * n for a, n in zip(active, nonzero, strict=True)) / 2
     assert rows["E->E"].synapses == 8 * 2 * 9
+    assert rows["E->E"].accumulates
+    (only,) = counted.layers
+    assert only.divisions == only.updates == 3 * 8 * height * width
+    assert only.spikes == float(layer(x).detach().sum()) / 2
+    assert only.state_bytes == 4 * 8 * height * width
 
 
 @pytest.mark.parametrize("circuit", ["ei", "bn", "dann", "backei"])
 def test_every_layer_of_a_network_is_counted(circuit):
     model = eisnn.create_model("convnet3", width=0.25, circuit=circuit)
-    images = torch.rand(2, 3, 8, 8, generator=rng(0))
+    x = torch.rand(2, 3, 8, 8, generator=rng(0))
     if circuit == "ei":
-        eisnn.ei_init_(model, images)
-    rows = count_operations(model, images)
+        eisnn.ei_init_(model, x)
+    rows = cost(model, x).pathways
     assert {row.layer for row in rows} == {"layers.0", "layers.1", "layers.2", "readout"}
     assert all(row.dense > 0 for row in rows)
     assert model.training
 
 
 def test_folding_saves_operations():
-    model, images = eisnn.create_model("convnet3", width=0.25), torch.rand(2, 3, 8, 8, generator=rng(0))
-    eisnn.ei_init_(model, images)
-    whole, folded = (sum(row.dense for row in count_operations(m, images)) for m in (model, eisnn.fold(model)))
+    model, x = eisnn.create_model("convnet3", width=0.25), torch.rand(2, 3, 8, 8, generator=rng(0))
+    eisnn.ei_init_(model, x)
+    whole, folded = (sum(row.dense for row in cost(m, x).pathways) for m in (model, eisnn.fold(model)))
     assert folded < whole
+
+
+def test_zero_weights_do_nothing_and_graded_input_multiplies():
+    layer = eisnn.EILinear(6, 8)
+    x = torch.rand(2, 3, 6, generator=rng(0)) * (torch.rand(2, 3, 6, generator=rng(1)) < 0.5)
+    eisnn.ei_init_(layer, x, generator=rng(2))
+    with torch.no_grad():
+        layer.weight_ee[:, 2] = 0
+        layer.weight_ee[1] = 0
+    row = cost(layer, x).pathways[0]
+    assert row.zeros == 8 + 6 - 1
+    expected = sum(int((x[:, :, k] != 0).sum()) * int((layer.weight_ee[:, k] != 0).sum()) for k in range(6)) / 3
+    assert row.effective == expected
+    assert not row.accumulates
+
+
+@pytest.mark.parametrize("options", [None, PLUS])
+def test_a_tonic_neuron_is_always_active(options):
+    """Of a folded circuit, whose last I neuron is the constant part of the divisor."""
+    model, x = small(options, torch.float32), images(dtype=torch.float32)
+    folded = eisnn.fold(model)
+    row = next(r for r in cost(folded, x).pathways if r.pathway == "I->E, divisive")
+    m = folded.layers[0].weight
+    if options is not None:
+        assert m.shape == (8, 2)
+    assert row.effective == row.dense == m.numel() * 64  # every patch of these images has something in it
+
+
+def test_neurobench_s_totals_and_energy():
+    model, x = small(dtype=torch.float32), images(dtype=torch.float32)
+    counted = cost(model, x)
+    found = counted.json()
+    spikes = []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda m, args, out: spikes.append(out.detach()))
+    model(x)
+    fired, units = sum(float(s.sum()) for s in spikes), sum(s.numel() for s in spikes)
+    assert found["activation_sparsity"] == pytest.approx(1 - fired / units)
+    assert found["membrane_updates"] == units / len(x)
+    synaptic = found["synaptic_operations"]
+    assert synaptic["Effective_MACs"] + synaptic["Effective_ACs"] == sum(p.effective for p in counted.pathways)
+    assert synaptic["Effective_ACs"] == 0  # pixels, means of four spikes, I neurons: none is 0 or 1
+    assert found["neuron_operations"]["divisions"] == 8 * 64 + 3 * (16 * 16 + 32 * 4)
+    first = counted.layers[0]
+    macs = sum(p.effective for p in first.pathways) + 8 * 64 + first.updates
+    assert first.energy(True)[0] == pytest.approx(4.6 * macs + 0.9 * first.spikes + 4 * 4.6 * 8 * 64)
+    assert first.energy(True)[1] == 5.0 * (3 * sum(p.effective for p in first.pathways) + 2 * first.updates)
+    assert counted.table().count("\n") == 1 + sum(len(layer.pathways) for layer in counted.layers) + 1
