@@ -1,4 +1,4 @@
-"""What a network costs to run: operations by layer and pathway, state, memory traffic and energy, counted on real input.
+"""What a network costs to run: operations by layer and pathway, state, memory traffic, energy, counted on real input.
 
 Energy is a model, not a measurement. Arithmetic at 45 nm, 32 bits, and reads of a memory that is as large as the layer
 needs (Horowitz, ISSCC 2014): a multiply-add 4.6 pJ, an addition 0.9 pJ, a division as 4 multiply-adds (our assumption);
