@@ -1,6 +1,7 @@
 """Changes one expression or statement of a room of the package at a time, and asks whether a test notices.
 
-    python tests/mutation.py nn --count 80 tests/nn tests/methods
+    python tests/mutation.py nn --count 80 tests/nn tests/methods > log
+    python tests/mutation.py nn --again log tests/nn                        # those that lived, after new tests
 
 A change is one of: a comparison or an operation becomes its neighbour, a number grows by one, a condition turns round,
 a keyword is left out, a statement that only acts is left out, None is returned. The tests first run once as they are,
@@ -12,6 +13,7 @@ import argparse
 import ast
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -44,6 +46,9 @@ class Change(NamedTuple):
     after: str
     text: bytes  # of the whole file
     at_import: bool  # it stands in no function
+
+    def __str__(self) -> str:
+        return f"{self.file}: {' '.join(self.before.split())}  ->  {' '.join(self.after.split())}"
 
 
 def changed(node: ast.AST) -> Iterator[ast.AST]:
@@ -153,11 +158,15 @@ def main() -> None:
     parser.add_argument("tests", nargs="+")
     parser.add_argument("--count", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", type=Path, help="what this printed before: only the changes that lived")
     args = parser.parse_args()
     room = ROOT / "eisnn" / args.room
     files = [file.relative_to(ROOT) for file in ([room] if room.is_file() else sorted(room.rglob("*.py")))]
     everything = [change for file in files for change in changes(file)]
     chosen = random.Random(args.seed).sample(everything, min(args.count, len(everything)))
+    if args.again:
+        lived = {re.sub(r":\d+", "", line[6:], count=1).partition("   [")[0] for line in args.again.open()}
+        chosen = [change for change in everything if str(change) in lived]
 
     os.environ.update(OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1", TRITON_INTERPRET="1")
     sys.dont_write_bytecode = True
@@ -186,8 +195,8 @@ def main() -> None:
                 file.write_bytes(original)
             killed += code != 0
             if code == 0:
-                before, after = (" ".join(side.split()) for side in (change.before, change.after))
-                print(f"LIVES {change.file}:{change.line}: {before}  ->  {after}   [{len(words)} tests]", flush=True)
+                where, told = str(change).split(": ", 1)
+                print(f"LIVES {where}:{change.line}: {told}   [{len(words)} tests]", flush=True)
     print(f"{args.room}: {len(everything)} changes, {len(chosen)} tried, {killed} noticed, {len(chosen) - killed} live")
 
 

@@ -21,10 +21,16 @@ from eisnn.init import (
     measure_input,
     weight_scale,
 )
+from eisnn.init.statistics import standard_deviation
 from eisnn.nn import CircuitOptions, EICircuit
 
 EVEN = CircuitOptions(even_gradients=True)
 SIGMAS = 5  # how many standard errors a Monte Carlo estimate may be off
+
+
+def test_standard_deviation_is_about_the_mean():
+    assert standard_deviation(torch.tensor([[3.0, 5.0], [7.0, 9.0]])) == pytest.approx(5**0.5)
+    assert standard_deviation(torch.full((4,), 2.0)) == 1e-12
 
 
 def linear(d: int, n_e: int, p: float = 0.2, seed: int = 0, rows: int = 2000) -> tuple[nn.Module, InputStatistics]:
