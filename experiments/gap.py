@@ -134,8 +134,8 @@ def lacking(steps: frozenset[str], ordinary: Callable[..., Any]) -> Callable[...
         pooled = (ei * self.gain_i * made.gain_unit).mean(0, keepdim=True) @ ie.flatten(1)
         currents = self.connection.feedforward(x, torch.cat([signed, pooled.view(1, *ie.shape[1:])]))
         i_div = currents[:, :, self.n_e :] + EF.per_neuron(made.sigma * made.sigma_unit, currents)
-        if "constant" in steps and (self.training or hasattr(self, "division")):  # E-I Init does not train
-            i_div = 0 * i_div + once(self, "division", i_div.mean())  # its gradients are 0, but there
+        if "constant" in steps and (self.training or hasattr(self, "first_division")):  # E-I Init does not train
+            i_div = 0 * i_div + once(self, "first_division", i_div.mean())  # its gradients are 0, but there
         i_e = EF.per_neuron(self.gain_e, currents) * currents[:, :, : self.n_e] / i_div
         return self.neuron(i_e + EF.per_neuron(self.bias, currents), time_steps, state, return_state=True)
 
