@@ -21,6 +21,8 @@ _EXPORTS = {
     "fit": "eisnn.train",
     "fold": "eisnn.nn",
     "list_models": "eisnn.models",
+    "plus_optimizer": "eisnn.train",
+    "PLUS": "eisnn.nn",
 }
 _SUBMODULES = (
     "analysis",

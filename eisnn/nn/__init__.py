@@ -4,6 +4,7 @@ from eisnn.nn.circuit import EICircuit, EIConv2d, EILayer, EILinear, EIReadout
 from eisnn.nn.dale import NonFiniteGradient, constrained_parameters, dale_violations, enforce_dale, project_
 from eisnn.nn.inference import fold
 from eisnn.nn.layer import NonFiniteActivity, Pathway, SpikingLayer, layers_of, uninitialized
+from eisnn.nn.maps import AveragePool2d, Shortcut
 from eisnn.nn.neurons import LIF, PLIF
 from eisnn.nn.options import PAPER, PLUS, CircuitOptions
 from eisnn.nn.projection import LinearReadout, ProjectionLayer
@@ -13,6 +14,7 @@ __all__ = [
     "PAPER",
     "PLIF",
     "PLUS",
+    "AveragePool2d",
     "CircuitOptions",
     "EICircuit",
     "EIConv2d",
@@ -24,6 +26,7 @@ __all__ = [
     "NonFiniteGradient",
     "Pathway",
     "ProjectionLayer",
+    "Shortcut",
     "SpikingLayer",
     "constrained_parameters",
     "dale_violations",

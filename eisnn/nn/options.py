@@ -68,5 +68,5 @@ PLUS = CircuitOptions(  # of the recipes -plus
 def check_options(options: CircuitOptions) -> CircuitOptions:
     """`options`; TypeError if they are something else."""
     if not isinstance(options, CircuitOptions):
-        raise TypeError(f"options must be eisnn.nn.CircuitOptions(...), got {options!r}")
+        raise TypeError(f"options must be eisnn.PLUS or eisnn.nn.CircuitOptions(...), got {options!r}")
     return options

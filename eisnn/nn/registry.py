@@ -72,7 +72,8 @@ def register(name: str, *, neurons: str = "any") -> Callable[[Callable[..., Laye
 def circuit_of(name: str) -> Circuit:
     """The circuit called `name`; ValueError with the known names for any other."""
     if name not in CIRCUITS:
-        raise ValueError(f"unknown circuit {name!r}; known: {', '.join(CIRCUITS)}")
+        hint = "; -plus is circuit 'ei' with circuit_options=eisnn.PLUS" if "plus" in name.lower() else ""
+        raise ValueError(f"unknown circuit {name!r}; known: {', '.join(CIRCUITS)}{hint}")
     return CIRCUITS[name]
 
 

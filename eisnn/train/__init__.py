@@ -6,6 +6,7 @@ from eisnn.train.checkpoint import CheckpointError
 from eisnn.train.config import TrainConfig
 from eisnn.train.engine import Diverged, Interrupted, Result, fit, resume
 from eisnn.train.evaluation import Trained, evaluate, load_trained
+from eisnn.train.optim import plus_optimizer
 from eisnn.train.recipes import recipe, recipes
 from eisnn.train.run import Run, RunError
 
@@ -22,6 +23,7 @@ __all__ = [
     "fit",
     "initial_model",
     "load_trained",
+    "plus_optimizer",
     "read_released",
     "recipe",
     "recipes",

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from eisnn.config import Config, Positive
+from eisnn.nn import layers_of
 from eisnn.nn.dale import constrained_parameters
 from eisnn.train.update_rules import RuledSGD
 
@@ -111,6 +112,35 @@ def start_momentum(sgd: torch.optim.Optimizer, *_: Any) -> None:
                 sgd.state[w]["momentum_buffer"] = w.grad.detach() + group["weight_decay"] * w.detach()
 
 
+def plus_optimizer(
+    model: nn.Module, lr: float = 0.02, momentum: float = 0.9, weight_decay: float = 5e-4
+) -> torch.optim.Optimizer:
+    """The optimizer of the recipes `-plus`, for a network of your own with `options=eisnn.PLUS`: the parameter groups
+    are made from the model.
+
+    Steps of the weight matrices below the readout are orthogonalised (Muon), all other parameters get SGD's; only
+    weights from the layer below decay. A readout is a layer without neurons, such as `EIReadout`, or whatever is the
+    attribute `readout` of the model. Call `eisnn.enforce_dale(optimizer, model)` afterwards, as with any optimizer.
+
+    Args:
+        model: whose parameters are trained.
+        lr: learning rate; that of the recipes decays to 0 by a cosine, after a linear warm-up.
+        momentum: in [0, 1).
+        weight_decay: on feedforward weights.
+    Returns: an optimizer as those of `torch.optim`.
+    Raises: pydantic.ValidationError, a ValueError, for a value out of range.
+    """
+    config = OptimizationConfig(
+        optimizer="orthogonal",
+        lr=lr,
+        lr_start=min(lr, 1e-7),
+        momentum=momentum,
+        weight_decay=weight_decay,
+        decay="feedforward",
+    )
+    return make_optimizer(model, config)
+
+
 def make_optimizer(model: nn.Module, config: OptimizationConfig, *, recordable: bool = False) -> torch.optim.Optimizer:
     """The optimizer of a configuration, with weight decay on all parameters (method, section 6), or on feedforward
     weights only (P3).
@@ -129,8 +159,12 @@ def make_optimizer(model: nn.Module, config: OptimizationConfig, *, recordable: 
             "without an ablation that takes the signs away"
         )
 
+    readouts = [layer for layer in layers_of(model).values() if not layer.hidden]
+    of_readouts = {id(parameter) for layer in readouts for parameter in layer.parameters()}
+
     def rule(name: str, parameter: nn.Parameter) -> str:
-        matrix = parameter.ndim > 1 and not name.startswith("readout.")
+        readout = id(parameter) in of_readouts or name.startswith("readout.")
+        matrix = parameter.ndim > 1 and not readout
         has = {"exponentiated": id(parameter) in constrained, "orthogonal": matrix}
         return config.optimizer if has.get(config.optimizer) else "additive"
 

@@ -16,6 +16,7 @@ equal event count, 48x48 by area, batches of 32, learning rate 0.001.
 """
 
 from collections.abc import Callable
+from difflib import get_close_matches
 
 from eisnn.data.augment import Augmentation
 from eisnn.data.config import DataConfig
@@ -175,5 +176,7 @@ def recipe(name: str) -> TrainConfig:
     """The recipe called `name`; ValueError with the known names for any other."""
     known = recipes()
     if name not in known:
-        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(known)}")
+        near = get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown recipe {name!r}; {hint}known: {', '.join(known)}")
     return known[name]
