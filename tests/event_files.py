@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import event_loops as naive
@@ -10,6 +11,7 @@ import numpy as np
 
 from eisnn.data.events import Events, cifar10_dvs, frames, write
 from eisnn.data.events.frames import EventBatch
+from eisnn.data.events.recording import MAX_DISORDER
 
 SIZE = (100, 120)  # height and width of the sensor of most of them
 N = 300
@@ -24,6 +26,32 @@ class Format:
     body: Callable[[np.random.Generator], bytes]
     naive: Callable[[bytes], list[naive.Event]]
     size: tuple[int, int] | None = None  # of the sensor, where the header says it
+
+    def expected(self, body: bytes) -> list[naive.Event]:
+        """The slow reader's events in order; `Damaged` for what no reader may accept."""
+        events = self.naive(body)
+        latest = -MAX_DISORDER
+        height, width = self.size or (1 << 16, 1 << 16)
+        for t, x, y, _ in events:
+            latest = max(latest, t)
+            if latest - t > MAX_DISORDER or x >= width or y >= height:
+                raise naive.Damaged
+        if not events or (self.name == "N-MNIST" and not _runs_on([event[0] for event in events])):
+            raise naive.Damaged
+        return in_order(events)
+
+
+def _runs_on(times: list[int]) -> bool:
+    forward = sum(b >= a for a, b in pairwise(times))
+    return len(times) >= 20 and forward >= 0.9 * (len(times) - 1)
+
+
+def in_order(events: list[naive.Event]) -> list[naive.Event]:
+    return sorted(events, key=lambda event: event[0])
+
+
+def table(events: Events) -> list[naive.Event]:
+    return list(zip(*(array.tolist() for array in (events.t, events.x, events.y, events.p)), strict=True))
 
 
 def _events(rng: np.random.Generator, n: int = N, t0: int = 0, size: tuple[int, int] = SIZE) -> list[tuple[int, ...]]:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# What Pillow, gzip, tarfile and zipfile raise on damaged or unreadable files (Pillow's are OSError, SyntaxError for
-# PNG, ValueError; an encrypted zip is a RuntimeError).
-_DAMAGE = (
+# What NumPy, Pillow, gzip, tarfile and zipfile raise on damaged or unreadable files (Pillow's are OSError, SyntaxError
+# for PNG, ValueError; an encrypted zip is a RuntimeError).
+DAMAGE = (
     OSError,
     EOFError,
     ValueError,
@@ -37,7 +37,7 @@ def reading(source: Path | str) -> Iterator[None]:
         raise
     except PermissionError as error:
         raise DataError(f"{source} may not be read: {error.strerror or error}. Check its permissions.") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError(
             f"{source} is missing, truncated, damaged or of another format ({type(error).__name__}: {error}). "
             "Replace it with a complete copy."

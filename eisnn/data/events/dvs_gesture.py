@@ -52,14 +52,14 @@ def find(path: Path) -> Layout | None:
     files: list[RawFile] = []
     for split, name in LISTS.items():
         with reading(folder / name):
-            listed = [line.strip() for line in (folder / name).read_text().splitlines()]
-        for recording in filter(None, listed):
+            listed = list(filter(None, map(str.strip, (folder / name).read_text().splitlines())))
+        if not listed:
+            raise DataError(f"{folder / name} lists no recordings")
+        for recording in listed:
             file = RawFile(f"{split}/{Path(recording).stem}", folder / recording)
             if missing := [path for path in (file.path, _table(file)) if not path.is_file()]:
                 raise DataError(f"{missing[0]} is missing, though {name} lists {recording}")
             files.append(file)
-    if not files:
-        raise DataError(f"{folder}: {' and '.join(LISTS.values())} list no recordings")
     return Layout(folder, tuple(files), SIZE, CLASSES, _trials, tuple(map(_table, files)))
 
 

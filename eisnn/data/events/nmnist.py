@@ -18,6 +18,7 @@ from eisnn.data.source import Source
 
 from .frames import Bins, Scaling
 from .layout import Layout, RawFile, Trial, in_archive, in_folder
+from .npz import require_columns
 from .recording import Decoded, File, finish
 from .recordings import source
 
@@ -76,12 +77,13 @@ def _split_of_npz(file: RawFile, split: str) -> Iterator[Trial]:
         if missing := [name for name in names if name not in stored]:
             raise DataError(f"{file.path} lacks the arrays {', '.join(missing)}")
         t, x, y, p, offsets, labels = (stored[name] for name in names)
-    ordered = len(offsets) == len(labels) + 1 and offsets[0] == 0 and (np.diff(offsets) > 0).all()
-    if not ordered or not len(t) == len(x) == len(y) == len(p) == offsets[-1]:
-        raise DataError(f"{file.path}: {split}_offsets do not divide {len(t):,} events into {len(labels)} recordings")
-    if not np.isin(labels, range(10)).all() or not np.isin(p, (0, 1)).all():
-        raise DataError(f"{file.path}: its labels are not digits, or its polarities not 0 or 1")
     source = File(file.path, np.empty(0, np.uint8))
+    require_columns(source, t=t, x=x, y=y, p=p)
+    whole = all(array.ndim == 1 and array.dtype.kind in "iu" for array in (offsets, labels))
+    if not whole or len(offsets) != len(labels) + 1 or offsets[0] != 0 or (offsets[1:] <= offsets[:-1]).any():
+        raise DataError(f"{file.path}: {split}_offsets do not rise from 0, one for each of {split}_label and the end")
+    if offsets[-1] != len(t) or not np.isin(labels, range(10)).all():
+        raise DataError(f"{file.path}: {split}_offsets do not end at {len(t):,} events, or its labels are not digits")
     for k, label in enumerate(labels.tolist()):
         part = slice(offsets[k], offsets[k + 1])
         decoded = Decoded(t[part], x[part], y[part], p[part], "N-MNIST", lambda _: 0, SIZE)

@@ -4,8 +4,9 @@ import io
 import zipfile
 
 import numpy as np
+from numpy.typing import NDArray
 
-from eisnn.data.errors import DataError
+from eisnn.data.errors import DAMAGE, DataError
 from eisnn.data.memory import fits
 
 from .recording import Decoded, Events, File
@@ -24,17 +25,24 @@ def decode(file: File) -> Decoded:
             t, x, y, p, size = (stored[name] for name in ("t", "x", "y", "p", "size"))
     except DataError:
         raise
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (KeyError, *DAMAGE) as error:
         raise file.error(f"it is damaged, or no archive of t, x, y, p and size ({error})", 0) from error
-    arrays = {"t": t, "x": x, "y": y, "p": p}
-    for name, array in arrays.items():
-        if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) != len(t) or (array < 0).any():
-            raise file.error(
-                f"its {name} is {array.dtype} {array.shape}, expected whole numbers >= 0, as many as of t", 0
-            )
-    if size.shape != (2,) or size.dtype.kind not in "iu" or (p > 1).any():
-        raise file.error("its size is not height and width, or its p not 0 or 1", 0)
+    require_columns(file, t=t, x=x, y=y, p=p)
+    if size.shape != (2,) or size.dtype.kind not in "iu":
+        raise file.error("its size is not height and width", 0)
     return Decoded(t, x, y, p, "npz", lambda _: 0, (int(size[0]), int(size[1])))
+
+
+def require_columns(file: File, **columns: NDArray) -> None:
+    """Raises DataError unless t, x, y and p are as many whole numbers >= 0, and p 0 or 1."""
+    count = columns["t"].size
+    for name, column in columns.items():
+        if column.shape != (count,) or column.dtype.kind not in "iu" or (column < 0).any():
+            raise file.error(
+                f"its {name} is {column.dtype} {column.shape}, expected whole numbers >= 0, as many as of t", 0
+            )
+    if (columns["p"] > 1).any():
+        raise file.error("its p is not 0 or 1 everywhere", 0)
 
 
 def encode(events: Events) -> bytes:

@@ -1,8 +1,8 @@
 """Converted recordings on disk: packed events of a whole data set in one mapped file, beside a log that is its index.
 
 `events.bin` holds 32 bits an event (see `packing`). `recordings.jsonl` has a first line about the data set, a line for
-each raw file, written when its events are, and a last line that says the conversion is complete. A conversion that was
-killed goes on after the last line whose events are there.
+each raw file, written when its events are, and a last line that says the conversion is complete; each begins with its
+own CRC-32. A conversion that was killed goes on after the last line whose events are there.
 """
 
 import json
@@ -34,7 +34,7 @@ try:
 except ImportError:  # not on Windows: there, two processes that convert the same data are not noticed
     fcntl = None  # type: ignore[assignment]
 
-VERSION = 1  # raise it when events are packed or cut differently
+VERSION = 2  # raise it when events are packed or cut differently
 EVENTS, LOG = "events.bin", "recordings.jsonl"
 AHEAD = 4  # raw files for each thread that may be converted but not yet written
 _logger = logging.getLogger(__name__)
@@ -141,10 +141,7 @@ def _whole_lines(folder: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
     events = np.memmap(folder / EVENTS, "<u4", "r", shape=(room,)) if room and fits(4 * room) else None
     begin = 0
     for line in (folder / LOG).read_bytes().splitlines(keepends=True):
-        try:
-            entry = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            entry = None
+        entry = _entry(line)
         if entry is None or (not lines and entry != header):
             break
         end = _checked(events, begin, entry.get("recordings", ()))
@@ -154,6 +151,20 @@ def _whole_lines(folder: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
         lines.append(entry)
         begin = end
     return lines
+
+
+def _line(entry: dict[str, Any]) -> str:
+    said = json.dumps(entry)
+    return f"[{zlib.crc32(said.encode())}, {said}]\n"
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """What a line of the log says; None if it is cut off or damaged."""
+    try:
+        _, entry = json.loads(line)
+        return entry if _line(entry).encode() == line else None
+    except (ValueError, TypeError):
+        return None
 
 
 def _checked(events: NDArray[np.uint32] | None, begin: int, recordings: Iterable[dict[str, Any]]) -> int | None:
@@ -168,7 +179,7 @@ def _checked(events: NDArray[np.uint32] | None, begin: int, recordings: Iterable
 
 def _convert(layout: Layout, folder: Path, header: dict[str, Any], lines: list[dict[str, Any]]) -> None:
     """Converts the raw files that `lines` lack, in threads, and writes them in order."""
-    kept = "".join(json.dumps(line) + "\n" for line in lines or [header])
+    kept = "".join(map(_line, lines or [header]))
     done = max(len(lines) - 1, 0)
     written = sum(recording["events"] for line in lines[1:] for recording in line["recordings"])
     if not lines:
@@ -187,11 +198,11 @@ def _convert(layout: Layout, folder: Path, header: dict[str, Any], lines: list[d
             for recording in packed:
                 events.write(recording.events.astype("<u4", copy=False).data)
             events.flush()
-            log.write(json.dumps(entry) + "\n")
+            log.write(_line(entry))
             log.flush()
             bar.advance(bar.task_ids[0], size)
         os.fsync(events.fileno())
-        log.write(json.dumps({"raw_bytes": sum(sizes)}) + "\n")
+        log.write(_line({"raw_bytes": sum(sizes)}))
         log.flush()
         os.fsync(log.fileno())
 

@@ -111,6 +111,17 @@ def test_a_flipped_bit_is_noticed(layout: Layout, tmp_path: Path, caplog: pytest
     assert "events.bin is damaged from byte 8000 on" in caplog.text
 
 
+def test_another_label_in_the_log_is_noticed(layout: Layout, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    open_store(layout, folder)
+    log = folder / "recordings.jsonl"
+    assert log.read_bytes().count(b'"label": 1') == FILES
+    log.write_bytes(log.read_bytes().replace(b'"label": 1', b'"label": 0'))
+    again, read = count_files(layout)
+    require_whole(open_store(again, folder))
+    assert len(read) == FILES - 1  # the first has the label 0
+
+
 def test_other_data_are_converted_anew(layout: Layout, tmp_path: Path) -> None:
     folder = tmp_path / "store"
     before = open_store(layout, folder)
