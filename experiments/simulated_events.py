@@ -18,14 +18,16 @@ from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
 from eisnn.train import Result, Run, TrainConfig, fit, recipe, resume
 
+EPOCHS = 12
 CHANGES: dict[str, Any] = {
     "dataset": "event-folder",
     "image_size": 24,
     "time_steps": 5,
     "frames": {"bins": "count"},
     "augmentation": EventAugmentation(resized_crop=(0.7, 1.0), flip=True),
-    "epochs": 20,
-    "warmup_epochs": 2,
+    "train_images": 2000,  # of 3,000
+    "epochs": EPOCHS,
+    "warmup_epochs": 1,
     "accelerator": "cpu",
 }
 RATES = (0.003, 0.01)
@@ -46,7 +48,7 @@ def main() -> None:
     changes = CHANGES | {"data_path": str(args.data)}
     held: dict[float, float] = {}
     for rate in RATES:
-        config = recipe("nmnist-demo").changed(**changes, lr=rate, hold_out=0.1, evaluate_epochs=20)
+        config = recipe("nmnist-demo").changed(**changes, lr=rate, hold_out=0.1, evaluate_epochs=EPOCHS)
         held[rate] = trained(config, args.runs / f"held-{rate}").accuracy
     networks: dict[str, Any] = {}
     for end, more in (("", {"lr": max(held, key=held.__getitem__)}), ("-plus", {}), ("-bn", {})):
