@@ -25,9 +25,10 @@ CHANGES: dict[str, Any] = {
     "time_steps": 5,
     "frames": {"bins": "count"},
     "augmentation": EventAugmentation(resized_crop=(0.7, 1.0), flip=True),
-    "train_images": 2000,  # of 3,000
+    "train_images": 1000,  # of 3,000
     "epochs": EPOCHS,
     "warmup_epochs": 1,
+    "evaluate_epochs": EPOCHS,
     "accelerator": "cpu",
 }
 RATES = (0.003, 0.01)
@@ -48,7 +49,7 @@ def main() -> None:
     changes = CHANGES | {"data_path": str(args.data)}
     held: dict[float, float] = {}
     for rate in RATES:
-        config = recipe("nmnist-demo").changed(**changes, lr=rate, hold_out=0.1, evaluate_epochs=EPOCHS)
+        config = recipe("nmnist-demo").changed(**changes, lr=rate, hold_out=0.1)
         held[rate] = trained(config, args.runs / f"held-{rate}").accuracy
     networks: dict[str, Any] = {}
     for end, more in (("", {"lr": max(held, key=held.__getitem__)}), ("-plus", {}), ("-bn", {})):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from event_files import write_cifar10_dvs
+from gesture_clips import write_clips
 from train_runs import assert_same_run, interrupt_at, records
 
 from eisnn.config import problems
@@ -201,18 +202,10 @@ def test_what_a_data_set_does_not_take(changes: dict, message: str, clips: Path)
 @pytest.mark.skipif(not CLIPS.exists(), reason=f"needs {CLIPS}")
 def test_real_gestures_run_through_their_recipe(tmp_path: Path) -> None:
     """All ten clips of DVS128 Gesture, one of each class but the last, by the recipe at a sixteenth of its width."""
-    with np.load(CLIPS) as stored:
-        arrays = {name: stored[name] for name in ("t", "x", "y", "p", "offsets", "label_names")}
-    for k, name in enumerate(arrays["label_names"]):
-        part = slice(arrays["offsets"][k], arrays["offsets"][k + 1])
-        t, x, y, p = (arrays[column][part] for column in "txyp")
-        events = Events(t.astype("i8"), x.astype("u2"), y.astype("u2"), p, (128, 128))
-        for split in ("train", "test"):
-            write(events, tmp_path / "set" / split / str(name) / "clip.npz")
-    assert len(load("event-folder", tmp_path / "set", time_steps=16).classes) == 10
+    write_clips(CLIPS, tmp_path / "DvsGesture")
+    assert load("dvs-gesture", tmp_path, time_steps=16).test.labels.tolist() == list(range(10))
     config = recipe("dvs-gesture-vgg8").changed(
-        dataset="event-folder",
-        data_path=str(tmp_path / "set"),
+        data_path=str(tmp_path),
         width=0.0625,
         batch_size=10,
         epochs=1,

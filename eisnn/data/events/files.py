@@ -48,10 +48,13 @@ def read(path: str | Path, *, size: tuple[int, int] | None = None, repair: bool 
         The events, at least one.
 
     Raises:
-        DataError: naming the file and the byte: truncated, damaged, without events, or of no known format.
+        DataError: naming the file and the byte: truncated, damaged, without events, or of no known format. Or the size
+            is not above 0.
         ImportError: AEDAT4 without the package `aedat`, ST-MNIST without SciPy.
     """
     path = Path(path).expanduser()
+    if size is not None and min(size) < 1:
+        raise DataError(f"the sensor is said to have height and width {size}, expected numbers above 0")
     with reading(path):
         data = np.fromfile(path, np.uint8)
     return decode(path, data, size=size, repair=repair)

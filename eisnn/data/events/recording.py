@@ -81,7 +81,7 @@ class File:
             DataError: there is something to drop, and `repair` is off.
         """
         if count and not self.repair:
-            raise self.error(f"{problem}; repair=True drops it", offset)
+            raise self.error(f"{problem}; repair=True (in a shell --repair) drops it", offset)
         self.passed_over(what, count)
 
     def records(self, start: int, dtype: np.dtype) -> NDArray:

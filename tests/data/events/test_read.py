@@ -234,6 +234,8 @@ def test_the_size_of_the_sensor_may_be_given(tmp_path: Path) -> None:
     file = save(tmp_path, dat([(1, 5, 7, 0)], b"% Version 2\n"))
     assert (read(file).size, read(file).size_known) == ((8, 6), False)
     assert (read(file, size=(34, 40)).size, read(file, size=(34, 40)).size_known) == ((34, 40), True)
+    with pytest.raises(DataError, match=r"height and width \(0, 40\), expected numbers above 0"):
+        read(file, size=(0, 40))
     with pytest.raises(DataError, match="off the sensor of 40 x 7"):
         read(file, size=(7, 40))
     with pytest.raises(DataError, match=r"has height and width \(100, 120\), not \(34, 34\) as given"):
