@@ -33,6 +33,7 @@ from eisnn.train.machine import arithmetic, launch, make_fabric
 from eisnn.train.metrics import FiringRate, Meter
 from eisnn.train.optim import learning_rate, make_optimizer, set_learning_rate, state_names
 from eisnn.train.progress import Interrupt, ProgressBar, Stopwatch, catch_interrupt
+from eisnn.train.rate import RateTarget
 from eisnn.train.recorder import CurrentRecorder
 from eisnn.train.run import Run, RunError
 from eisnn.train.step import RecordedStep, TrainingStep, can_be_recorded
@@ -156,7 +157,8 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
         else:
             ckpt.load_model(bare, saved[0], run.last)
         optimization, im_loss = config.optimization, InformationMaximization(bare) if config.objective.im_loss else None
-        objective = Objective(config.objective, teacher, im_loss)
+        target = config.objective.target_rate
+        objective = Objective(config.objective, teacher, im_loss, None if target is None else RateTarget(bare, target))
         average = WeightAverage(bare, optimization.average, fabric) if optimization.average else None
         rates = FiringRate(bare)
         recorded = config.machine.cuda_graph and can_be_recorded(config, fabric)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from eisnn.config import Config
 from eisnn.data.loader import Batch
 from eisnn.train.im_loss import InformationMaximization
+from eisnn.train.rate import RateTarget
 
 
 class ObjectiveConfig(Config):
@@ -20,6 +21,10 @@ class ObjectiveConfig(Config):
         "mean", description="Cross-entropy of the mean of the logits over time, or the mean of each time step's (tet)."
     )
     im_loss: float = Field(0.0, ge=0, description="Weight of the information maximization loss (Guo et al. 2022).")
+    target_rate: float | None = Field(
+        None, gt=0, lt=1, description="Firing rate that no layer shall exceed; rate_weight says how much it matters."
+    )
+    rate_weight: float = Field(1.0, gt=0, description="Weight of the sum over layers of (rate / target - 1)^2.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Part of the target spread over all classes.")
     teacher: str | None = Field(None, description="A run's folder or checkpoint, whose answers to learn as well.")
     distillation: float = Field(0.5, gt=0, le=1, description="Weight of the teacher's answers; labels get the rest.")
@@ -66,6 +71,7 @@ class Objective:
         config: its part of the configuration.
         teacher: gives logits `[B, classes]` for images, without gradient.
         im_loss: has collected the term that `im_loss` weighs.
+        rate: has collected the term that `rate_weight` weighs.
     """
 
     def __init__(
@@ -73,8 +79,9 @@ class Objective:
         config: ObjectiveConfig,
         teacher: Callable[[Tensor], Tensor] | None = None,
         im_loss: InformationMaximization | None = None,
+        rate: RateTarget | None = None,
     ) -> None:
-        self.config, self.teacher, self.im_loss = config, teacher, im_loss
+        self.config, self.teacher, self.im_loss, self.rate = config, teacher, im_loss, rate
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean loss of a batch, and its logits averaged over T, `[B, classes]`."""
@@ -91,4 +98,6 @@ class Objective:
             loss = (1 - config.distillation) * loss + config.distillation * learned
         if self.im_loss is not None:
             loss = loss + config.im_loss * self.im_loss.take()
+        if self.rate is not None:
+            loss = loss + config.rate_weight * self.rate.take()
         return loss, logits
