@@ -27,6 +27,7 @@ _EXPORTS = {
 _SUBMODULES = (
     "analysis",
     "bench",
+    "cortex",
     "data",
     "deploy",
     "functional",

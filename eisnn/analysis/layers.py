@@ -58,10 +58,13 @@ def names_of(given: str | Iterable[str]) -> list[str]:
 
 def available(layer: SpikingLayer) -> tuple[str, ...]:
     """What can be recorded of this layer: its `quantities`, of those of a circuit `I_EE`, `I_sub`, `I_div`, `I_E` and
-    `undivided`; membrane and spikes of its neuron, of which only `LIF` shows its membrane; and the gradient."""
+    `undivided`; membrane and spikes of its neuron, of which only `LIF` shows its membrane; and the gradient, unless its
+    spikes come back to it."""
     if layer.neuron is None:
         return (*layer.quantities(), "gradient")
-    return (*layer.quantities(), *(("membrane", "spikes", "gradient") if type(layer.neuron) is LIF else ("spikes",)))
+    seen = ("membrane", "spikes") if type(layer.neuron) is LIF else ("spikes",)
+    gradient = ("gradient",) if type(layer.neuron) is LIF and not layer.feeds_back else ()
+    return (*layer.quantities(), *seen, *gradient)
 
 
 @torch.no_grad()

@@ -241,7 +241,7 @@ class _Observer:
         kept = {key: self.sample(self.name, values[key], before) for key in values if key in {*self.wanted, "I_E"}}
         i_e, neuron, potentials = kept.get("I_E"), self.layer.neuron, None
         if i_e is not None and isinstance(neuron, LIF) and {"membrane", "gradient"} & set(self.wanted):
-            v = None if state is None else self.sample(self.name, state[None], before)
+            v = None if state is None else self.sample(self.name, self.layer.potential(state)[None], before)
             potentials = membrane(i_e, neuron, out.shape[0], None if v is None else v[0])
             kept["membrane"] = potentials
         for quantity in self.wanted:

@@ -1,5 +1,6 @@
 """E-I Init: what fills the circuits before training, from one batch of data or from a firing probability."""
 
+from eisnn.init import recurrent  # registers how cortical circuits are filled
 from eisnn.init.from_data import adjust_, ei_init_, fill_
 from eisnn.init.statistics import (
     InputStatistics,
@@ -17,5 +18,6 @@ __all__ = [
     "fill_",
     "inhibitory_gain",
     "measure_input",
+    "recurrent",
     "weight_scale",
 ]

@@ -20,52 +20,16 @@ CURRENTS = ("I_EE", "I_sub", "I_div", "I_E")
 MEASURED = ("unit_variance", "start_rate", "even_gradients")  # options whose values E-I Init measures
 
 
-class EICircuit(SpikingLayer):
-    """Base of the E-I layers: the weights of one circuit, Dale's law, and whether it has been initialised.
+class DataDrivenLayer(SpikingLayer):
+    """Base of the layers that E-I Init fills: whether that has happened is saved with the weights, and weights against
+    Dale's law are not loaded."""
 
-    Args:
-        n_e: number of E neurons (channels).
-        inputs: shape of one neuron's receptive field, `(in_features,)` or `(C_in, kh, kw)`.
-        connection: how the population projects, `Dense` or `Conv`.
-        ei_ratio: E neurons for each I neuron; `n_I = max(1, n_E // ei_ratio)`.
-    """
-
-    non_negative = True
     data_driven = True
-    dale_parameters: ClassVar[tuple[str, ...]] = ("weight_ee", "weight_ie", "weight_ei")
 
-    def __init__(
-        self,
-        n_e: int,
-        inputs: tuple[int, ...],
-        connection: ops.Connection,
-        ei_ratio: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        name = type(self).__name__
-        check_sizes(name, "channels" if connection.spatial else "features", inputs[0], n_e)
-        check_int(name, "ei_ratio", ei_ratio)
-        self.n_e, self.n_i, self.connection, self.ei_ratio = n_e, max(1, n_e // ei_ratio), connection, ei_ratio
-        factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.weight_ee = nn.Parameter(torch.zeros(n_e, *inputs, **factory))
-        self.weight_ie = nn.Parameter(torch.zeros(self.n_i, *inputs, **factory))
-        self.weight_ei = nn.Parameter(torch.zeros(n_e, self.n_i, **factory))
         # A plain attribute, saved by hand below: reading a buffer in forward would synchronise with the device.
         self.initialized = False
-
-    @property
-    def fan_in(self) -> int:
-        """`d`: inputs of one neuron."""
-        return EF.fan_in(self.weight_ee)
-
-    @property
-    def receives(self) -> tuple[int, int]:
-        return 3 + self.connection.spatial, self.weight_ee.shape[1]
-
-    def populations(self) -> dict[str, int]:
-        return {"E": self.n_e, "I": self.n_i}
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -96,13 +60,58 @@ class EICircuit(SpikingLayer):
         """Why what `state_dict` holds for this layer must not be loaded; None if it may."""
         return loading_violation(self, state_dict, prefix)
 
-    def start_(self, scale: float, inhibitory_gain: float, mean: float) -> None:
-        """Start what else the circuit has, once E-I Init has filled the weights; arguments as `PaperWeights.start_`."""
-        raise AttributeError(f"{type(self).__name__} defines no start_()")
-
     def _circuit_state(self) -> list[str]:
         """Names of what E-I Init fills."""
         return [name for name, _ in self.named_parameters(recurse=False)]
+
+
+class EICircuit(DataDrivenLayer):
+    """Base of the E-I layers: the weights of one circuit, Dale's law, and whether it has been initialised.
+
+    Args:
+        n_e: number of E neurons (channels).
+        inputs: shape of one neuron's receptive field, `(in_features,)` or `(C_in, kh, kw)`.
+        connection: how the population projects, `Dense` or `Conv`.
+        ei_ratio: E neurons for each I neuron; `n_I = max(1, n_E // ei_ratio)`.
+    """
+
+    non_negative = True
+    dale_parameters: ClassVar[tuple[str, ...]] = ("weight_ee", "weight_ie", "weight_ei")
+
+    def __init__(
+        self,
+        n_e: int,
+        inputs: tuple[int, ...],
+        connection: ops.Connection,
+        ei_ratio: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        check_sizes(name, "channels" if connection.spatial else "features", inputs[0], n_e)
+        check_int(name, "ei_ratio", ei_ratio)
+        self.n_e, self.n_i, self.connection, self.ei_ratio = n_e, max(1, n_e // ei_ratio), connection, ei_ratio
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.weight_ee = nn.Parameter(torch.zeros(n_e, *inputs, **factory))
+        self.weight_ie = nn.Parameter(torch.zeros(self.n_i, *inputs, **factory))
+        self.weight_ei = nn.Parameter(torch.zeros(n_e, self.n_i, **factory))
+
+    @property
+    def fan_in(self) -> int:
+        """`d`: inputs of one neuron."""
+        return EF.fan_in(self.weight_ee)
+
+    @property
+    def receives(self) -> tuple[int, int]:
+        return 3 + self.connection.spatial, self.weight_ee.shape[1]
+
+    def populations(self) -> dict[str, int]:
+        return {"E": self.n_e, "I": self.n_i}
+
+    def start_(self, scale: float, inhibitory_gain: float, mean: float) -> None:
+        """Start what else the circuit has, once E-I Init has filled the weights; arguments as `PaperWeights.start_`."""
+        raise AttributeError(f"{type(self).__name__} defines no start_()")
 
     def extra_repr(self) -> str:
         inputs = ", ".join(str(n) for n in self.weight_ee.shape[1:])

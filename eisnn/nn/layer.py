@@ -130,6 +130,15 @@ class SpikingLayer(nn.Module):
     # What others ask.
 
     @property
+    def feeds_back(self) -> bool:
+        """Whether its spikes change its later currents, so that `dL/dI_E` is more than what comes from above."""
+        return False
+
+    def potential(self, state: Any) -> Tensor:
+        """The membrane potential in a `state` of the layer, the tensor that the state of `LIF` is."""
+        return state
+
+    @property
     def rate_coded(self) -> bool:
         """Whether its units are without spikes, leak and state."""
         return isinstance(self.neuron, nn.ReLU)

@@ -22,7 +22,7 @@ DEEP = ("resnet50", "resnet82", "resnet101", "resnet1002", "stack20", "stack40",
 SHALLOW = [name for name in eisnn.list_models() if name not in DEEP]
 EVERY = [(name, circuit) for circuit in CIRCUITS for name in (SHALLOW if circuit in TWINS else SMALL)]
 every_model = pytest.mark.parametrize(("name", "circuit"), EVERY)
-NONNEGATIVE = ("ei", "dann")  # need inputs >= 0
+NONNEGATIVE = ("ei", "dann", "cortex")  # need inputs >= 0
 TIMED = ("bntt", "tebn", "tab")  # have parameters for T steps: a stream ends there
 STATELESS = ("dann",)
 # Without a normalization of currents the narrowest networks may fall silent.
@@ -340,7 +340,7 @@ def test_images_of_another_type_are_named():
             model(images()[:0])
 
 
-@pytest.mark.parametrize("circuit", [circuit for circuit in CIRCUITS if circuit != "backei"])  # has its own neurons
+@pytest.mark.parametrize("circuit", [name for name, circuit in CIRCUITS.items() if circuit.neurons != "own"])
 def test_a_network_of_neurons_without_state_says_so(circuit):
     model = build("convnet3", circuit, neuron=nn.ReLU())
     assert model(images()).isfinite().all()

@@ -1,0 +1,72 @@
+"""E-I Init of cortical circuits: balance by rows, rates that do not depend on the time step, stability."""
+
+import pytest
+import torch
+from circuits import rng
+
+import eisnn
+from eisnn.analysis import record
+from eisnn.cortex import CorticalLinear, CorticalOptions
+
+
+def poisson(dt: float, batch: int = 8, rate: float = 20.0, n: int = 200, ms: float = 400.0) -> torch.Tensor:
+    """Spikes of `rate` Hz, `[T, B, n]`."""
+    return (torch.rand(round(ms / dt), batch, n, generator=rng(0)) < rate * dt / 1000).float()
+
+
+def filled(dt: float = 5.0, **options) -> tuple[CorticalLinear, torch.Tensor]:
+    made, x = CorticalLinear(200, 100, options=CorticalOptions(dt=dt, **options)), poisson(dt)
+    eisnn.ei_init_(made, x, generator=rng(1))
+    return made, x
+
+
+@pytest.mark.parametrize("recurrence", [0.0, 0.2])
+def test_rates_in_hz_hardly_depend_on_the_time_step(recurrence):
+    rates = []
+    for dt in (10.0, 5.0, 2.0):
+        made, x = filled(dt, recurrence=recurrence)
+        with torch.no_grad():
+            rates.append(float(made(x).mean()) * 1000 / dt)
+    assert min(rates) > 10
+    assert max(rates) / min(rates) < 1.25
+
+
+def test_what_spikes_evoke_balances_row_by_row():
+    made, _ = filled(recurrence=0.2, sst=0.1, pv_pv=0.5)
+    w = made.weights()
+    excitation = w.recurrent_ee.sum(1)
+    by_pv = w.weight_ep @ (w.recurrent_pe.sum(1) / 1.5)  # a PV cell's own inhibition divides its gain
+    assert torch.allclose(excitation, by_pv + w.weight_es @ w.recurrent_se.sum(1), rtol=1e-4)
+    assert torch.allclose(w.weight_ee.sum(1), w.weight_ep @ w.weight_pe.sum(1) / 1.5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("recurrence", [0.1, 0.3])
+def test_rho_is_the_recurrent_share_of_excitation(recurrence):
+    made, x = filled(recurrence=recurrence)
+    model = torch.nn.Sequential(made)
+    with record(model, what=["I_EE", "I_rec"]) as seen, torch.no_grad():
+        model(x)
+    forward, recurrent = (float(seen["0"][name].mean()) for name in ("I_EE", "I_rec"))
+    assert recurrent / (forward + recurrent) == pytest.approx(recurrence, rel=0.06)
+
+
+def test_an_unstable_network_is_refused_with_its_eigenvalue():
+    with pytest.raises(
+        ValueError, match=r"with recurrence 0.7 the linearised network .* has the modulus (1\.[1-9]|[2-9])"
+    ):
+        filled(recurrence=0.7, tau_gaba=10.0)
+
+
+def test_the_same_generator_gives_the_same_weights_and_nothing_is_left_after_an_error():
+    one, other = filled(recurrence=0.2)[0], filled(recurrence=0.2)[0]
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    fresh = CorticalLinear(200, 100, options=CorticalOptions(recurrence=0.9))
+    with pytest.raises(ValueError, match="unstable"):
+        eisnn.ei_init_(fresh, poisson(10.0))
+    assert not fresh.initialized
+    assert not fresh.weight_ee.any()
+
+
+def test_data_is_needed():
+    with pytest.raises(ValueError, match="the scale of the membrane, measured from data"):
+        eisnn.ei_init_(CorticalLinear(20, 10), firing_probability=0.2)
