@@ -25,6 +25,7 @@ from eisnn.init.statistics import InputStatistics, inhibitory_gain, standard_dev
 
 WITHIN = 0.05  # of rates and scale, when the search ends
 ROUNDS = 30
+LEAST_RATE = 1.0  # Hz
 TWO_STEPS = 0.75  # 1 - a^2 of tau = 2
 BARRIER = 0.5826  # -zeta(1/2) / sqrt(2 pi)
 RECURRENT = ("recurrent_ee", "recurrent_pe", "recurrent_se", "recurrent_ve")
@@ -68,7 +69,9 @@ def _(
 def _(layer: CorticalLayer, x: Tensor, group: Any = None, repeats: int = 1) -> None:
     """Measure the rates and the membrane, set recurrence and division, and again until both have settled.
 
-    Raises: ValueError if E cells stay silent, if the search does not settle, or if the linearised network is unstable.
+    A layer that hardly fires gets the recurrence of one that fires at `LEAST_RATE`.
+
+    Raises: ValueError if the search does not settle, or if the linearised network is unstable.
     """
     o, name, steps = layer.options, type(layer).__name__, max(len(x), repeats)
     currents = layer.feedforward(x, layer.weights())
@@ -80,23 +83,18 @@ def _(layer: CorticalLayer, x: Tensor, group: Any = None, repeats: int = 1) -> N
     _set_recurrence(layer, excitation, recurrent, None)
     # Without recurrence first, whose operating point says whether the loop may be closed; then by half of each
     # correction, as the layer answers all of them.
-    used: float | None = None
+    used, least = None, LEAST_RATE * o.dt / 1000
     for _ in range(ROUNDS):
         seen: list[FC.CorticalStep] = []
         spikes, _ = FC.cortical_circuit(currents, layer.weights(), layer.constants, None, steps, see=seen.append)
         i_e = torch.stack([step.i_e for step in seen])
-        factor, rate = standard_deviation(_free_membrane(i_e, a), group) / aim, _mean(spikes, group)
+        factor, rate = standard_deviation(_free_membrane(i_e, a), group) / aim, max(_mean(spikes, group), least)
         scaled = abs(factor - 1) < WITHIN
         if not scaled:
             layer.scale_division_(factor if used is None else sqrt(factor))
         if scaled and not o.recurrence:
             return
         if used is None and scaled:
-            if rate == 0:
-                raise ValueError(
-                    f"E-I Init: no E cell of {name} fires in the first batch of {steps} steps; give a longer one, or "
-                    "more images"
-                )
             used = rate
             _set_recurrence(layer, excitation, recurrent, used)
             _require_stability(layer, currents, seen, group)
@@ -104,7 +102,7 @@ def _(layer: CorticalLayer, x: Tensor, group: Any = None, repeats: int = 1) -> N
             if scaled and abs(rate / used - 1) < WITHIN:
                 _require_stability(layer, currents, seen, group)
                 return
-            used = sqrt(max(rate, used / 4) * used)
+            used = sqrt(rate * used)
             _set_recurrence(layer, excitation, recurrent, used)
     raise ValueError(
         f"E-I Init: rates and membrane of {name} did not settle within {ROUNDS} rounds (the last rate was {rate:.3g} "
@@ -161,8 +159,10 @@ def _set_recurrence(layer: CorticalLayer, excitation: float, recurrent: float, r
 
 
 def _free_membrane(i_e: Tensor, a: float) -> Tensor:
-    """Potential that never meets a threshold, `[T, B, n_E, ...]`."""
-    return FC.leaky(i_e, a, torch.zeros_like(i_e[0])) / (1 - a) if a < 1 else i_e.cumsum(0)
+    """Potential that never meets a threshold, `[T, B, n_E, ...]`, less its mean at each step: what all cells share, as
+    when inhibition comes later than excitation at the start of a stimulus, drives none of them rather than another."""
+    v = FC.leaky(i_e, a, torch.zeros_like(i_e[0])) / (1 - a) if a < 1 else i_e.cumsum(0)
+    return v - v.flatten(1).mean(1).view(-1, *(1,) * (v.ndim - 1))
 
 
 def _mean(values: Tensor, group: Any) -> float:

@@ -26,7 +26,7 @@ NONNEGATIVE = ("ei", "dann", "cortex")  # need inputs >= 0
 TIMED = ("bntt", "tebn", "tab")  # have parameters for T steps: a stream ends there
 STATELESS = ("dann",)
 # Without a normalization of currents the narrowest networks may fall silent.
-WIDTHS = dict.fromkeys(("neunorm", "backei", "plain", "dap"), 1 / 8)
+WIDTHS = dict.fromkeys(("neunorm", "backei", "plain", "dap", "cortex"), 1 / 8)
 
 
 def images(*leading: int, size: int = 32, seed: int = 0) -> Tensor:
@@ -97,7 +97,12 @@ def first_image(state):
 
 def all_agree(ours, expected) -> None:
     for a, b in zip(ours, expected, strict=True):
-        all_agree(a, b) if isinstance(a, tuple) else assert_agree(a, b, 1e-10)
+        if isinstance(a, tuple):
+            all_agree(a, b)
+        elif b.numel():  # a population that is absent has an empty state
+            assert_agree(a, b, 1e-10)
+        else:
+            assert a.shape == b.shape
 
 
 @pytest.mark.parametrize("circuit", TIMED)
