@@ -66,14 +66,14 @@ def _(
 
 @adjust_.register
 @torch.no_grad()
-def _(layer: CorticalLayer, x: Tensor, group: Any = None, repeats: int = 1) -> None:
+def _(layer: CorticalLayer, x: Tensor, group: Any = None, time_steps: int | None = None) -> None:
     """Measure the rates and the membrane, set recurrence and division, and again until both have settled.
 
     A layer that hardly fires gets the recurrence of one that fires at `LEAST_RATE`.
 
     Raises: ValueError if the search does not settle, or if the linearised network is unstable.
     """
-    o, name, steps = layer.options, type(layer).__name__, max(len(x), repeats)
+    o, name, steps = layer.options, type(layer).__name__, time_steps or len(x)
     currents = layer.feedforward(x, layer.weights())
     n_e = layer.sizes["E"]
     excitation = _mean(currents[:, :, :n_e], group)
