@@ -259,7 +259,7 @@ def _as_state(state: Any, like: FC.CorticalState) -> FC.CorticalState:
     if shapes(state) != shapes(like):
         raise ValueError(
             f"the state of a cortical layer is a CorticalState (v, history, feedforward, pv, sst, vip), here of shape "
-            f"{shapes(like)}, got {shapes(state)}; pass what was returned for a batch of this size"
+            f"{str(shapes(like))[1:-1]}; got {shapes(state)}; pass what was returned for a batch of this size"
         )
     return FC.CorticalState(*state[:3], *(FC.Interneurons(*part) for part in state[3:]))
 
