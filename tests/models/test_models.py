@@ -20,7 +20,9 @@ TWINS = ("ei", "bn")
 SMALL = ("convnet3", "resnet18", "mlp")  # one of each class, for the circuits of other methods
 DEEP = ("resnet50", "resnet82", "resnet101", "resnet1002", "stack20", "stack40", "stack80")  # have tests of their own
 SHALLOW = [name for name in eisnn.list_models() if name not in DEEP]
-EVERY = [(name, circuit) for circuit in CIRCUITS for name in (SHALLOW if circuit in TWINS else SMALL)]
+# The steps of a recurrent circuit run one by one, which takes long in eighteen layers.
+NAMES = dict.fromkeys(TWINS, SHALLOW) | {"cortex": ("convnet3", "mlp")}
+EVERY = [(name, circuit) for circuit in CIRCUITS for name in NAMES.get(circuit, SMALL)]
 every_model = pytest.mark.parametrize(("name", "circuit"), EVERY)
 NONNEGATIVE = ("ei", "dann", "cortex")  # need inputs >= 0
 TIMED = ("bntt", "tebn", "tab")  # have parameters for T steps: a stream ends there
