@@ -30,6 +30,7 @@ from train_runs import (
 from eisnn import files
 from eisnn.cli import main
 from eisnn.data import Augmentation, DataError
+from eisnn.nn import EIConv2d, NonFiniteActivity
 from eisnn.nn.options import PLUS
 from eisnn.ops import build
 from eisnn.provenance import versions
@@ -832,6 +833,19 @@ def test_images_that_changed_classes_are_noticed(images: Path, finished: Path, t
         resume(finished, data_path=str(swapped), quiet=True)
     assert "is not the one of the training" in evaluate(finished, data_path=str(swapped))["notes"][0]
     assert evaluate(finished)["notes"] == ()
+
+
+def test_weights_so_large_that_activity_overflows_are_an_error(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = evaluation.load_trained(finished).model
+    with pytest.raises(NonFiniteActivity, match="the input of an E-I network must be >= 0 and finite"):
+        network(torch.full((2, 3, 8, 8), torch.inf))
+
+    def overflow(*_: Any) -> None:
+        raise NonFiniteActivity("too large")
+
+    monkeypatch.setattr(EIConv2d, "check_input", overflow)
+    with pytest.raises(CheckpointError, match=r"last\.safetensors: .* is not finite, its weights are too large"):
+        evaluate(finished)
 
 
 @pytest.mark.parametrize("other", [{"threads": 64}, {"back_end": "compiled 0123456789ab"}])
