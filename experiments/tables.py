@@ -126,6 +126,17 @@ def _by_epoch(result: Result) -> dict[int, tuple[float, float]]:
     }
 
 
+def recordings_of_nmnist() -> str:
+    titles = {PAPER: "nmnist-demo", PLUS: "nmnist-demo-plus", TWIN: "nmnist-demo-bn"}
+    networks = read(RESULTS / "nmnist_demo.json")["networks"]
+    rows = []
+    for title, name in titles.items():
+        seeds, folds = (networks[name][part] for part in ("seeds", "folds"))
+        told = [cell((part["mean"], part["standard_deviation"])) for part in (seeds, folds)]
+        rows.append([title, *told, ", ".join(f"{value:.1f}" for value in folds["accuracy"])])
+    return table(["network", "100 test recordings, %, 3 seeds", "5 folds of all, %", "by fold"], rows)
+
+
 def full_width() -> str:
     networks = {"vgg8": "VGG-8", "vgg16": "VGG-16", "resnet18": "ResNet-18"}
     titles = {
@@ -352,6 +363,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "full width": full_width,
     "campaign": campaign,
     "on a CPU": on_a_cpu,
+    "recordings of N-MNIST": recordings_of_nmnist,
     "table 1": lambda: of_study("table1", table1.rows("cifar10", ("vgg8",))),
     "table 2": lambda: of_study("table2", table2.rows()),
     "table 3": lambda: of_study("table3", table3.rows()),

@@ -55,11 +55,13 @@ def live(
     if not isinstance(split, Recordings):
         raise ValueError(f"{run} was trained on {trained.dataset.name}, which holds no recordings of events")
     steps = window or _step(split)
+    frame_size, settings = trained.config.data.image_size, split.settings
+    next(watch(trained.model, [split.recording(0)], size=frame_size, settings=settings))  # compiles, before it counts
     shown = View(trained.dataset.classes)
     with Live(console=Console(), auto_refresh=False, transient=False) as terminal:
         for name, stream in _sources(source, size, split, recordings):
             paced = pace(windows(stream, steps), speed)
-            for step in watch(trained.model, paced, size=trained.config.data.image_size, settings=split.settings):
+            for step in watch(trained.model, paced, size=frame_size, settings=settings):
                 terminal.update(shown.drawn(name, step), refresh=True)
             shown.end()
     print(f"\n{shown.summary()}")
