@@ -14,6 +14,7 @@ _EXPORTS = {
     "EIReadout": "eisnn.nn",
     "LIF": "eisnn.nn",
     "check": "eisnn.diagnosis",
+    "convert": "eisnn.interop.convert",
     "create_model": "eisnn.models",
     "dale_violations": "eisnn.nn",
     "ei_init_": "eisnn.init",

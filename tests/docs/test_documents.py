@@ -29,7 +29,7 @@ WITHDRAWN = (
 )
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/how-to/record-measure-perturb.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/how-to/record-measure-perturb.md", "docs/how-to/convert.md"])
 def test_python_blocks_run_one_after_the_other(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)

@@ -1,0 +1,264 @@
+"""`eisnn.convert` on real networks of SpikingJelly and snnTorch and on plain torch: what is replaced, kept and refused,
+the neuron's spikes, and training afterwards."""
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import eisnn
+from eisnn.interop.convert import lif_of
+from eisnn.nn import layers_of
+from eisnn.nn.options import PLUS
+
+jelly = pytest.importorskip("spikingjelly.activation_based")
+snn = pytest.importorskip("snntorch")
+snn_utils = pytest.importorskip("snntorch.utils")
+from spikingjelly.activation_based import functional, layer, neuron, surrogate  # noqa: E402
+
+LABELS = torch.arange(8) % 4
+
+
+def images(*shape: int) -> Tensor:
+    """Images of four classes: each has its own bright stripe, and its own bright channel where there are several."""
+    x = torch.rand(8, *shape, generator=torch.Generator().manual_seed(0)) * 0.4
+    for image, label in zip(x, LABELS.tolist(), strict=True):
+        image.chunk(4, -1)[label].add_(0.6)
+        if len(shape) == 3:
+            image[label % shape[0]] += 0.3
+    return x
+
+
+def lif(**changes) -> neuron.LIFNode:
+    return neuron.LIFNode(step_mode="m", **{"surrogate_function": surrogate.ATan()} | changes)
+
+
+def losses(model: nn.Module, logits, x: Tensor, steps: int = 12, lr: float = 0.01) -> list[float]:
+    """Of training on one batch, with Dale's law enforced."""
+    optimizer = torch.optim.Adam(model.parameters(), lr)
+    eisnn.enforce_dale(optimizer, model)
+    found = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(logits(model, x), LABELS)
+        loss.backward()
+        optimizer.step()
+        found.append(loss.item())
+    return found
+
+
+def learns(model: nn.Module, logits, x: Tensor, **changes) -> None:
+    torch.manual_seed(0)
+    found = losses(model.train(), logits, x, **changes)
+    print([round(x, 3) for x in found])
+    assert sum(found[-3:]) < 0.9 * sum(found[:3]), found
+    assert eisnn.dale_violations(model) == {}
+
+
+def jelly_logits(model: nn.Module, x: Tensor) -> Tensor:
+    functional.reset_net(model)
+    return model(x).mean(0)
+
+
+@pytest.fixture
+def torchvision(monkeypatch):
+    """SpikingJelly's networks import one function from torchvision, to download weights."""
+    for name in ("torchvision", "torchvision.models", "torchvision.models.utils"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["torchvision.models.utils"].load_state_dict_from_url = None
+
+
+def narrow_vgg() -> nn.Module:
+    from spikingjelly.activation_based.model.spiking_vgg import SpikingVGG
+
+    net = SpikingVGG([8, "M", 16, "M"], True, spiking_neuron=neuron.LIFNode, decay_input=False, detach_reset=True)
+    net.avgpool = layer.AdaptiveAvgPool2d((2, 2))
+    net.classifier = nn.Sequential(layer.Linear(64, 32), lif(), layer.Dropout(), layer.Linear(32, 4))
+    return net
+
+
+@pytest.mark.parametrize("options", [eisnn.nn.PAPER, PLUS])
+def test_spiking_vgg(torchvision, options):
+    net = narrow_vgg()
+    functional.set_step_mode(net, "m")
+    x = images(3, 12, 12).expand(3, -1, -1, -1, -1)
+    model, report = eisnn.convert(net, x, options=options)
+    assert [type(c).__name__ for c in layers_of(model).values()] == ["EIConv2d", "EIConv2d", "EILinear", "EIReadout"]
+    assert [type(c.neuron) for c in layers_of(model).values()][:3] == [eisnn.LIF] * 3
+    assert [part.name for part in report.of("kept")] == ["features.3", "features.7"]
+    assert not report.of("refused")
+    assert isinstance(net.features[0], layer.Conv2d)
+    learns(model, jelly_logits, x, lr=0.003)
+
+
+def test_sew_resnet(torchvision):
+    from spikingjelly.activation_based.model.sew_resnet import BasicBlock, SEWResNet
+
+    net = SEWResNet(
+        BasicBlock, [1, 1, 1, 1], 4, cnf="ADD", spiking_neuron=neuron.IFNode, v_threshold=0.5, detach_reset=True
+    )
+    functional.set_step_mode(net, "m")
+    x = images(3, 16, 16).expand(2, -1, -1, -1, -1)
+    model, report = eisnn.convert(net, x)
+    assert len(layers_of(model)) == 13
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    assert {part.what for part in report.of("kept")} == {"MaxPool2d"}
+    learns(model, jelly_logits, x, steps=10, lr=0.0005)
+
+
+@pytest.mark.parametrize("mode", ["m", "s"])
+def test_parametric_lif_net(mode):
+    """Its last projection ends in neurons, which stay; step by step all neurons do."""
+    from spikingjelly.activation_based.model.parametric_lif_net import MNISTNet
+
+    net = MNISTNet(4, neuron.LIFNode, detach_reset=True)
+    net.conv_fc[9] = net.conv_fc[12] = nn.Identity()
+    net.conv_fc[10] = layer.Linear(4 * 7 * 7, 64)
+    net.conv_fc[13], net.conv_fc[15] = layer.Linear(64, 40), layer.VotingLayer(10)
+    functional.set_step_mode(net, mode)
+
+    def forward(model: nn.Module, x: Tensor) -> Tensor:
+        functional.reset_net(model)
+        steps = x.expand(4, *x.shape)
+        return model(steps).mean(0) if mode == "m" else torch.stack([model(step) for step in steps]).mean(0)
+
+    x = images(1, 28, 28)
+    model, report = eisnn.convert(net, x, options=PLUS, run=forward)
+    assert len(report.of("replaced")) == 4
+    neurons = [part.name for part in report.of("kept") if part.what == "LIFNode"]
+    assert neurons == (["conv_fc.14"] if mode == "m" else ["conv_fc.2", "conv_fc.6", "conv_fc.11", "conv_fc.14"])
+    learns(model, forward, x, lr=0.003)
+
+
+class Tutorial5(nn.Module):
+    """The network of snnTorch's tutorial 5, narrower; its loop over time lies inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(64, 32)
+        self.lif1 = snn.Leaky(beta=0.95)
+        self.fc2 = nn.Linear(32, 4)
+        self.lif2 = snn.Leaky(beta=0.95)
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        spk2_rec, mem2_rec = [], []
+        for _ in range(6):
+            cur1 = self.fc1(x)
+            spk1, mem1 = self.lif1(cur1, mem1)
+            cur2 = self.fc2(spk1)
+            spk2, mem2 = self.lif2(cur2, mem2)
+            spk2_rec.append(spk2)
+            mem2_rec.append(mem2)
+        return torch.stack(spk2_rec, dim=0), torch.stack(mem2_rec, dim=0)
+
+
+def test_snntorch_tutorial_5():
+    x = images(64)
+    model, report = eisnn.convert(Tutorial5(), x, options=PLUS)
+    assert [part.fate for part in report.parts] == ["replaced", "kept", "replaced", "kept"]
+    assert float(model.lif1.beta) == pytest.approx(0.95)
+    learns(model, lambda model, x: model(x)[1].mean(0), x)
+
+
+def test_snntorch_tutorial_6():
+    """Max pooling lies between the convolution and its neurons, which hold their potentials; the loop is outside."""
+    grad = snn.surrogate.fast_sigmoid(slope=25)
+
+    def leaky(**changes):
+        return snn.Leaky(beta=0.5, spike_grad=grad, init_hidden=True, **changes)
+
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 5), nn.MaxPool2d(2), leaky(),
+        nn.Conv2d(6, 8, 5), nn.MaxPool2d(2), leaky(),
+        nn.Flatten(), nn.Linear(8 * 4 * 4, 4), leaky(output=True),
+    )  # fmt: skip
+
+    def forward(model: nn.Module, x: Tensor) -> Tensor:
+        snn_utils.reset(model)
+        return torch.stack([model(x)[1] for _ in range(4)]).mean(0)
+
+    x = images(1, 28, 28)
+    model, report = eisnn.convert(net, x, options=PLUS, run=forward)
+    assert [part.name for part in report.of("replaced")] == ["0", "3", "7"]
+    learns(model, forward, x, lr=0.003)
+
+
+class Plain(nn.Module):
+    """Plain torch: steps in the axis of images for the convolution, residual currents, a readout with no neuron."""
+
+    def __init__(self, **conv):
+        super().__init__()
+        self.conv1 = nn.Conv2d(4, 8, 3, padding=1, **conv)
+        self.norm1 = nn.BatchNorm2d(8)
+        self.conv2 = nn.Conv2d(8, 8, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(8)
+        self.fire = eisnn.LIF()
+        self.out = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = x.expand(4, *x.shape)
+        s = self.fire(self.norm1(self.conv1(x.flatten(0, 1))).unflatten(0, x.shape[:2]))
+        current = self.norm2(self.conv2(s.flatten(0, 1))) + s.flatten(0, 1)
+        return self.out(self.fire(current.unflatten(0, x.shape[:2])).mean((3, 4))).mean(0)
+
+
+def test_plain_torch():
+    x = images(4, 8, 8)
+    model, report = eisnn.convert(Plain(), x)
+    assert len(report.of("replaced")) == 3
+    assert isinstance(model.norm2, nn.Identity)
+    learns(model, lambda model, x: model(x), x)
+
+
+@pytest.mark.parametrize(
+    ("conv", "shift", "why"),
+    [({"groups": 2}, 0, "groups=2"), ({}, -0.5, "mean-subtracted"), ({"padding_mode": "circular"}, 0, "circular")],
+)
+def test_refused_and_kept(conv, shift, why):
+    net = Plain(**conv)
+    model, report = eisnn.convert(net, images(4, 8, 8) + shift)
+    (refused,) = report.of("refused")
+    assert refused.name == "conv1"
+    assert why in refused.why
+    assert torch.equal(model.conv1.weight, net.conv1.weight)
+    assert isinstance(model.norm1, nn.BatchNorm2d)
+    assert str(report).splitlines()[0].startswith("refused")
+
+
+def test_nothing_to_replace_is_an_error_with_reasons():
+    with pytest.raises(ValueError, match="Conv1d"):
+        eisnn.convert(nn.Sequential(nn.Conv1d(1, 1, 1)), torch.rand(2, 1, 5))
+    with pytest.raises(ValueError, match=r"no torch.nn.Conv2d"):
+        eisnn.convert(nn.ReLU(), torch.rand(2, 3))
+
+
+@pytest.mark.parametrize("reset", [None, 0.0])
+@pytest.mark.parametrize("decay", [True, False])
+@pytest.mark.parametrize("gradient", [surrogate.ATan(3.0), surrogate.Sigmoid(2.0), surrogate.PiecewiseQuadratic(0.7)])
+def test_the_neuron_in_the_circuit_spikes_as_theirs_and_has_its_gradient(reset, decay, gradient):
+    theirs = lif(tau=3.0, v_threshold=0.4, v_reset=reset, decay_input=decay, surrogate_function=gradient)
+    ours, current = lif_of(theirs), torch.randn(6, 5, 40, generator=torch.Generator().manual_seed(2)).double() * 2
+    results = []
+    for run in (theirs, ours):
+        i = current.clone().requires_grad_()
+        spikes = run(i / 3 if decay and run is ours else i)
+        (spikes * torch.linspace(-1, 1, 40)).sum().backward()
+        results.append((spikes.detach(), i.grad))
+    assert 0.02 < results[0][0].mean() < 0.9
+    torch.testing.assert_close(results[1], results[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"v_reset": -0.1}, "resets to -0.1"),
+        ({"surrogate_function": surrogate.Erf()}, "Erf"),
+        ({"step_mode": "s"}, "step"),
+    ],
+)
+def test_a_neuron_that_ours_is_not_stays(changes, why):
+    assert why in lif_of(neuron.LIFNode(**{"step_mode": "m", "surrogate_function": surrogate.ATan()} | changes))
