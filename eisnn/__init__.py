@@ -22,8 +22,10 @@ _EXPORTS = {
     "fit": "eisnn.train",
     "fold": "eisnn.nn",
     "list_models": "eisnn.models",
+    "load": "eisnn.train.shared",
     "plus_optimizer": "eisnn.train",
     "PLUS": "eisnn.nn",
+    "publish": "eisnn.interop.hub",
 }
 _SUBMODULES = (
     "analysis",

@@ -19,6 +19,7 @@ usage: eisnn COMMAND ...
   train RECIPE [--field value ...]   train from a recipe into a new run folder (`eisnn train RECIPE --help`: all fields)
   resume RUN                         continue a run that was interrupted or killed
   evaluate RUN_OR_CHECKPOINT         accuracy of a checkpoint on its evaluation split
+  publish RUN OWNER/NAME             share a trained network on the Hugging Face hub (--dry-run: write the folder only)
   export RUN_OR_CHECKPOINT FOLDER    write a trained network to run elsewhere: --format authors, c, nir, onnx or torch
   cost RUN_OR_CHECKPOINT             operations, memory traffic and energy of a network, by layer and pathway
   report RUN                         one HTML page about a run: curves, currents, balance, gain, lesions, feature maps
@@ -29,7 +30,8 @@ usage: eisnn COMMAND ...
   list                               models, circuits, ablations, data sets and recipes
   demo                               train a small E-I network and its batch-norm twin on bundled images
 
-`eisnn COMMAND --help` explains a command.
+`eisnn COMMAND --help` explains a command. Where a run is asked for to be looked at, the name of a trained network does
+as well: one in the package, as demo-plus, or hf:OWNER/NAME on the Hugging Face hub.
 """
 
 EXTRAS = {
@@ -293,6 +295,37 @@ def _cost(args: list[str]) -> None:
     tyro.cli(run, args=args, prog="eisnn cost")
 
 
+def _publish(args: list[str]) -> None:
+    import tyro
+
+    from eisnn.interop.hub import publish
+
+    def run(
+        run: tyro.conf.Positional[Path],
+        name: tyro.conf.Positional[str],
+        out: Path | None = None,
+        dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+        private: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+        license: str | None = None,
+        data_path: str | None = None,
+    ) -> None:
+        """Share a trained network: its weights, curves and a card.
+
+        Args:
+            run: The run's folder; its last checkpoint is taken.
+            name: OWNER/NAME on the Hugging Face hub.
+            out: The new folder; left out, it is `published` in the run's.
+            dry_run: Write the folder and upload nothing.
+            private: Only the owner can see it.
+            license: As the hub calls it, such as apache-2.0.
+            data_path: Where the data set is, if not where it was at training.
+        """
+        folder = publish(run, name, out=out, dry_run=dry_run, private=private, license=license, data_path=data_path)
+        print(f"written: {folder}" + ("" if dry_run else f"; load it with eisnn.load('hf:{name}')"))
+
+    tyro.cli(run, args=args, prog="eisnn publish")
+
+
 def _report_page(args: list[str]) -> None:
     import tyro
 
@@ -315,6 +348,7 @@ def _list(args: list[str]) -> None:
     from eisnn.methods import ABLATIONS, CIRCUITS
     from eisnn.models import list_models
     from eisnn.train import recipes
+    from eisnn.train.shared import network_names
 
     if args and args[0] in ("-h", "--help"):
         print("usage: eisnn list\n\nPrint the names of all models, circuits, ablations, data sets and recipes.")
@@ -327,6 +361,7 @@ def _list(args: list[str]) -> None:
         "ablations": list(ABLATIONS),
         "data sets": list_datasets(),
         "recipes": list(recipes()),
+        "trained networks": network_names(),
     }.items():
         print(f"{title}: {', '.join(names)}")
 
@@ -367,6 +402,7 @@ COMMANDS = {
     "train": _train,
     "resume": _resume,
     "evaluate": _evaluate,
+    "publish": _publish,
     "export": _export,
     "cost": _cost,
     "report": _report_page,

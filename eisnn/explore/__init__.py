@@ -57,7 +57,7 @@ def explore(run: Path, images: int = 100, port: int = 0, browser: bool = True, d
     """Open a page with sliders for the inhibition of a trained network; only this machine can see it. Ctrl-C ends it.
 
     Args:
-        run: The run's folder; its last checkpoint is opened.
+        run: The run's folder, whose last checkpoint is opened, or a name that `eisnn.load` knows, such as demo-plus.
         images: How many images of the evaluation split the network is shown at each setting.
         port: Where to listen; 0 takes a free one.
         browser: Open the page in the browser.

@@ -1,6 +1,7 @@
 """Checkpoints of the authors' program (DeepEISNN): a folder with `model.safetensors` and `config.json`, read into our
 VGG networks and written back. `eisnn.interop.authors_names` maps the names."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -68,7 +69,16 @@ class Released:
 def released_folder(path: Path) -> Path | None:
     """The folder if `path` is such a checkpoint, or the weights in one; else None."""
     folder = path.parent if path.name == WEIGHTS else path
-    return folder if (folder / WEIGHTS).is_file() and (folder / SETTINGS).is_file() else None
+    there = (folder / WEIGHTS).is_file() and (folder / SETTINGS).is_file()
+    return folder if there and not _is_ours(folder / SETTINGS) else None
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether `config.json` is that of a shared network of this package, which has the same two files."""
+    try:
+        return "optimization" in json.loads(file.read_bytes())
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def read_released(folder: Path) -> Released:

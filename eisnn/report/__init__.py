@@ -23,9 +23,10 @@ def report(
     """Write one self-contained HTML page about a run: how it went, what is inside, what it does under experiments.
 
     Args:
-        run: Folder of the run; its last checkpoint is opened.
+        run: Folder of the run, whose last checkpoint is opened, or a name that `eisnn.load` knows, such as demo-plus.
         against: Folder of another run on the same data to compare with, such as the batch-norm twin.
-        out: The file to write, replaced if it is there; None is `report.html` in the run's folder.
+        out: The file to write, replaced if it is there; None is `report.html` in the run's folder, of a shared network
+            `NAME-report.html` here.
         images: How many images of the evaluation split the network is shown.
         data_path: Where the data set is, if not where it was at training.
     Returns: the file.
@@ -56,7 +57,9 @@ def report(
     ]
     subtitle = f"{opened.network}, on {opened.dataset.name} ({len(opened.dataset.classes)} classes)"
     html = render(opened.name, subtitle, overview.facts(opened), overview.notes(opened), sections)
-    file = opened.run.folder / "report.html" if out is None else out
+    shared = not opened.run.last.exists()
+    usual = Path(f"{opened.run.folder.name}-report.html") if shared else opened.run.folder / "report.html"
+    file = usual if out is None else out
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, html.encode())
     return file

@@ -16,6 +16,7 @@ from eisnn.nn import SpikingLayer
 from eisnn.train import Run, TrainConfig, initial_model, load_trained
 from eisnn.train.build import require_same_data
 from eisnn.train.checkpoint import load_checkpoint
+from eisnn.train.shared import locate
 
 MOST_LAYERS = 24  # in figures, so that the page of a deep network stays a page
 IMAGES_SEED = 0  # which images are shown does not depend on the run
@@ -179,7 +180,7 @@ def open_run(folder: str | Path, images: int = 200, data_path: str | None = None
     """
     if images < 1:
         raise ValueError(f"images is {images}, expected at least 1")
-    run = Run(Path(folder))
+    run = Run(locate(folder))
     run.config()
     trained = load_trained(run.folder, data_path=data_path, accelerator="cpu")
     config, dataset = trained.config, trained.dataset

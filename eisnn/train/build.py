@@ -28,10 +28,11 @@ class TrainedOn:
     classes: list[str]
     training_images: int
     fingerprint: str | None = None  # older checkpoints have none
+    channels: int | None = None  # nor this
 
 
 def trained_on(dataset: Dataset) -> TrainedOn:
-    return TrainedOn(list(dataset.classes), len(dataset.train), dataset.fingerprint)
+    return TrainedOn(list(dataset.classes), len(dataset.train), dataset.fingerprint, dataset.channels)
 
 
 def require_same_data(dataset: Dataset, metadata: Mapping[str, Any], file: Path, *, images: bool) -> bool:

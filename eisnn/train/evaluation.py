@@ -22,6 +22,7 @@ from eisnn.train.loss import cross_entropy
 from eisnn.train.machine import make_fabric
 from eisnn.train.metrics import FiringRate, Meter
 from eisnn.train.run import open_checkpoint
+from eisnn.train.shared import locate
 
 RATE_STEPS = 10  # the firing rate is measured at every tenth step: it costs a pass over all spikes
 
@@ -78,17 +79,19 @@ class Trained:
 
 
 def load_trained(path: str | Path, *, data_path: str | None = None, accelerator: str | None = None) -> Trained:
-    """Open a checkpoint file, or a run folder's last checkpoint.
+    """Open a trained network together with its data (`eisnn.load` gives the network alone).
 
     Args:
-        path: `RUN`, `RUN/best.safetensors`, any checkpoint of this package, or a released checkpoint of the authors'
-            program (the folder of `model.safetensors` and `config.json`).
+        path: a run's folder (its last checkpoint), `RUN/best.safetensors`, any checkpoint of this package, a name that
+            `eisnn.load` knows, or a released checkpoint of the authors' program (the folder of `model.safetensors` and
+            `config.json`).
         data_path: where the data is, if not where it was at training.
         accelerator: other than at training.
     Raises: CheckpointError naming the file if it is missing, damaged or of another model; DataError, also if the
         classes are not those of the training.
     """
-    if (released := released_folder(Path(path))) is not None:
+    path = locate(path)
+    if (released := released_folder(path)) is not None:
         return _load_released(read_released(released), data_path, accelerator)
     file, config, tensors, metadata = open_checkpoint(path)
     config = config.changed(devices=1, num_nodes=1, data_path=data_path, accelerator=accelerator)

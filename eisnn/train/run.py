@@ -48,6 +48,9 @@ for _kind in ("epoch", "steps"):
     LOGGED[_kind]["epoch"] = _is_count
 
 
+SHARED = "model.safetensors"  # the weights of a shared network
+
+
 class RunError(ValueError):
     """A run folder that cannot be used as asked; the message says why and what to do."""
 
@@ -61,6 +64,11 @@ class Run:
         self.metrics_file = folder / "metrics.jsonl"
         self.currents_file = folder / "currents.npz"
         self.last, self.best = folder / "last.safetensors", folder / "best.safetensors"
+
+    @property
+    def weights(self) -> Path:
+        """The last checkpoint, or the weights of a shared network, which cannot be continued."""
+        return self.folder / SHARED if not self.last.exists() and (self.folder / SHARED).exists() else self.last
 
     @property
     def resume_command(self) -> str:
@@ -221,7 +229,7 @@ class Checkpoint(NamedTuple):
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """A checkpoint file, or a run folder's last checkpoint; CheckpointError if it is missing or damaged."""
     path = Path(path)
-    file = Run(path).last if path.is_dir() else path
+    file = Run(path).weights if path.is_dir() else path
     tensors, metadata = load_checkpoint(file)
     return Checkpoint(file, config_of(metadata, file), tensors, metadata)
 
