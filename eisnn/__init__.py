@@ -25,6 +25,7 @@ _EXPORTS = {
     "load": "eisnn.train.shared",
     "plus_optimizer": "eisnn.train",
     "PLUS": "eisnn.nn",
+    "plus_optimizer": "eisnn.train.optim",
     "publish": "eisnn.interop.hub",
 }
 _SUBMODULES = (
