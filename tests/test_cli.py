@@ -93,6 +93,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         "ablations": list(ABLATIONS),
         "data sets": list_datasets(),
         "recipes": list(recipes()),
+        "trained networks": ["demo", "demo-bn", "demo-plus"],
     }
     assert run(["list", "models"]) == 2
     assert capsys.readouterr().err == "eisnn: list takes no arguments, got models\n"
