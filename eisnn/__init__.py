@@ -25,7 +25,6 @@ _EXPORTS = {
     "load": "eisnn.train.shared",
     "plus_optimizer": "eisnn.train",
     "PLUS": "eisnn.nn",
-    "plus_optimizer": "eisnn.train.optim",
     "publish": "eisnn.interop.hub",
 }
 _SUBMODULES = (

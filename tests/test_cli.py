@@ -210,7 +210,9 @@ def test_a_wrong_option_is_one_clear_message(
 
 def test_an_unknown_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "cifar10-vgg7"]) == 2
-    assert capsys.readouterr().err == f"eisnn: unknown recipe 'cifar10-vgg7'; known: {', '.join(recipes())}\n"
+    said = capsys.readouterr().err
+    assert said.startswith("eisnn: unknown recipe 'cifar10-vgg7'; did you mean 'cifar10-vgg")
+    assert said.endswith(f"known: {', '.join(recipes())}\n")
     assert run(["train", "--lr", "1"]) == 2
     assert run(["train"]) == 2
 

@@ -188,27 +188,6 @@ def test_decoupled_decay_belongs_to_two_optimizers():
         OptimizationConfig(optimizer="adam", decoupled_decay=True)
 
 
-def test_the_optimizer_of_plus_for_a_network_of_ones_own():
-    """Whatever its readout is called."""
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first = eisnn.EILinear(6, 8, options=PLUS)
-            self.last = eisnn.EIReadout(8, 3, options=PLUS)
-
-    model = Net()
-    rules = {id(p): g for g in eisnn.plus_optimizer(model, lr=0.1).param_groups for p in g["params"]}
-    assert {name: rules[id(p)]["rule"] for name, p in model.named_parameters() if p.ndim > 1} == {
-        **{f"first.weight_{kind}": "orthogonal" for kind in ("ee", "ie", "ei")},
-        **{f"last.weight_{kind}": "additive" for kind in ("ee", "ie", "ei")},
-    }
-    assert {rules[id(p)]["weight_decay"] for p in (model.first.gain_i, model.first.weight_ei, model.first.bias)} == {0}
-    assert rules[id(model.first.weight_ee)]["weight_decay"] == 5e-4
-    with pytest.raises(ValueError, match="lr"):
-        eisnn.plus_optimizer(model, lr=-1)
-
-
 def test_an_unknown_rule_is_named():
     with pytest.raises(ValueError, match="unknown update rule 'cubic'; known: additive, exponentiated, orthogonal"):
         RuledSGD([{"params": [torch.zeros(1)], "rule": "cubic"}], lr=0.1)
