@@ -3,6 +3,7 @@
 from eisnn.cortex.layer import CorticalConv2d, CorticalLayer, CorticalLinear
 from eisnn.cortex.options import LIMIT, CorticalOptions
 from eisnn.cortex.stability import OperatingPoint, largest_eigenvalue
+from eisnn.cortex.stimulation import stimulate
 from eisnn.functional.cortex import CorticalState, Stimulus
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "OperatingPoint",
     "Stimulus",
     "largest_eigenvalue",
+    "stimulate",
 ]

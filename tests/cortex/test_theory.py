@@ -5,7 +5,7 @@ import torch
 from circuits import rng
 
 import eisnn
-from eisnn.cortex import CorticalLinear, CorticalOptions, Stimulus
+from eisnn.cortex import CorticalLinear, CorticalOptions, Stimulus, stimulate
 from eisnn.functional import cortex as FC
 
 N, DT = 120, 2.0
@@ -63,3 +63,31 @@ def test_the_paradoxical_effect_begins_where_recurrent_excitation_alone_is_unsta
     assert gains[0.05] < 1 < gains[0.3]
     assert changes[0.05] > 0.02
     assert changes[0.3] < 0
+
+
+def test_stimuli_reach_the_cells_and_steps_that_they_name(circuits):
+    made, x = circuits
+    layer, model = made[0.05], torch.nn.Sequential(made[0.05])
+    with torch.no_grad():
+        plain = layer(x)
+        mask = torch.ones(1, 1, N)
+        mask[..., :10] = 0
+        with stimulate(model, {"0": {"E": Stimulus(factor=mask)}}):
+            silenced = layer(x)
+        course = torch.ones(len(x), 1, 1)
+        course[100:] = 0
+        with stimulate(model, {"0": {"PV": Stimulus(factor=course)}}):
+            disinhibited = layer(x)
+        assert torch.equal(layer(x), plain)
+    assert not silenced[..., :10].any()
+    assert silenced[..., 10:].any()
+    assert torch.equal(disinhibited[:100], plain[:100])
+    assert disinhibited[100:].mean() > 2 * plain[100:].mean()
+
+
+def test_stimuli_of_what_is_not_there_are_named(circuits):
+    model = torch.nn.Sequential(circuits[0][0.05])
+    with pytest.raises(ValueError, match="0 has no cells of kind SST; it has: E, PV"):
+        stimulate(model, {"0": {"SST": Stimulus()}}).__enter__()
+    with pytest.raises(ValueError, match="no cortical layer is called '1'; there are: 0"):
+        stimulate(model, {"1": {}}).__enter__()
