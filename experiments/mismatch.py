@@ -110,9 +110,10 @@ def main(args: argparse.Namespace) -> None:
     for name in RECIPES:
         train(name, budgeted(recipe(name), args), 0, args, keep=True)
         trained = load_trained(run_folder(name, 0, args))
-        model, test = trained.model.eval(), trained.dataset.test
+        model = trained.model.eval()
         assert isinstance(model, VGG)
-        images, labels = test.pixels[: args.images].float() / 255, test.labels[: args.images]
+        images = trained.test_pixels()[: args.images].float() / 255
+        labels = trained.dataset.test.labels[: args.images]
         shown = trained.training_images(100)
         with torch.no_grad():
             perfect = chip(model, 0.0, 0, None, None)

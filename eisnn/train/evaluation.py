@@ -72,6 +72,11 @@ class Trained:
     average: SpikingNetwork | None = None
     notes: tuple[str, ...] = ()
 
+    def test_pixels(self) -> Tensor:
+        """All test images as the network takes them, rounded to bytes, `[N, C, H, W]`."""
+        loader = Loader(self.dataset.test, len(self.dataset.test), size=self.config.data.image_size)
+        return next(iter(loader.epoch())).images.mul(255).round().to(torch.uint8)
+
     def training_images(self, count: int) -> Tensor:
         """At most `count` training images drawn with the seed 0, as the network takes them, not augmented."""
         size = self.config.data.image_size
