@@ -112,8 +112,9 @@ def main(args: argparse.Namespace) -> None:
         trained = load_trained(run_folder(name, 0, args))
         model = trained.model.eval()
         assert isinstance(model, VGG)
-        images = trained.test_pixels()[: args.images].float() / 255
-        labels = trained.dataset.test.labels[: args.images]
+        pixels, step = trained.test_pixels(), len(trained.dataset.test) // args.images  # which are sorted by class
+        images = pixels[::step][: args.images].float() / 255
+        labels = trained.dataset.test.labels[::step][: args.images]
         shown = trained.training_images(100)
         with torch.no_grad():
             perfect = chip(model, 0.0, 0, None, None)
