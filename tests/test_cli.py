@@ -174,7 +174,7 @@ def test_the_run_folder_and_the_report(asked: list, capsys: pytest.CaptureFixtur
         ("--lr fast", ["--lr", "float", "'fast'"]),
         ("--lr inf", ["lr", "finite", "inf"]),
         ("--model vgg7", ["model is 'vgg7'", "known: convnet3, mlp"]),
-        ("--circuit xy", ["circuit is 'xy'", "known: backei, bn, bntt, dann"]),
+        ("--circuit xy", ["circuit is 'xy'", "known: backei, bn, bntt, cortex, dann"]),
         ("--dataset mnist", ["dataset is 'mnist'", "cifar10-sample"]),
         ("--surrogate step", ["surrogate is 'step'", "sigmoid"]),
         ("--warmup-epochs 99", ["warmup_epochs is 99.0", "epochs = 25"]),
