@@ -228,7 +228,7 @@ class CorticalLayer(DataDrivenLayer):
         w, c = self.weights(), self.connections
         lateral = {"PV->E, subtractive": w.weight_ep, "PV->E, divisive": w.weight_ep, "PV->PV": w.weight_pp}
         lateral |= {"SST->PV": w.weight_ps, "SST->E": w.weight_es, "VIP->SST": w.weight_sv, "SST->VIP": w.weight_vs}
-        # What comes from E of this layer is counted at full rate of its input: its own spikes are not seen there.
+        # As lateral ones: sources and map are the layer's own. Kernels beyond the border of the map are counted too.
         around = {"E->E, recurrent": w.recurrent_ee, "E->PV, recurrent": w.recurrent_pe}
         around |= {"E->SST": w.recurrent_se, "E->VIP": w.recurrent_ve}
         return [
