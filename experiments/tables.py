@@ -137,6 +137,12 @@ def recordings_of_nmnist() -> str:
     return table(["network", "100 test recordings, %, 3 seeds", "5 folds of all, %", "by fold"], rows)
 
 
+def simulated_recordings() -> str:
+    networks = read(RESULTS / "simulated_events.json")["networks"]
+    titles = {"paper": PAPER, "plus": PLUS, "bn": TWIN}
+    return table(["network", "accuracy, %", "n"], [[t, f"{networks[k]['accuracy']:.1f}", 1] for k, t in titles.items()])
+
+
 def full_width() -> str:
     networks = {"vgg8": "VGG-8", "vgg16": "VGG-16", "resnet18": "ResNet-18"}
     titles = {
@@ -364,6 +370,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "campaign": campaign,
     "on a CPU": on_a_cpu,
     "recordings of N-MNIST": recordings_of_nmnist,
+    "simulated recordings": simulated_recordings,
     "table 1": lambda: of_study("table1", table1.rows("cifar10", ("vgg8",))),
     "table 2": lambda: of_study("table2", table2.rows()),
     "table 3": lambda: of_study("table3", table3.rows()),
