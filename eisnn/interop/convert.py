@@ -310,9 +310,7 @@ def _replace(
         kind = type(module).__name__
         if name not in projections:
             if is_neuron(module):
-                why = "it receives what is not, or not only, the output of one projection"
-                source = next((s for s in seen[name].sources if s in gone or s in projections), None)
-                parts.append(Part(name, "kept", kind, "" if source else why))
+                parts.append(Part(name, "kept", kind, "it receives not only the output of one projection replaced"))
             elif isinstance(module, NORMS):
                 parts.append(Part(name, "kept", kind, "it does not follow a projection that was replaced"))
             elif isinstance(module, POOLS):
@@ -383,8 +381,12 @@ def _circuit(projection: nn.Module, lif: LIF | None, last: bool, options: Circui
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(model.get_submodule(parent), own, module)
+    """Replace what `name` names, under all its names."""
+    old = model.get_submodule(name)
+    for known, found in list(model.named_modules(remove_duplicate=False)):
+        if found is old:
+            parent, _, own = known.rpartition(".")
+            setattr(model.get_submodule(parent), own, module)
 
 
 @contextmanager

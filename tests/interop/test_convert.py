@@ -21,6 +21,11 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate  
 LABELS = torch.arange(8) % 4
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 def images(*shape: int) -> Tensor:
     """Images of four classes: each has its own bright stripe, and its own bright channel where there are several."""
     x = torch.rand(8, *shape, generator=torch.Generator().manual_seed(0)) * 0.4
@@ -89,7 +94,7 @@ def test_spiking_vgg(torchvision, options):
     assert [part.name for part in report.of("kept")] == ["features.3", "features.7"]
     assert not report.of("refused")
     assert isinstance(net.features[0], layer.Conv2d)
-    learns(model, jelly_logits, x, lr=0.003)
+    learns(model, jelly_logits, x, steps=30, lr=0.003)
 
 
 def test_sew_resnet(torchvision):
@@ -225,6 +230,53 @@ def test_refused_and_kept(conv, shift, why):
     assert torch.equal(model.conv1.weight, net.conv1.weight)
     assert isinstance(model.norm1, nn.BatchNorm2d)
     assert str(report).splitlines()[0].startswith("refused")
+
+
+def test_a_projection_with_two_names_is_replaced_under_both():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(8, 8)
+            self.second = self.first
+            self.out = nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.out(self.second(self.first(x).relu()).relu())
+
+    model, _ = eisnn.convert(Tied(), torch.rand(6, 8))
+    assert model.second is model.first
+    assert not isinstance(model.first, nn.Linear)
+    assert model(torch.rand(6, 8)).shape == (6, 4)
+
+
+def test_what_else_reads_a_current_keeps_the_neuron_outside():
+    class Shortcut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project, self.fire, self.out = layer.Linear(8, 8), neuron.IFNode(step_mode="m"), layer.Linear(8, 4)
+
+        def forward(self, x):
+            current = self.project(x)
+            return self.out(self.fire(current) + current.relu())
+
+    model, report = eisnn.convert(Shortcut(), torch.rand(3, 8, 8) * 2)
+    assert report.of("kept") == [
+        ("fire", "kept", "IFNode", "it receives not only the output of one projection replaced")
+    ]
+    assert model.project.neuron is None
+
+
+def test_the_model_given_stays_as_it_was_and_no_potential_is_left():
+    net = nn.Sequential(layer.Linear(8, 16), neuron.LIFNode(), nn.Dropout(), layer.Linear(16, 4))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    model, _ = eisnn.convert(net, torch.rand(8, 8) * 2, generator=torch.Generator().manual_seed(1))
+    again, _ = eisnn.convert(net, torch.rand(8, 8) * 2, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(net.state_dict(), before)
+    assert net[1].decay_input
+    assert model[1].v == 0.0
+    assert model.training
+    assert model[2].training
+    assert not torch.equal(model[0].circuit.weight_ee, again[0].circuit.weight_ee)
 
 
 def test_nothing_to_replace_is_an_error_with_reasons():
