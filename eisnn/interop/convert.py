@@ -156,11 +156,10 @@ def _parts(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def is_neuron(module: nn.Module) -> bool:
-    """Whether `module` is a spiking neuron of SpikingJelly, snnTorch, Norse or this package."""
+    """Whether `module` is a spiking neuron of SpikingJelly, snnTorch or this package."""
     names = [f"{c.__module__}.{c.__name__}" for c in type(module).__mro__]
     library = any(name.startswith("spikingjelly.") and name.endswith("BaseNode") for name in names)
     library |= any(name.startswith("snntorch.") and name.endswith("SpikingNeuron") for name in names)
-    library |= any(name.startswith("norse.") and name.endswith(("SNN", "SNNCell")) for name in names)
     return library or any(c.__module__ == "eisnn.nn.neurons" for c in type(module).__mro__)
 
 
@@ -244,7 +243,7 @@ def convert(
     SpikingJelly): E-I Init scales the current.
 
     Args:
-        model: written with SpikingJelly, snnTorch, Norse or torch. It is not changed, but the potentials that its
+        model: written with SpikingJelly, snnTorch or torch. It is not changed, but the potentials that its
             neurons keep are reset.
         sample: what `model(sample)` takes, values >= 0: inputs of a training batch.
         options: of the circuits, such as `eisnn.PLUS`. Where neurons are not in the circuits, `even_gradients` and

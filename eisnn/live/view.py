@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +61,7 @@ def live(
     shown = View(trained.dataset.classes)
     with Live(console=Console(), auto_refresh=False, transient=False) as terminal:
         for name, stream in _sources(source, size, split, recordings):
-            paced = pace(windows(stream, steps), speed)
+            paced = pace(noted(windows(stream, steps), split.recording(0).size), speed)
             for step in watch(trained.model, paced, size=frame_size, settings=settings):
                 terminal.update(shown.drawn(name, step), refresh=True)
             shown.end()
@@ -85,6 +86,19 @@ def _sources(
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:count].tolist()
         for k in order:
             yield f"recording {k}, class {int(split.labels[k])}", [split.recording(k)]
+
+
+def noted(stream: Iterable[Events], size: tuple[int, int]) -> Iterator[Events]:
+    """The same windows, with a warning if they are of a sensor of another size than `size`, that of the training."""
+    for k, events in enumerate(stream):
+        if k == 0 and events.size != size:
+            seen, known = (f"{height} x {width}" for height, width in (events.size, size))
+            warnings.warn(
+                f"the recording is of a sensor of {seen} pixels, the network was trained on {known}: what it sees is "
+                "scaled to the same frame, so shapes are larger, smaller or squashed",
+                stacklevel=2,
+            )
+        yield events
 
 
 def pace(stream: Iterable[Events], speed: float) -> Iterator[Events]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from eisnn.data.events import Events
 from eisnn.data.events.draw import BACKGROUND, OFF, ON
 from eisnn.live import Step
-from eisnn.live.view import View, pace, picture
+from eisnn.live.view import View, noted, pace, picture
 
 
 def test_a_frame_in_characters() -> None:
@@ -59,6 +59,13 @@ def test_the_view_says_what_the_network_says() -> None:
     for words in ("recording 5", "dog ", "99%", "50 events in 10.0 ms: 5,000 events a second", "so far: dog"):
         assert words in said
     assert view.summary() == "2 steps: median 10.0 ms, 95 % within 10.0 ms, 5,000 events a second"
+
+
+def test_another_sensor_than_that_of_the_training_is_said() -> None:
+    window = Events(np.array([0]), *(np.zeros(1, kind) for kind in ("u2", "u2", "u1")), (240, 320))
+    assert list(noted([window, window], (240, 320))) == [window, window]
+    with pytest.warns(UserWarning, match="of 240 x 320 pixels, the network was trained on 34 x 34"):
+        assert len(list(noted([window, window], (34, 34)))) == 2
 
 
 @pytest.mark.parametrize(("speed", "expected"), [(1.0, 0.2), (4.0, 0.05), (0.0, 0.0)])
