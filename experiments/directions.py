@@ -28,7 +28,7 @@ from eisnn.functional import conserved_weights
 from eisnn.models import SpikingNetwork
 from eisnn.nn import PLUS, EILayer
 from eisnn.provenance import provenance, write_result
-from eisnn.train import engine, fit, initial_model, recipe
+from eisnn.train import fit, initial_model, loop, recipe
 from eisnn.train.evaluation import evaluate_loader
 from eisnn.train.loss import cross_entropy
 
@@ -104,7 +104,7 @@ def follow(name: str, epochs: int, seed: int) -> list[list[dict[str, float]]]:
         history.append(measure(model.module.train(), probe))
         return evaluate_loader(model, *args)
 
-    with tempfile.TemporaryDirectory() as folder, patch.object(engine, "evaluate_loader", look):
+    with tempfile.TemporaryDirectory() as folder, patch.object(loop, "evaluate_loader", look):
         fit(config, Path(folder) / "run")
     return history
 

@@ -4,8 +4,9 @@ from eisnn.interop.authors import read_released, write_released
 from eisnn.train.build import initial_model
 from eisnn.train.checkpoint import CheckpointError
 from eisnn.train.config import TrainConfig
-from eisnn.train.engine import Diverged, Interrupted, Result, fit, resume
+from eisnn.train.engine import Result, fit, resume
 from eisnn.train.evaluation import Trained, evaluate, load_trained
+from eisnn.train.loop import Diverged, Interrupted
 from eisnn.train.optim import plus_optimizer
 from eisnn.train.recipes import recipe, recipes
 from eisnn.train.run import Run, RunError

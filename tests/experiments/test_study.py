@@ -163,7 +163,7 @@ def test_a_run_that_was_stopped_is_continued(images, tmp_path, monkeypatch):
     def stopped(config: TrainConfig, folder: Path) -> None:
         monkeypatch.setattr(study, "fit", real)
         with monkeypatch.context() as patch:
-            patch.setattr("eisnn.train.engine.Loop.train_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr("eisnn.train.loop.Loop.train_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             real(config, folder)
 
     monkeypatch.setattr(study, "fit", stopped)

@@ -223,7 +223,9 @@ def test_options_that_are_switches_are_checked():
     lambda options: eisnn.EIReadout(4, 4, options=options),
 ])  # fmt: skip
 def test_options_of_another_type_are_named(build):
-    with pytest.raises(TypeError, match=r"options must be eisnn.nn.CircuitOptions\(...\), got {'conserved': True}"):
+    with pytest.raises(
+        TypeError, match=r"options must be eisnn.PLUS or eisnn.nn.CircuitOptions\(...\), got {'conserved': True}"
+    ):
         build({"conserved": True})
 
 

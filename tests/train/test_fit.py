@@ -25,6 +25,7 @@ from eisnn.train import (
     evaluate,
     evaluation,
     fit,
+    loop,
     progress,
     resume,
 )
@@ -81,7 +82,7 @@ def test_the_log_is_complete(finished: Path) -> None:
         assert record.keys() == {
             "kind", "epoch", "lr", "best_accuracy", "seconds", "images_per_second", *prefixed,
         }  # fmt: skip
-        assert record["lr"] == engine.learning_rate(record["epoch"] * STEPS - 1, STEPS, config.optimization)
+        assert record["lr"] == loop.learning_rate(record["epoch"] * STEPS - 1, STEPS, config.optimization)
         assert 0 < record["train_firing_rate"] < 1
         assert record["seconds"] > 0
         assert record["images_per_second"] > 0
@@ -270,7 +271,7 @@ def test_the_learning_rate_is_set_at_every_step(images: Path, tmp_path: Path, mo
     monkeypatch.setattr(torch.optim.SGD, "step", watch)
     config = tiny(images)
     fit(config, tmp_path / "run", quiet=True)
-    assert used == [engine.learning_rate(k, STEPS, config.optimization) for k in range(2 * STEPS)]
+    assert used == [loop.learning_rate(k, STEPS, config.optimization) for k in range(2 * STEPS)]
 
 
 def test_bf16_trains_and_keeps_dales_law(images: Path, tmp_path: Path) -> None:
@@ -372,7 +373,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(
 def test_what_is_not_finite_behind_a_finite_loss_is_found_before_it_is_saved(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    set_rate, steps, losses = engine.set_learning_rate, 0, []
+    set_rate, steps, losses = loop.set_learning_rate, 0, []
     network: list[torch.nn.Module] = []
     make, loss = engine.new_network, objective.cross_entropy
 
@@ -397,7 +398,7 @@ def test_what_is_not_finite_behind_a_finite_loss_is_found_before_it_is_saved(
         return losses[-1]
 
     monkeypatch.setattr(engine, "new_network", build_it)
-    monkeypatch.setattr(engine, "set_learning_rate", poison)
+    monkeypatch.setattr(loop, "set_learning_rate", poison)
     monkeypatch.setattr(objective, "cross_entropy", remember)
     config = tiny(images, checkpoint_seconds=0, circuit="bn" if where == "running_var" else "ei")
     with pytest.raises(Diverged, match=f"a weight or its momentum is not finite at epoch 1, step {STEPS}"):
