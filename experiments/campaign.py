@@ -87,6 +87,7 @@ PLAN = [
     Planned("vgg8", "plus", 300, (2,), 6),
     Planned("vgg8", "batch norm, orthogonal", 300, (2,), 5),
     Planned("vgg8", "plus, start rate 0.15", 300, (2,), 6),
+    Planned("vgg8", "plus", 300, (0,), 6, {"lr": 0.005}, ", rate 0.005"),
     Planned("vgg8", "plus", 300, (0,), 6, DECOUPLED, ", decoupled decay"),
     Planned("vgg8", "DANN", 300, (0,), 5),
     Planned("resnet18", "plus", 100, (0,), 11),
