@@ -208,6 +208,7 @@ def campaign(args: argparse.Namespace) -> None:
     end = time.monotonic() + 60 * args.minutes
     waiting = [job for job in jobs(args) if not job.finished()]
     running: dict[Job, subprocess.Popen[bytes]] = {}
+    cut = args.cut  # at the beginning alone: later, what will not end only slows what would
     with mps(args.mps):
         try:
             while (waiting or running) and time.monotonic() < end:
@@ -216,10 +217,11 @@ def campaign(args: argparse.Namespace) -> None:
                     if len(running) >= args.jobs:
                         break
                     slower = max(1.0, args.jobs / GAIN)
-                    if args.epochs or args.cut or job.plan.minutes * slower <= left:
+                    if args.epochs or cut or job.plan.minutes * slower <= left:
                         waiting.remove(job)
                         running[job] = job.start()
                         print(f"{job.key}: started with {left:.1f} minutes left", flush=True)
+                cut = False
                 if not running:
                     break
                 time.sleep(min(LOOK_SECONDS, max(0.1, end - time.monotonic()), 1.0 if args.epochs else LOOK_SECONDS))
@@ -255,7 +257,7 @@ def main() -> None:
     made.add_argument("--minutes", type=float, default=8, help="after which all runs save and stop")
     made.add_argument("--jobs", type=int, default=1, help="runs at once")
     made.add_argument("--mps", action="store_true", help="NVIDIA's multi-process service, which overlaps their kernels")
-    made.add_argument("--cut", action="store_true", help="also start runs that will not end in the minutes left")
+    made.add_argument("--cut", action="store_true", help="begin with runs that may not end in these minutes")
     made.add_argument("--only", nargs="+", metavar="PATTERN", help="as 'vgg8, plus, *-0', of the names of --list")
     made.add_argument("--list", action="store_true", help="name all runs, and run nothing")
     made.add_argument("--one", help=argparse.SUPPRESS)
