@@ -3,6 +3,7 @@
 import time
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 
 import torch
 
@@ -70,7 +71,11 @@ the input of the excitatory ones, and no synapse changes its sign (entries of th
 {violations}). The first learns as the paper has it, from a balance between the two that holds at the start. In the
 second every neuron's excitation and inhibition balance exactly at every step: its weights are standardized under Dale's
 law, and its input is divided by local activity.
-The weights, logs and configurations are in {out}; it took {time.monotonic() - start:.0f} s.
+The weights, logs and configurations are in {out}; it took {time.monotonic() - start:.0f} s. Look into them:
+
+  eisnn report {quote(str(out / "demo-plus"))} --against {quote(str(out / "demo-bn"))}
+  eisnn explore {quote(str(out / "demo-plus"))}
+
 {picture}""",
         flush=True,
     )

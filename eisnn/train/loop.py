@@ -156,7 +156,7 @@ class Loop:
         self.bar.print(
             f"epoch {p.epoch:>3}/{config.optimization.epochs}  "
             f"train: loss {train['loss']:.3f}, {train['accuracy']:.2f} %  {tested}"
-            f"rate {train['firing_rate']:.3f}  {speed:.0f} img/s"
+            f"{train['firing_rate']:.3f} spikes/step  {speed:.0f} img/s"
         )
         self.record_currents()
         if is_best:

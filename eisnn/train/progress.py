@@ -40,7 +40,7 @@ class ProgressBar:
 
     def show(self, epoch: str, done: int, train: dict[str, float], images_per_second: float) -> None:
         numbers = (
-            f"loss {train['loss']:.3f}  acc {train['accuracy']:.1f} %  rate {train['firing_rate']:.3f}  "
+            f"loss {train['loss']:.3f}  acc {train['accuracy']:.1f} %  {train['firing_rate']:.3f} spikes/step  "
             f"{images_per_second:.0f} img/s"
         )
         self._progress.update(self._task, description=epoch, completed=done, numbers=numbers)
