@@ -155,7 +155,8 @@ def test_decay_spares_all_but_feedforward_weights() -> None:
 
 
 def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"unknown recipe 'cifar10-vgg7'; did you mean 'cifar10-vgg\d+'\? known: cifar10-vgg8, "):
+    said = r"unknown recipe 'cifar10-vgg7'; did you mean 'cifar10-vgg\d+'\? known: cifar10-vgg8, "
+    with pytest.raises(ValueError, match=said):
         recipe("cifar10-vgg7")
 
 
