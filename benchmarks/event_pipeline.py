@@ -24,9 +24,9 @@ from eisnn.data.events.frames import FrameSettings, batch_of
 from eisnn.data.events.layout import Layout
 from eisnn.data.events.recordings import Recordings
 from eisnn.data.events.store import open_store
+from eisnn.interop import load_trained
 from eisnn.live import watch, windows
 from eisnn.provenance import provenance, write_result
-from eisnn.train import load_trained
 
 
 def official(archive: Path, place: Path) -> Layout | None:

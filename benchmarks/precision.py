@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from eisnn import functional as EF
 from eisnn import ops
 from eisnn.data import Loader
+from eisnn.interop import load_trained
 from eisnn.nn import EILayer
 from eisnn.provenance import provenance, write_result
-from eisnn.train import initial_model, load_trained
+from eisnn.train import initial_model
 
 FORMS, PRECISIONS = ("folded", "naive"), ("32", "bf16")
 IMAGES_AT_ONCE = 50

@@ -22,7 +22,7 @@ _EXPORTS = {
     "fit": "eisnn.train",
     "fold": "eisnn.nn",
     "list_models": "eisnn.models",
-    "load": "eisnn.train.shared",
+    "load": "eisnn.interop.shared",
     "plus_optimizer": "eisnn.train",
     "PLUS": "eisnn.nn",
     "publish": "eisnn.interop.hub",

@@ -197,7 +197,7 @@ def _report(result: "Result") -> None:
 def _evaluate(args: list[str]) -> None:
     import tyro
 
-    from eisnn.train import evaluate
+    from eisnn.interop import evaluate
 
     def run(path: tyro.conf.Positional[Path], data_path: str | None = None, accelerator: str | None = None) -> None:
         """Evaluate a checkpoint on its evaluation split.
@@ -225,7 +225,7 @@ def _export(args: list[str]) -> None:
 
     from eisnn.deploy import EXPORTS
     from eisnn.functional import Division
-    from eisnn.train import load_trained, write_released
+    from eisnn.interop import load_trained, write_released
 
     def run(
         path: tyro.conf.Positional[Path],
@@ -265,9 +265,9 @@ def _cost(args: list[str]) -> None:
     import tyro
 
     from eisnn.deploy import cost
+    from eisnn.interop import load_trained
     from eisnn.nn import fold
     from eisnn.provenance import provenance, write_result
-    from eisnn.train import load_trained
 
     def run(
         path: tyro.conf.Positional[Path],
@@ -345,10 +345,10 @@ def _explore(args: list[str]) -> None:
 
 def _list(args: list[str]) -> None:
     from eisnn.data import list_datasets
+    from eisnn.interop.shared import network_names
     from eisnn.methods import ABLATIONS, CIRCUITS
     from eisnn.models import list_models
     from eisnn.train import recipes
-    from eisnn.train.shared import network_names
 
     if args and args[0] in ("-h", "--help"):
         print("usage: eisnn list\n\nPrint the names of all models, circuits, ablations, data sets and recipes.")

@@ -9,9 +9,10 @@ import torch
 
 from eisnn.analysis import record
 from eisnn.data import Loader
+from eisnn.interop import load_trained
 from eisnn.models import SpikingNetwork
 from eisnn.nn import dale_violations
-from eisnn.train import Interrupted, Run, TrainConfig, fit, initial_model, load_trained, recipe
+from eisnn.train import Interrupted, Run, TrainConfig, fit, initial_model, recipe
 
 BEST = "E-I network, exact balance"
 CURRENT_IMAGES = 200  # whose currents are drawn

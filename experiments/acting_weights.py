@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from eisnn.data import Loader
+from eisnn.interop import load_trained
 from eisnn.nn import EILayer
 from eisnn.provenance import provenance, write_result
-from eisnn.train import Run, load_trained
+from eisnn.train import Run
 
 IMAGES = 64
 

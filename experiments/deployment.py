@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from eisnn.deploy import Division, divide, hold, integer, write_aoti, write_c, write_onnx
 from eisnn.deploy.c import state_bytes, weight_bytes
 from eisnn.deploy.division import divides
+from eisnn.interop import load_trained
 from eisnn.nn import fold
 from eisnn.provenance import provenance, write_result
-from eisnn.train import load_trained, recipe
+from eisnn.train import recipe
 
 RECIPES = ("demo", "demo-plus", "demo-bn")
 DIVISIONS = {

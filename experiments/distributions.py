@@ -12,8 +12,8 @@ from torch import Tensor
 
 from eisnn.analysis.figures import BLUE, GREY, ORANGE
 from eisnn.data import Loader
+from eisnn.interop import Trained
 from eisnn.provenance import provenance, write_result
-from eisnn.train import Trained
 
 IMAGES = 200
 Values = Mapping[str, Mapping[str, Tensor]]  # by layer and state

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from eisnn import functional as EF
 from eisnn.analysis.figures import COLORS
+from eisnn.interop import load_trained
 from eisnn.models import VGG
 from eisnn.nn import LIF, fold
 from eisnn.nn.inference import FoldedLayer
 from eisnn.nn.layer import SpikingLayer
 from eisnn.nn.projection import ProjectionLayer
 from eisnn.provenance import provenance, write_result
-from eisnn.train import load_trained, recipe
+from eisnn.train import recipe
 
 RECIPES = ("demo", "demo-plus", "demo-bn")
 SPREADS = (0.1, 0.2, 0.3)

@@ -18,10 +18,11 @@ from telling import Result, Row, draw, markdown, summarize
 
 from eisnn.cli import guarded
 from eisnn.data.config import load_data
+from eisnn.interop import Trained, load_trained
 from eisnn.models import SpikingNetwork
 from eisnn.nn import PAPER
 from eisnn.provenance import provenance, write_result
-from eisnn.train import Diverged, Interrupted, Run, TrainConfig, Trained, fit, initial_model, load_trained, resume
+from eisnn.train import Diverged, Interrupted, Run, TrainConfig, fit, initial_model, resume
 
 RUNS = Path(__file__).parent.parent / "runs"
 RESULTS = RUNS / "results"  # what is committed lies in experiments/results: name it as --output to continue it

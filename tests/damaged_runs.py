@@ -20,8 +20,9 @@ from event_files import FORMATS
 from train_runs import tiny, write_images
 
 from eisnn.data.events import read
+from eisnn.interop import evaluate, read_released, write_released
 from eisnn.report.opened import open_run
-from eisnn.train import Run, TrainConfig, evaluate, fit, initial_model, read_released, resume, write_released
+from eisnn.train import Run, TrainConfig, fit, initial_model, resume
 from eisnn.train.run import open_checkpoint
 
 

@@ -371,7 +371,7 @@ def test_ctrl_c_in_a_terminal(images: Path, tmp_path: Path) -> None:
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 130, shown[-2000:]
     assert "eisnn: stopped; continue with: eisnn resume " in shown
-    for word in ("━", "loss ", "acc ", "rate ", " img/s"):
+    for word in ("━", "loss ", "acc ", " spikes/step", " img/s"):
         assert word in shown
     assert "Traceback" not in shown
     progress = load_checkpoint(made.last)[1]["progress"]

@@ -13,9 +13,10 @@ import eisnn
 from eisnn.analysis import record, spiking_layers
 from eisnn.data import list_datasets
 from eisnn.deploy import cost
+from eisnn.interop import evaluate
 from eisnn.methods import CIRCUITS
 from eisnn.report import report
-from eisnn.train import Run, evaluate, fit, recipe, resume
+from eisnn.train import Run, fit, recipe, resume
 
 CIRCUIT = '''
 """Subtractive inhibition of fixed strength: spikes of `W x - k mean(x)`, with W >= 0."""
@@ -125,7 +126,7 @@ def test_its_checkpoints_continue_and_are_evaluated(run):
 
 
 def trained(run):
-    from eisnn.train import load_trained
+    from eisnn.interop import load_trained
 
     stripes = torch.zeros(3, 3, 16, 16)
     stripes[..., ::2] = 1

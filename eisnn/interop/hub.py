@@ -8,13 +8,13 @@ from typing import Any
 
 from eisnn import __version__
 from eisnn.files import write_atomically
+from eisnn.interop.shared import CARD
+from eisnn.interop.trained import Trained, load_trained
 from eisnn.provenance import versions
 from eisnn.train.build import trained_on
 from eisnn.train.checkpoint import model_tensors, save_checkpoint
 from eisnn.train.config import TrainConfig
-from eisnn.train.evaluation import Trained, load_trained
 from eisnn.train.run import SHARED, Run, RunError
-from eisnn.train.shared import CARD
 
 TAGS = ("spiking-neural-network", "excitatory-inhibitory", "dales-law", "pytorch")
 

@@ -49,7 +49,7 @@ def live(
     from rich.console import Console
     from rich.live import Live
 
-    from eisnn.train import load_trained
+    from eisnn.interop import load_trained
 
     trained = load_trained(run, data_path=None if data_path is None else str(data_path))
     split = trained.dataset.test

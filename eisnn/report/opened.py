@@ -11,12 +11,13 @@ from torch import Tensor
 from eisnn.analysis import assess, spiking_layers
 from eisnn.data import Dataset, Loader
 from eisnn.data.events.draw import colours
+from eisnn.interop import load_trained
+from eisnn.interop.shared import locate
 from eisnn.models import SpikingNetwork
 from eisnn.nn import SpikingLayer
-from eisnn.train import Run, TrainConfig, initial_model, load_trained
+from eisnn.train import Run, TrainConfig, initial_model
 from eisnn.train.build import require_same_data
 from eisnn.train.checkpoint import load_checkpoint
-from eisnn.train.shared import locate
 
 MOST_LAYERS = 24  # in figures, so that the page of a deep network stays a page
 IMAGES_SEED = 0  # which images are shown does not depend on the run

@@ -1,11 +1,9 @@
 """Training: a typed configuration, the published recipes, and `fit`."""
 
-from eisnn.interop.authors import read_released, write_released
 from eisnn.train.build import initial_model
 from eisnn.train.checkpoint import CheckpointError
 from eisnn.train.config import TrainConfig
 from eisnn.train.engine import Result, fit, resume
-from eisnn.train.evaluation import Trained, evaluate, load_trained
 from eisnn.train.loop import Diverged, Interrupted
 from eisnn.train.optim import plus_optimizer
 from eisnn.train.recipes import recipe, recipes
@@ -19,15 +17,10 @@ __all__ = [
     "Run",
     "RunError",
     "TrainConfig",
-    "Trained",
-    "evaluate",
     "fit",
     "initial_model",
-    "load_trained",
     "plus_optimizer",
-    "read_released",
     "recipe",
     "recipes",
     "resume",
-    "write_released",
 ]

@@ -15,7 +15,8 @@ from eisnn.analysis import record
 from eisnn.analysis.figures import current_movie
 from eisnn.analysis.histograms import BINS, CurrentHistograms, current_histograms, load_histograms, no_histograms
 from eisnn.data import Loader
-from eisnn.train import Run, fit, load_trained, recorder, resume
+from eisnn.interop import load_trained
+from eisnn.train import Run, fit, recorder, resume
 
 
 @pytest.fixture(scope="module")

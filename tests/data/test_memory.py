@@ -13,7 +13,8 @@ from eisnn.data import DataError, Dataset, Loader, Source, load, memory
 from eisnn.data.config import keeps_resident
 from eisnn.data.memory import empty_pixels, fits
 from eisnn.data.store import load_stored
-from eisnn.train import Run, evaluate, fit
+from eisnn.interop import evaluate
+from eisnn.train import Run, fit
 
 CPU = torch.device("cpu")
 

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 import eisnn
 from eisnn.cli import main
+from eisnn.interop import evaluate, load_trained, read_released, write_released
 from eisnn.interop.authors_names import parameter_map
 from eisnn.methods import make_layers
 from eisnn.models import VGG
 from eisnn.nn import PLUS
-from eisnn.train import CheckpointError, TrainConfig, evaluate, load_trained, read_released, write_released
+from eisnn.train import CheckpointError, TrainConfig
 
 UNREAD = {"layers.39.gain_i", "layers.39.gain_e", "layers.39.bias"}
 SETTINGS: dict[str, Any] = {

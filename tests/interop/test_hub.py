@@ -16,11 +16,12 @@ import torch
 from train_runs import tiny
 
 import eisnn
+from eisnn.interop import load_trained
 from eisnn.interop.hub import publish
-from eisnn.train import Run, fit, load_trained
+from eisnn.interop.shared import locate, network_names
+from eisnn.train import Run, fit
 from eisnn.train.checkpoint import CheckpointError
 from eisnn.train.run import RunError
-from eisnn.train.shared import locate, network_names
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ from train_runs import records, tiny, write_images
 
 import eisnn
 import eisnn.functional as EF
+from eisnn.interop import evaluate
 from eisnn.methods.backei import BackEI, BackEILayer
 from eisnn.methods.plain import PlainLayer, activity_preserving_, fluctuation_driven_
-from eisnn.train import Run, evaluate, fit, recipe, resume
+from eisnn.train import Run, fit, recipe, resume
 from eisnn.train.im_loss import InformationMaximization, potentials
 
 

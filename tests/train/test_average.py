@@ -10,8 +10,9 @@ from train_runs import records, tiny
 
 import eisnn
 from eisnn.cli import main
+from eisnn.interop import evaluate, load_trained
 from eisnn.nn.options import PLUS
-from eisnn.train import CheckpointError, Result, Run, checkpoint, evaluate, fit, load_trained, resume
+from eisnn.train import CheckpointError, Result, Run, checkpoint, fit, resume
 from eisnn.train.average import averaged_weights
 from eisnn.train.checkpoint import load_checkpoint
 

@@ -10,8 +10,9 @@ from train_runs import assert_same_run, interrupt_at, tiny, write_images
 
 import eisnn
 from eisnn.cli import main
+from eisnn.interop import evaluate
 from eisnn.methods import CIRCUITS
-from eisnn.train import Interrupted, Run, evaluate, fit, recipe, resume
+from eisnn.train import Interrupted, Run, fit, recipe, resume
 
 RATES = {"ei": 0.01, "dann": 0.02, "cortex": 0.02}  # others 0.1
 

@@ -30,22 +30,12 @@ from train_runs import (
 from eisnn import files
 from eisnn.cli import main
 from eisnn.data import Augmentation, DataError
+from eisnn.interop import evaluate, load_trained
 from eisnn.nn import EIConv2d, NonFiniteActivity
 from eisnn.nn.options import PLUS
 from eisnn.ops import build
 from eisnn.provenance import versions
-from eisnn.train import (
-    CheckpointError,
-    Interrupted,
-    Result,
-    Run,
-    RunError,
-    TrainConfig,
-    evaluate,
-    evaluation,
-    fit,
-    resume,
-)
+from eisnn.train import CheckpointError, Interrupted, Result, Run, RunError, TrainConfig, evaluation, fit, resume
 from eisnn.train import checkpoint as ckpt
 from eisnn.train import loss as objective
 from eisnn.train import run as run_module
@@ -836,7 +826,7 @@ def test_images_that_changed_classes_are_noticed(images: Path, finished: Path, t
 
 
 def test_weights_so_large_that_activity_overflows_are_an_error(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = evaluation.load_trained(finished).model
+    network = load_trained(finished).model
     with pytest.raises(NonFiniteActivity, match="the input of an E-I network must be >= 0 and finite"):
         network(torch.full((2, 3, 8, 8), torch.inf))
 

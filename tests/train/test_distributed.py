@@ -20,7 +20,8 @@ import torch
 from train_runs import interrupt_at, keep_first_checkpoints, records, tiny, with_options, write_images
 
 from eisnn.data.config import load_data, train_loader
-from eisnn.train import Interrupted, Run, build, evaluate, fit, resume
+from eisnn.interop import evaluate
+from eisnn.train import Interrupted, Run, build, fit, resume
 from eisnn.train.checkpoint import load_checkpoint
 
 SCRIPT = """

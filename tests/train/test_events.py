@@ -20,8 +20,9 @@ from train_runs import assert_same_run, interrupt_at, records
 from eisnn.config import problems
 from eisnn.data import load
 from eisnn.data.events import EventAugmentation, Events, cifar10_dvs, write
+from eisnn.interop import evaluate
 from eisnn.nn.options import PLUS
-from eisnn.train import Interrupted, Run, TrainConfig, evaluate, fit, recipe, resume
+from eisnn.train import Interrupted, Run, TrainConfig, fit, recipe, resume
 
 CLIPS = Path(__file__).parents[3] / "shared/data/dvsgesture-10.npz"
 STEPS, SIZE = 3, 8

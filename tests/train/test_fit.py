@@ -13,6 +13,7 @@ from train_runs import SIZE, TEST_IMAGES, TRAIN_IMAGES, interrupt_at, records, t
 
 from eisnn.data import Augmentation, DataError, Images, Loader, load
 from eisnn.data.config import load_data
+from eisnn.interop import evaluate
 from eisnn.nn import dale_violations
 from eisnn.train import (
     CheckpointError,
@@ -22,7 +23,6 @@ from eisnn.train import (
     RunError,
     build,
     engine,
-    evaluate,
     evaluation,
     fit,
     loop,
