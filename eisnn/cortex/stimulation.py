@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from eisnn.cortex.layer import CorticalLayer
@@ -19,15 +20,20 @@ def stimulate(model: nn.Module, stimuli: Mapping[str, Mapping[str, Stimulus]]) -
         stimuli: by layer and kind of cell ("E", "PV", "SST", "VIP"): a `factor` on its output, 0 silences it, and a
             `current` into it. Numbers, or tensors that broadcast to `[T, B, n, ...]`: a mask `[1, 1, n]` chooses cells,
             `[T, 1, 1]` is a time course.
-    Raises: ValueError for a name that is no cortical layer's, or a kind of cell that the layer has not.
+    Raises: ValueError for a name that is no cortical layer's, a kind of cell that the layer has not, or a factor below
+        0 or NaN.
     """
     layers = {name: layer for name, layer in layers_of(model).items() if isinstance(layer, CorticalLayer)}
     for name, kinds in stimuli.items():
         if name not in layers:
-            raise ValueError(f"no cortical layer is called {name!r}; there are: {', '.join(layers) or 'none'}")
+            there = ", ".join(map(repr, layers)) or "none"
+            raise ValueError(f"no cortical layer is called {name!r}; there are: {there}")
         if unknown := [kind for kind in kinds if kind not in layers[name].populations()]:
             has = ", ".join(layers[name].populations())
             raise ValueError(f"{name or 'the layer'} has no cells of kind {', '.join(unknown)}; it has: {has}")
+        for kind, stimulus in kinds.items():
+            if not bool((torch.as_tensor(stimulus.factor) >= 0).all()):
+                raise ValueError(f"the factor on the output of {kind} must be >= 0 (0 silences), got {stimulus.factor}")
     before = {name: layers[name].stimuli for name in stimuli}
     try:
         for name, kinds in stimuli.items():

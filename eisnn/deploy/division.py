@@ -19,11 +19,11 @@ def divide(model: nn.Module, division: EF.Division) -> nn.Module:
     Args:
         model: initialised; folded or not; it stays as it is.
         division: how.
-    Raises: ValueError if nothing in it divides.
+    Raises: ValueError if nothing in it divides; TypeError for what is no division.
     """
     folded = fold(model)
     for layer in _dividing(folded).values():
-        layer.division = division
+        layer.division = EF.Division.check(division)
     return folded
 
 

@@ -115,9 +115,9 @@ class IntegerNetwork:
             x = _run(stage, x.reshape(*x.shape[:2], *stage.inputs), self.time_steps, self.division)
         return x
 
-    def save(self, file: Path) -> None:
+    def save(self, file: str | Path) -> None:
         """Write it as safetensors."""
-        require_writable(file)
+        require_writable(Path(file))
         plain = [{k: v for k, v in asdict(s).items() if k not in ARRAYS} for s in self.stages]
         described = {"sample_shape": self.sample_shape, "stages": plain, "time_steps": self.time_steps}
         described |= {"division": asdict(self.division), "logit_scale": self.logit_scale}
@@ -125,7 +125,7 @@ class IntegerNetwork:
         save_file(arrays, file, {"format": FORMAT, "network": json.dumps(described)})
 
     @staticmethod
-    def load(file: Path) -> "IntegerNetwork":
+    def load(file: str | Path) -> "IntegerNetwork":
         """Read what `save` wrote; ValueError naming the file if it is none."""
         try:
             with safe_open(file, "np") as opened:
@@ -158,7 +158,7 @@ def integer(model: nn.Module, sample_shape: tuple[int, int, int], division: Divi
         division: "shift" or "lut".
     Raises: ValueError for another kind of network (`stages`), exact division, or numbers that fixed point cannot hold.
     """
-    if division.kind == "exact":
+    if Division.check(division).kind == "exact":
         raise ValueError("integers divide by shift or lut, not exactly")
     floats = stages(model)
     assert isinstance(model.time_steps, int)

@@ -31,6 +31,13 @@ class Division:
         if self.entries not in [1 << k for k in range(1, 11)]:
             raise ValueError(f"entries must be a power of two from 2 to 1024, got {self.entries!r}")
 
+    @staticmethod
+    def check(division: "Division") -> "Division":
+        """`division`; TypeError if it is something else, such as the name of a kind."""
+        if not isinstance(division, Division):
+            raise TypeError(f"division is eisnn.deploy.Division, as Division('shift'), got {division!r}")
+        return division
+
     def reciprocals(self) -> list[int]:
         """`2^15 / mantissa` for equal parts of [1, 2), as 16-bit integers."""
         if self.kind == "exact":

@@ -47,6 +47,7 @@ class Settings(BaseModel):
     light_classifier: bool
     dropout: float = Field(ge=0, lt=1)
     neuron: Neuron
+    image_size: Annotated[StrictInt, Field(ge=1)] | None = None  # ours, where images are not of 32 pixels
 
 
 @dataclass(frozen=True)
@@ -152,10 +153,11 @@ def write_released(model: nn.Module, config: TrainConfig, folder: Path, like: Pa
         light_classifier=True,
         dropout=0.0,
         neuron=Neuron(tau=config.network.tau),
+        image_size=None if config.data.image_size == TrainConfig().data.image_size else config.data.image_size,
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / WEIGHTS, save(to_theirs(model, names)))
-    write_atomically(folder / SETTINGS, (settings.model_dump_json(indent=2) + "\n").encode())
+    write_atomically(folder / SETTINGS, (settings.model_dump_json(indent=2, exclude_none=True) + "\n").encode())
     return folder
 
 
@@ -195,7 +197,9 @@ def _config(settings: Settings, file: Path) -> tuple[TrainConfig, list[str]]:
     datasets = {_plain(known): known for known in list_datasets()}
     if _plain(settings.dataset) not in datasets:
         raise CheckpointError(f"{file}: dataset is {settings.dataset!r}; known: {', '.join(datasets.values())}")
-    notes = [f"type {settings.type!r} has no effect: the tensors say what kind of network it is"]
+    notes = []
+    if settings.type != "ei":
+        notes.append(f"type {settings.type!r} has no effect: the tensors say what kind of network it is")
     if settings.dropout:
         notes.append(f"dropout {settings.dropout} is inactive in evaluation")
     if not settings.light_classifier:
@@ -209,6 +213,7 @@ def _config(settings: Settings, file: Path) -> tuple[TrainConfig, list[str]]:
         time_steps=settings.T,
         tau=settings.neuron.tau,
         ei_ratio=settings.ei_ratio,
+        image_size=settings.image_size,
     )
     return config, notes
 

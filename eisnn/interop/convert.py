@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from eisnn.init import ei_init_
 from eisnn.nn import LIF, PAPER, CircuitOptions, EICircuit, EIConv2d, EILinear, EIReadout, SpikingLayer
+from eisnn.nn.options import check_options
 
 NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
@@ -259,6 +260,7 @@ def convert(
         raise TypeError(f"convert takes a model and a sample, got {type(model).__name__} as the model")
     run = run or (lambda network, x: network(x))
     reset(model)
+    check_options(options)
     model = copy.deepcopy(model)
     for module in filter(is_neuron, model.modules()):
         if isinstance(known := getattr(module, "instances", None), list):

@@ -89,5 +89,7 @@ def test_stimuli_of_what_is_not_there_are_named(circuits):
     model = torch.nn.Sequential(circuits[0][0.05])
     with pytest.raises(ValueError, match="0 has no cells of kind SST; it has: E, PV"):
         stimulate(model, {"0": {"SST": Stimulus()}}).__enter__()
-    with pytest.raises(ValueError, match="no cortical layer is called '1'; there are: 0"):
+    with pytest.raises(ValueError, match=r"factor on the output of PV must be >= 0 \(0 silences\), got -1"):
+        stimulate(model, {"0": {"PV": Stimulus(factor=-1)}}).__enter__()
+    with pytest.raises(ValueError, match="no cortical layer is called '1'; there are: '0'"):
         stimulate(model, {"1": {}}).__enter__()

@@ -100,5 +100,7 @@ def test_errors():
     for make in (lambda: divide(twin, Division("shift")), lambda: hold(twin, images(dtype=torch.float32))):
         with pytest.raises(ValueError, match="nothing divides in this VGG"):
             make()
+    with pytest.raises(TypeError, match=r"as Division\('shift'\), got 'shift'"):
+        divide(small(), "shift")
     with pytest.raises(ValueError, match=r"nothing ever divides in layers\.0"):
         hold(small(), 0 * images())

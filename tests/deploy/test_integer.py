@@ -148,7 +148,11 @@ def test_errors(pixels, tmp_path):
         integer(network(pixels, neuron=eisnn.nn.PLIF()), (3, 16, 16))
     with pytest.raises(ValueError, match=r"layers\.0 is a .*does not fold"):
         integer(eisnn.create_model("convnet3", circuit="tebn", width=0.25, time_steps=4), (3, 16, 16))
+    with pytest.raises(TypeError, match=r"as Division\('shift'\), got 'lut'"):
+        integer(model, (3, 16, 16), "lut")
     whole = integer(model, (3, 16, 16))
+    whole.save(str(tmp_path / "network.safetensors"))
+    assert torch.equal(IntegerNetwork.load(str(tmp_path / "network.safetensors"))(pixels), whole(pixels))
     with pytest.raises(TypeError, match="takes uint8 pixels"):
         whole(pixels.float())
     with pytest.raises(ValueError, match=r"takes images \[N, 3, 16, 16\], got \[24, 3, 8, 8\]"):

@@ -182,6 +182,16 @@ def test_written_back_it_is_the_same_file(tmp_path):
         write_released(released.model, released.config, folder)
 
 
+def test_the_size_of_the_images_is_kept(tmp_path):
+    """The demo's networks see 16 pixels; at 32 they would answer otherwise without a word."""
+    demo = load_trained("demo")
+    folder = write_released(demo.model, demo.config, tmp_path / "ours")
+    again = read_released(folder)
+    assert again.config.data.image_size == 16
+    assert not [note for note in again.notes if "no effect" in note]
+    assert evaluate(folder)["accuracy"] == evaluate("demo")["accuracy"]
+
+
 def spaced(model: nn.Module, numbers: list[int]) -> dict[str, Tensor]:
     """Names of `model`'s parameters if its circuits had these layer numbers."""
     names = []

@@ -284,6 +284,8 @@ def test_nothing_to_replace_is_an_error_with_reasons():
         eisnn.convert(nn.Sequential(nn.Conv1d(1, 1, 1)), torch.rand(2, 1, 5))
     with pytest.raises(ValueError, match=r"no torch.nn.Conv2d"):
         eisnn.convert(nn.ReLU(), torch.rand(2, 3))
+    with pytest.raises(TypeError, match=r"options must be eisnn.PLUS or .*, got 'plus'"):
+        eisnn.convert(nn.Linear(3, 3), torch.rand(2, 3), options="plus")
 
 
 @pytest.mark.parametrize("reset", [None, 0.0])
