@@ -440,7 +440,7 @@ def test_a_terminal_shows_a_bar(images: Path, tmp_path: Path, monkeypatch: pytes
     text = out.getvalue()
     for epoch in (1, 2):
         bar = next(part for part in text.split("\x1b[2K") if f"epoch {epoch}/2" in part and "img/s" in part)
-        for word in ("━", "loss", "acc", "rate", "img/s"):
+        for word in ("━", "loss", "acc", "spikes/step", "img/s"):
             assert word in bar
     assert "0:0" in text or "-:--" in text  # time left
 
