@@ -231,8 +231,8 @@ def _export(args: list[str]) -> None:
         path: tyro.conf.Positional[Path],
         folder: tyro.conf.Positional[Path],
         format: Literal["authors", "c", "nir", "onnx", "torch"] = "authors",
-        division: Literal["shift", "lut"] = "lut",
-        entries: int = 64,
+        division: Literal["shift", "lut"] | None = None,
+        entries: int | None = None,
         like: Path | None = None,
         data_path: str | None = None,
     ) -> None:
@@ -244,18 +244,24 @@ def _export(args: list[str]) -> None:
             format: authors (the checkpoint layout of the paper's program; VGGs of its circuit), c (C99 in integers),
                 nir (with each divisor held at its mean over training images), onnx, or torch (torch.export and
                 AOTInductor).
-            division: Of c, by a table of reciprocals (lut) or by powers of two (shift).
-            entries: Of that table, a power of two.
+            division: Of c, by a table of reciprocals (lut, the default) or by powers of two (shift).
+            entries: Of that table, a power of two; 64 if left out.
             like: Of authors, a released checkpoint of the same network, whose layer numbers and names to use; needed
                 for networks that do not pool after every convolution.
             data_path: Where the data set is, if not where it was at training.
         """
+        given: dict[str, dict[str, Any]] = {"c": {"division": division, "entries": entries}, "authors": {"like": like}}
+        for owner, options in given.items():
+            if format != owner and (stray := [name for name, value in options.items() if value is not None]):
+                raise ValueError(f"--{stray[0]} is of --format {owner}, and would change nothing of --format {format}")
         trained = load_trained(path, data_path=data_path)
         if format == "authors":
             print(f"written: {write_released(trained.model, trained.config, folder, like)}")
         else:
             images, classes = trained.training_images(CALIBRATION), trained.dataset.classes
-            written = EXPORTS[format](trained.model, images, classes, folder, Division(division, entries))
+            written = EXPORTS[format](
+                trained.model, images, classes, folder, Division(division or "lut", entries or 64)
+            )
             print(f"written: {written}")
 
     tyro.cli(run, args=args, prog="eisnn export")

@@ -389,3 +389,10 @@ def test_a_command_flushes_subnormal_numbers_and_leaves_no_trace(monkeypatch: py
     assert cli.main(["list"]) == 0
     assert seen == [0.0]
     assert tiny() > 0
+
+
+def test_an_option_of_another_format_of_export_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", "demo-plus", str(tmp_path / "out"), "--format", "nir", "--division", "shift"]) == 2
+    assert capsys.readouterr().err == ("eisnn: --division is of --format c, and would change nothing of --format nir\n")
+    assert run(["export", "demo-plus", str(tmp_path / "out"), "--format", "c", "--division", "shift"]) == 0
+    assert (tmp_path / "out" / "network.c").exists()
