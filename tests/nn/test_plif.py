@@ -74,8 +74,11 @@ def test_weights_of_a_network_without_it_are_whole():
     """What E-I Init fills has nothing of the neuron: with it learned or not, the circuits are initialised."""
     ready, other = eisnn.EILinear(6, 4, neuron=eisnn.LIF()), eisnn.EILinear(6, 4, neuron=PLIF(3.0))
     eisnn.ei_init_(ready, torch.rand(1, 9, 6, generator=rng(0)), generator=rng(1))
+    assert not other.initialized
     other.load_state_dict(ready.state_dict(), strict=False)
-    other(torch.rand(2, 3, 6, generator=rng(2)))
+    assert other.initialized
+    spikes = other(torch.rand(2, 3, 6, generator=rng(2)))
+    assert set(spikes.unique().tolist()) <= {0.0, 1.0}
 
 
 @pytest.mark.parametrize(
