@@ -18,6 +18,7 @@ from telling import Result, Row, draw, markdown, summarize
 
 from eisnn.cli import guarded
 from eisnn.data.config import load_data
+from eisnn.init import UnusableInput
 from eisnn.interop import Trained, load_trained
 from eisnn.models import SpikingNetwork
 from eisnn.nn import PAPER
@@ -141,12 +142,8 @@ def train(
                 fit(config, run.folder)
     except Interrupted:
         raise Interrupted(f"stopped; the same command continues {name}, seed {seed}") from None
-    except Diverged as error:
+    except (Diverged, UnusableInput) as error:
         lost = str(error).split(". ")[0]
-    except ValueError as error:
-        if not str(error).startswith("E-I Init"):
-            raise
-        lost = str(error)
     epochs, data = run.metrics(), load_data(config.data, config.network.time_steps)
     evaluated = [line for line in epochs if "test_accuracy" in line]
     result = {

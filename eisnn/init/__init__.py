@@ -4,6 +4,7 @@ from eisnn.init import recurrent  # registers how cortical circuits are filled
 from eisnn.init.from_data import adjust_, ei_init_, fill_
 from eisnn.init.statistics import (
     InputStatistics,
+    UnusableInput,
     bernoulli_statistics,
     inhibitory_gain,
     measure_input,
@@ -12,6 +13,7 @@ from eisnn.init.statistics import (
 
 __all__ = [
     "InputStatistics",
+    "UnusableInput",
     "adjust_",
     "bernoulli_statistics",
     "ei_init_",

@@ -10,6 +10,10 @@ from torch import Tensor, distributed
 LARGEST_SCALE, HALVINGS = 64.0, 20  # of a current: how far and how finely the scale for a rate is looked for
 
 
+class UnusableInput(ValueError):
+    """The input of a layer at the first batch, from which E-I Init can draw nothing."""
+
+
 class InputStatistics(NamedTuple):
     """Statistics of one layer's input: `E[x]`, `E[x^2]`, and `Var x` (unbiased over the merged T*B axis at each
     position, averaged over positions)."""
@@ -40,7 +44,7 @@ def measure_input(x: Tensor, repeats: int, layer: str, group: Any = None) -> Inp
     Args:
         x: input sequence of one layer; for a static one `[1, B, ...]`, shown `repeats` times.
         layer: its name, for errors.
-    Raises: ValueError naming the layer if the input is not finite, negative, zero everywhere, or constant in time and
+    Raises: UnusableInput naming the layer if the input is not finite, negative, zero everywhere, or constant in time and
         over images.
     """
     x = x.detach().double().flatten(0, 1)
@@ -50,7 +54,7 @@ def measure_input(x: Tensor, repeats: int, layer: str, group: Any = None) -> Inp
     *_, not_finite, negative, images = totals[-3:].tolist()
     if not_finite or negative:
         what = f"{not_finite:.0f} values that are not finite" if not_finite else f"{negative:.0f} negative values"
-        raise ValueError(f"E-I Init: the input of {layer} has {what}; the circuit takes finite inputs >= 0")
+        raise UnusableInput(f"E-I Init: the input of {layer} has {what}; the circuit takes finite inputs >= 0")
     mean_map = totals[:-3] / images
     deviations = torch.stack([((x - mean_map.view(x.shape[1:])) ** 2).sum(), (x * x).sum()])
     sum_over(deviations, group)
@@ -59,9 +63,9 @@ def measure_input(x: Tensor, repeats: int, layer: str, group: Any = None) -> Inp
     mean = float(mean_map.mean())
     variance = squared_deviation * repeats / (n - 1) if n > 1 else 0.0
     if mean == 0:
-        raise ValueError(f"E-I Init: the input of {layer} is zero everywhere; give a batch that drives it")
+        raise UnusableInput(f"E-I Init: the input of {layer} is zero everywhere; give a batch that drives it")
     if not variance > 1e-24 * mean * mean:
-        raise ValueError(
+        raise UnusableInput(
             f"E-I Init: the input of {layer} does not vary over the {n:.0f} images and time steps of the first batch "
             f"(every input is constant, mean {mean:.3g}); give a batch of different images"
         )

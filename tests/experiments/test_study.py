@@ -23,11 +23,13 @@ import table4
 import telling
 import torch
 from circuits import rng
+from PIL import Image
 from telling import Row
 from torch import nn
 from train_runs import tiny
 
 import eisnn
+from eisnn.data import Augmentation
 from eisnn.methods import ABLATIONS
 from eisnn.methods.bn import BNLayer
 from eisnn.models import list_models
@@ -390,6 +392,20 @@ def test_a_run_whose_loss_is_not_finite_is_a_result(images, tmp_path, monkeypatc
     found = study.train("E-I", tiny(images), 0, args)
     assert found["lost"] == "the loss is not finite at epoch 1, step 1"
     assert telling.outcome(found) == "not finite in epoch 1"
+
+
+def test_a_run_that_cannot_be_initialised_is_a_result(images, tmp_path, monkeypatch):
+    black = tmp_path / "black"
+    for file in images.rglob("*.png"):
+        (black / file.relative_to(images)).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(black / file.relative_to(images))
+    args = arguments(tmp_path, "--data-path", str(black))
+    found = study.train("E-I", tiny(black, image_size=8, augmentation=Augmentation()), 0, args)
+    assert telling.outcome(found) == "silent from the start"
+    assert found["accuracy"] == found["train_loss"] == []
+    monkeypatch.setattr(study, "fit", lambda *_: {}["a mistake"])
+    with pytest.raises(KeyError, match="a mistake"):
+        study.train("another", tiny(images), 0, args)
 
 
 def test_the_budget_changes_what_it_names():
