@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint bench reproduce
+.PHONY: install demo test lint docs bench reproduce
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -28,6 +28,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Into docs/_build/html; a warning is an error.
+docs: install
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 
 bench: install
 	$(BIN)/eisnn bench --model vgg8 --floor --output benchmarks/results/cpu_vgg8_b32.json
