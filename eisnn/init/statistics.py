@@ -44,8 +44,8 @@ def measure_input(x: Tensor, repeats: int, layer: str, group: Any = None) -> Inp
     Args:
         x: input sequence of one layer; for a static one `[1, B, ...]`, shown `repeats` times.
         layer: its name, for errors.
-    Raises: UnusableInput naming the layer if the input is not finite, negative, zero everywhere, or constant in time and
-        over images.
+    Raises: UnusableInput naming the layer if the input is not finite, negative, zero everywhere, or constant in time
+        and over images.
     """
     x = x.detach().double().flatten(0, 1)
     bad = torch.stack([(~x.isfinite()).sum(), (x < 0).sum()]).double()

@@ -6,10 +6,11 @@ from circuits import rng
 from torch import nn
 
 from eisnn import LIF
-from eisnn.methods import CIRCUITS, make_layers
-from eisnn.methods.dann import DANNConv2d
+from eisnn.methods import ABLATIONS, CIRCUITS, Ablation, make_layers
+from eisnn.methods.dann import DANNConv2d, DANNLinear
 from eisnn.methods.neunorm import NeuNorm
 from eisnn.methods.plain import activity_preserving_, fluctuation_driven_
+from eisnn.nn import PLUS
 from eisnn.nn.registry import circuit_of
 
 OF_ANY_NEURON = [name for name in CIRCUITS if circuit_of(name).neurons == "any"]
@@ -59,3 +60,20 @@ def test_an_ablated_circuit_measures_in_the_precision_of_its_weights() -> None:
     found = layer.measure(x, x)
     assert set(found) == set(layer.quantities())
     assert all(value.dtype == torch.float64 for value in found.values())
+
+
+def test_options_reach_every_kind_of_layer() -> None:
+    layers = make_layers("ei", LIF(), 2, options=PLUS)
+    made = layers.conv(3, 8, 3), layers.linear(3, 8), layers.readout(3, 8)
+    assert [layer.options for layer in made] == [PLUS] * 3
+
+
+def test_no_ablation_is_another_or_the_whole_circuit() -> None:
+    distinct = {*ABLATIONS.values(), Ablation()}
+    assert len(distinct) == len(ABLATIONS) + 1
+
+
+@pytest.mark.parametrize("sizes", [(3, 8, 3), (3, 8)])
+def test_a_dann_refuses_a_ratio_below_one(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="ei_ratio"):
+        (DANNConv2d if len(sizes) == 3 else DANNLinear)(*sizes, ei_ratio=0)

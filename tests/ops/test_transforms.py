@@ -115,7 +115,7 @@ def test_maps_over_a_batch_are_right_or_refused(case):
     if name in LINEAR | ONE_OP:
         assert torch.allclose(vmap(f)(several), torch.stack([f(one) for one in several]))
     else:
-        with pytest.raises(RuntimeError, match="functorch transforms|Batching rule not implemented"):
+        with pytest.raises(RuntimeError, match=r"functorch transforms|Batching rule not implemented"):
             vmap(f)(several)
 
 
@@ -130,7 +130,7 @@ def test_second_derivatives_are_right_or_refused(case):
         assert not slope(leaf).requires_grad
         return
     if name not in LINEAR | TWICE:
-        with pytest.raises(RuntimeError, match="once_differentiable|no autograd formula was registered"):
+        with pytest.raises(RuntimeError, match=r"once_differentiable|no autograd formula was registered"):
             slope(leaf).backward()
         return
     slope(leaf).backward()
