@@ -136,6 +136,8 @@ def _asked(config: "TrainConfig", args: list[str]) -> tuple["TrainConfig", str]:
     import tyro
     from tyro.conf import arg
 
+    from eisnn.interop.shared import locate
+
     name, values = args[0], config.fields()
     kinds: dict[str, Any] = {"augmentation": type(values["augmentation"])}  # of images, or of events
     options = [
@@ -151,7 +153,8 @@ def _asked(config: "TrainConfig", args: list[str]) -> tuple["TrainConfig", str]:
             description=f"Train from the recipe {name}.",
         )
     )
-    return type(config)(**{field: given[field] for field in values}), given["run_dir"]
+    named = {field: str(locate(given[field])) for field in ("start_from", "teacher") if given[field]}
+    return type(config)(**{field: given[field] for field in values} | named), given["run_dir"]
 
 
 def _resume(args: list[str]) -> None:

@@ -102,9 +102,9 @@ def slug(name: str) -> str:
 
 
 def described(config: TrainConfig) -> dict[str, Any]:
-    """What of a configuration decides the result; of a teacher, that there is one."""
+    """What of a configuration decides the result; of other networks, that there are some."""
     fields = {key: value for key, value in config.json_fields().items() if key not in WHERE}
-    return fields | {"teacher": fields["teacher"] and "a teacher"}
+    return fields | {name: fields[name] and "a trained network" for name in ("teacher", "start_from")}
 
 
 def train(

@@ -59,7 +59,7 @@ def publish(
         _hub()  # says that it is missing before anything is written
     trained = load_trained(opened.folder, data_path=data_path)
     fields = trained.config.model_dump(mode="json")
-    fields["data"]["data_path"] = fields["objective"]["teacher"] = None  # of this machine
+    fields["data"]["data_path"] = fields["objective"]["teacher"] = fields["network"]["start_from"] = None  # of here
     config = TrainConfig.model_validate(fields)
     result: dict[str, Any] = {key: epochs[-1].get(key) for key in ("epoch", "train_accuracy", "test_accuracy")}
     metadata = {

@@ -22,6 +22,9 @@ class NetworkConfig(Config):
     circuit_options: CircuitOptions = Field(PAPER, description="Departures of circuit ei from the paper's.")
     ablation: str | None = Field(None, description="Part of circuit ei that is missing, see `eisnn list`.")
     ei_ratio: Positive = Field(4, description="E neurons for each I neuron, of circuits ei and dann.")
+    start_from: str | None = Field(
+        None, description="Run, checkpoint or name of a trained network like this, to start from its weights."
+    )
     width: float = Field(1.0, gt=0, description="Multiplies the channels of every layer.")
     time_steps: Positive = Field(4, description="T, simulation steps for each image.")
     tau: float = Field(2.0, ge=1, description="Membrane time constant, time steps.")

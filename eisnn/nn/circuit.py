@@ -120,10 +120,8 @@ class EICircuit(DataDrivenLayer):
 
 
 class EILayer(EICircuit):
-    """A hidden circuit: both kinds of inhibition, gains and a neuron, eqs. (9)-(15); `division` is how it divides, to
-    train for hardware that only approximates it."""
+    """A hidden circuit: both kinds of inhibition, gains and a neuron, eqs. (9)-(15); `division` is how it divides."""
 
-    division: EF.Division = EF.EXACT
     dale_parameters: ClassVar[tuple[str, ...]] = (*EICircuit.dale_parameters, "gain_i", "gain_e")
 
     def __init__(
@@ -140,6 +138,7 @@ class EILayer(EICircuit):
         super().__init__(n_e, inputs, connection, ei_ratio, device, dtype)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.options = check_options(options)
+        self.division = options.division
         self.gain_i = nn.Parameter(torch.zeros(self.n_i, **factory))
         self.gain_e = nn.Parameter(torch.ones(n_e, **factory))
         self.bias = nn.Parameter(torch.zeros(n_e, **factory))

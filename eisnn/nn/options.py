@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, fields
 
+from eisnn.functional import EXACT, Division
+
 TIGHTEST = 1000  # float32 keeps a weight's difference from its neighbours to 1e-4 then
 
 
@@ -29,6 +31,8 @@ class CircuitOptions:
             (0, 1); 0 leaves it. Of layers that end in a spiking neuron.
         even_gradients: E-I Init sets the width of each layer's surrogate, within a factor of 8, so that the gradient of
             the integrated current has the same norm in every layer (P9); of layers that end in `LIF` or `PLIF`.
+        division: how currents are divided, to train for hardware that only approximates it: the forward pass divides
+            by shifts or a table, the gradient is that of exact division (straight-through).
     """
 
     conserved: bool = False
@@ -39,11 +43,13 @@ class CircuitOptions:
     unit_variance: bool = False
     start_rate: float = 0.0
     even_gradients: bool = False
+    division: Division = EXACT
 
     def __post_init__(self) -> None:
         for field in fields(self):
             if field.type is bool and not isinstance(getattr(self, field.name), bool):
                 raise TypeError(f"{field.name} must be True or False, got {getattr(self, field.name)!r}")
+        Division.check(self.division)
         if not 0 <= self.semisaturation < 1:
             raise ValueError(f"semisaturation is a share of the divisive current, in [0, 1); got {self.semisaturation}")
         if not 0 <= self.start_rate < 1:

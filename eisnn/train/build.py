@@ -14,9 +14,10 @@ from eisnn.data.config import load_data, train_loader
 from eisnn.init import ei_init_
 from eisnn.models import SpikingNetwork
 from eisnn.models.config import build_model
-from eisnn.train.checkpoint import CheckpointError
+from eisnn.train.checkpoint import CheckpointError, load_model
 from eisnn.train.config import TrainConfig
 from eisnn.train.machine import laid_out
+from eisnn.train.run import Checkpoint, open_checkpoint
 
 NO_EPOCH = 2**31 - 1  # whose order and augmentation no training has
 
@@ -76,18 +77,52 @@ def new_network(config: TrainConfig, dataset: Dataset) -> SpikingNetwork:
     return laid_out(model, config.machine)
 
 
-def initialize(
-    model: SpikingNetwork, train: Loader, seed: int, process_group: Any = None, *, separate: bool = False
-) -> None:
-    """E-I Init of a new run, from the first batch that it will train on, or from a `separate` one of other images and
-    augmentation; nothing to do without circuits.
+def open_given(field: str, config: TrainConfig, dataset: Dataset) -> Checkpoint:
+    """The trained network that a field of `config`, "teacher" or "start_from", names.
 
-    Raises: ValueError if the batches are too small for it, or for the batch norm of the twin.
+    Raises: CheckpointError if its checkpoint cannot be read; DataError if it knows other classes than `dataset`;
+        ValueError if it was trained at another image size, or on images that this run holds out.
     """
+    option, path = f"--{field.replace('_', '-')}", config.fields()[field]
+    try:
+        checkpoint = open_checkpoint(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{field}: {error}") from error
+    try:
+        require_same_data(dataset, checkpoint.metadata, checkpoint.file, images=False)
+    except DataError as error:
+        raise DataError(f"{field}: {error}, or another network ({option})") from error
+    theirs, own = checkpoint.config.data, config.data
+    if theirs.image_size != own.image_size:
+        raise ValueError(
+            f"{field}: {checkpoint.file} was trained on images of {theirs.image_size} pixels, this run has image_size "
+            f"{own.image_size}; give the same"
+        )
+    if theirs.hold_out < own.hold_out:
+        raise ValueError(
+            f"{field}: {checkpoint.file} was trained with hold_out {theirs.hold_out}, this run has {own.hold_out}: it "
+            "has seen images that this run holds out; train one that holds out as much"
+        )
+    return checkpoint
+
+
+def initialize(
+    model: SpikingNetwork, config: TrainConfig, dataset: Dataset, train: Loader, process_group: Any = None
+) -> None:
+    """The weights of a new run: those of the trained network that `config` names, else by E-I Init, from the first
+    batch that it will train on, or from a separate one of other images and augmentation.
+
+    Raises: ValueError if the batches are too small for it, or for the batch norm of the twin; as `open_given`.
+    """
+    separate = config.data.init_batch == "separate"
     first = next(train.epoch(NO_EPOCH if separate else 0)).images.to(next(model.parameters()).dtype)
+    if config.network.start_from is not None:
+        given = open_given("start_from", config, dataset)
+        load_model(model, given.tensors, given.file)
     try:
         # In evaluation mode, so that no branch is left out.
-        ei_init_(model.eval(), first, generator=torch.Generator().manual_seed(seed), process_group=process_group)
+        generator = torch.Generator().manual_seed(config.seed)
+        ei_init_(model.eval(), first, generator=generator, process_group=process_group)  # fills what is not there yet
     except ValueError as error:
         if train.batch_size > 1:
             raise
@@ -125,6 +160,5 @@ def initial_model(config: TrainConfig) -> SpikingNetwork:
     dataset = load_data(config.data, config.network.time_steps)
     torch.manual_seed(config.seed)
     model = new_network(config, dataset)
-    train = train_loader(config.data, dataset, config.seed)
-    initialize(model, train, config.seed, separate=config.data.init_batch == "separate")
+    initialize(model, config, dataset, train_loader(config.data, dataset, config.seed))
     return model

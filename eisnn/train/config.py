@@ -108,7 +108,7 @@ class TrainConfig(Config):
         """
         given = {name: value for name, value in fields.items() if value is not None}
         own = self.fields()
-        for name in {"data_path", "teacher"} & given.keys():
+        for name in {"data_path", "teacher", "start_from"} & given.keys():
             given[name] = str(Path(os.path.expanduser(given[name])).absolute())
         for name, value in given.items():
             if isinstance(value, dict) and name in own and value.keys() <= vars(own[name]).keys():

@@ -58,7 +58,8 @@ def fit(config: TrainConfig, run_dir: str | Path, *, quiet: bool = False) -> Res
     """
     if not str(run_dir):
         raise RunError("the run's folder is ''; name one (--run-dir), such as runs/NAME")
-    config = config.changed(data_path=config.data.data_path, teacher=config.objective.teacher)
+    paths = {"data_path": config.data.data_path, "teacher": config.objective.teacher}
+    config = config.changed(start_from=config.network.start_from, **paths)
     return _train(config, Run(Path(run_dir)), new=True, quiet=quiet)
 
 
@@ -120,7 +121,7 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
         bare = new_network(config, dataset).to(fabric.device)
         if saved is None:
             group = torch.distributed.group.WORLD if fabric.world_size > 1 else None
-            initialize(bare, train, config.seed, group, separate=config.data.init_batch == "separate")
+            initialize(bare, config, dataset, train, group)
         else:
             ckpt.load_model(bare, saved[0], run.last)
         optimization, im_loss = config.optimization, InformationMaximization(bare) if config.objective.im_loss else None

@@ -26,7 +26,9 @@ class ObjectiveConfig(Config):
     )
     rate_weight: float = Field(1.0, gt=0, description="Weight of the sum over layers of (rate / target - 1)^2.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Part of the target spread over all classes.")
-    teacher: str | None = Field(None, description="A run's folder or checkpoint, whose answers to learn as well.")
+    teacher: str | None = Field(
+        None, description="Run, checkpoint or name of a trained network, whose answers to learn as well."
+    )
     distillation: float = Field(0.5, gt=0, le=1, description="Weight of the teacher's answers; labels get the rest.")
     temperature: float = Field(4.0, ge=0.01, le=1000, description="Divides the logits of both.")
 

@@ -26,7 +26,7 @@ except ImportError:  # not on Windows: there, two processes in one folder are no
 
 # Fields that may change within a run: they say where and how often, not what is computed.
 FREE = {"data_path", "download", "data_on_device", "accelerator", "devices", "num_nodes", "cuda_graph"}
-FREE |= {"checkpoint_seconds", "tensorboard", "teacher"}
+FREE |= {"checkpoint_seconds", "tensorboard", "teacher", "start_from"}
 
 
 def _is_count(value: object) -> bool:

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from eisnn.data import DataError, Dataset
-from eisnn.train.build import new_network, require_same_data
-from eisnn.train.checkpoint import CheckpointError, load_model
+from eisnn.data import Dataset
+from eisnn.train.build import new_network, open_given
+from eisnn.train.checkpoint import load_model
 from eisnn.train.config import TrainConfig
-from eisnn.train.run import open_checkpoint
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -35,32 +34,12 @@ class Teacher:
 def load_teacher(config: TrainConfig, dataset: Dataset, fabric: "Fabric") -> Teacher | None:
     """The teacher that a configuration names, or None.
 
-    Raises: CheckpointError if its checkpoint cannot be read or is of a network for other images; DataError if it knows
-        other classes than `dataset`; ValueError if it was trained at another image size, or on images that this run
-        holds out.
+    Raises: as `open_given`; CheckpointError also if it is a network for other images.
     """
     if config.objective.teacher is None:
         return None
-    try:
-        checkpoint = open_checkpoint(config.objective.teacher)
-    except CheckpointError as error:
-        raise CheckpointError(f"teacher: {error}") from error
-    theirs = checkpoint.config
-    try:
-        require_same_data(dataset, checkpoint.metadata, checkpoint.file, images=False)
-    except DataError as error:
-        raise DataError(f"teacher: {error}, or another teacher (--teacher)") from error
-    if theirs.data.image_size != config.data.image_size:
-        raise ValueError(
-            f"the teacher {checkpoint.file} was trained on images of {theirs.data.image_size} pixels, this run has "
-            f"image_size {config.data.image_size}; give the same"
-        )
-    if theirs.data.hold_out < config.data.hold_out:
-        raise ValueError(
-            f"the teacher {checkpoint.file} was trained with hold_out {theirs.data.hold_out}, this run has "
-            f"{config.data.hold_out}: it has seen images that this run holds out; train one that holds out as much"
-        )
-    machine = config.machine
-    model = new_network(theirs.changed(precision=machine.precision, channels_last=machine.channels_last), dataset)
+    checkpoint = open_given("teacher", config, dataset)
+    here = {"precision": config.machine.precision, "channels_last": config.machine.channels_last}
+    model = new_network(checkpoint.config.changed(**here), dataset)
     load_model(model, checkpoint.tensors, checkpoint.file)
     return Teacher(fabric.setup_module(model))

@@ -30,9 +30,10 @@ from train_runs import (
 from eisnn import files
 from eisnn.cli import main
 from eisnn.data import Augmentation, DataError
+from eisnn.functional import Division
 from eisnn.interop import evaluate, load_trained
 from eisnn.nn import EIConv2d, NonFiniteActivity
-from eisnn.nn.options import PLUS
+from eisnn.nn.options import PLUS, CircuitOptions
 from eisnn.ops import build
 from eisnn.provenance import versions
 from eisnn.train import CheckpointError, Interrupted, Result, Run, RunError, TrainConfig, evaluation, fit, resume
@@ -107,6 +108,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"augmentation": MIXED, "loss": "tet", "time_steps": 3},
     {"stochastic_depth": 0.5, "model": "resnet18", "width": 0.05},
     {"teacher": "an earlier run"},
+    {"start_from": "an earlier run", "circuit_options": CircuitOptions(division=Division("shift"))},
     {"evaluate_epochs": 3},
 ]
 
@@ -119,8 +121,7 @@ def test_interrupted_again_and_again(
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, Any],
 ) -> None:
-    if "teacher" in changes:
-        changes = {"teacher": str(undisturbed[0])}
+    changes = {key: str(undisturbed[0]) if value == "an earlier run" else value for key, value in changes.items()}
     config = tiny(images, **changes)
     fit(config, tmp_path / "whole", quiet=True)
     run, sessions = tmp_path / "pieces", 1
