@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [file for file in (ROOT / "docs").rglob("*.*") if "_build" not in file.parts]
 DOCUMENTS = [*ROOT.glob("*.md"), *(page for page in PAGES if page.suffix == ".md")]
-TEXTS = [*DOCUMENTS, *(page for page in PAGES if page.suffix == ".ipynb"), ROOT / "pyproject.toml", ROOT / "CITATION.cff"]
+NOTEBOOKS = [page for page in PAGES if page.suffix == ".ipynb"]
+TEXTS = [*DOCUMENTS, *NOTEBOOKS, ROOT / "pyproject.toml", ROOT / "CITATION.cff"]
 PROGRAMS = [file for room in ("eisnn", "experiments", "benchmarks", "scripts") for file in (ROOT / room).rglob("*.py")]
 # What we have said and what is not true; what is true, docs/science/exact-balance.md says.
 WITHDRAWN = (
