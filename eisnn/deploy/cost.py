@@ -108,6 +108,10 @@ class Cost:
         """Of all layers."""
         return [pathway for layer in self.layers for pathway in layer.pathways]
 
+    def operations(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """By layer and pathway, dense and effective synaptic operations."""
+        return {layer.layer: {p.pathway: (p.dense, p.effective) for p in layer.pathways} for layer in self.layers}
+
     def neurobench(self) -> dict[str, Any]:
         """The totals under the names of NeuroBench: an image over all time steps; bytes of float32."""
         synapses, hidden = sum(p.synapses for p in self.pathways), [layer for layer in self.layers if layer.neurons]

@@ -14,9 +14,10 @@ from train_runs import interrupt_at, keep_first_checkpoints, tiny, write_images
 
 from eisnn.analysis import contour_correlation, contour_strength
 from eisnn.cli import main
+from eisnn.deploy import cost
 from eisnn.explore.laboratory import Laboratory
 from eisnn.nn.options import PLUS
-from eisnn.report import inside, overview, report
+from eisnn.report import costs, inside, overview, report
 from eisnn.report.opened import open_run
 from eisnn.report.page import Fact, Figure, Panel, Section, Table, render
 from eisnn.train import Diverged, Interrupted, Run, fit
@@ -32,6 +33,7 @@ SECTIONS = [
     "Gain control",
     "Lesions",
     "Feature maps",
+    "Cost",
     "Configuration",
     "Origin",
 ]
@@ -117,6 +119,19 @@ def test_each_picture_is_described_and_each_figure_explained(page):
     assert len(explained) == html.count("<figure>") >= 8
 
 
+def test_costs_are_those_of_the_command(runs, page):
+    opened = open_run(runs["paper"], 24)
+    counted = cost(opened.model, opened.images)
+    (table,) = [block for block in costs.costs(opened).blocks if isinstance(block, Table)]
+    written, folded = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    dense, effective = (sum(getattr(p, kind) for p in counted.pathways) / 1e3 for kind in ("dense", "effective"))
+    assert written["dense, k"] == f"{dense:,.1f}"
+    assert written["effective, k"] == f"{effective:,.1f}"
+    assert written["memory traffic, nJ"] == f"{counted.energy(True)[1] / 1e3:,.1f}"
+    assert float(folded["dense, k"].replace(",", "")) < dense
+    assert written["dense, k"] in outline(page).text
+
+
 def test_the_numbers_are_those_of_the_run(page, runs):
     text, run = outline(page).text, Run(runs["paper"])
     last = run.metrics()[-1]
@@ -156,7 +171,7 @@ def test_a_circuit_that_cannot_be_looked_into(images, tmp_path, capsys):
     run = fit(tiny(images, circuit="dann", evaluate_epochs=2, average=0.5), tmp_path / "run", quiet=True).run_dir
     seen = outline(report(run, against=run, images=12))
     assert seen.headings[1:] == SECTIONS
-    assert seen.text.count("Nothing spikes in circuit dann") == 4
+    assert seen.text.count("Nothing spikes in circuit dann") == 5
     assert "Learning curves" in seen.text
     assert "the same with averaged weights" in seen.text
     assert main(["explore", str(run)]) == 2

@@ -1,0 +1,33 @@
+"""What each layer of a network costs."""
+
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+
+from eisnn.analysis.figures.style import COLORS, bare
+
+PATHWAYS = ("E->E", "E->I", "I->E, subtractive", "I->E, divisive")  # that have a colour; others share the first
+
+
+def pathway_color(pathway: str) -> str:
+    """Of a pathway in all figures."""
+    return COLORS[PATHWAYS.index(pathway) if pathway in PATHWAYS else 0]
+
+
+def operations(axes: Axes, layers: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
+    """Draw the synaptic operations of each layer, stacked by pathway: dense ones pale, effective ones before them.
+
+    Args:
+        axes: to draw on.
+        layers: by layer and pathway, dense and effective operations an image.
+    """
+    for row, pathways in enumerate(layers.values()):
+        for kind, (height, alpha) in enumerate(((0.8, 0.3), (0.4, 1.0))):
+            left = 0.0
+            for pathway, counts in pathways.items():
+                thousands = counts[kind] / 1e3
+                axes.barh(row, thousands, height, left, color=pathway_color(pathway), alpha=alpha, linewidth=0)
+                left += thousands
+    axes.set(xlabel="thousand operations an image", yticks=range(len(layers)), yticklabels=list(layers))
+    axes.invert_yaxis()
+    bare(axes)
