@@ -1,30 +1,27 @@
 """`eisnn.convert`: a spiking network of another library, or of plain torch, with E-I circuits for its projections.
 
-The network runs once on a sample under hooks, which show what each projection receives and where its output goes. No
-library is imported here: their neurons are known by class name.
+The network runs once on a sample, watched; no library is imported here.
 """
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.overrides import TorchFunctionMode
 
 from eisnn.init import ei_init_
+from eisnn.interop.watch import NORMS, Seen, has_weights, is_neuron, parts_of, tensors, watch
 from eisnn.nn import LIF, PAPER, CircuitOptions, EICircuit, EIConv2d, EILinear, EIReadout, SpikingLayer
 from eisnn.nn.options import check_options
 
-NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
-POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
-AXES = {"Conv2d": (4, 5), "Linear": (2, 3)}  # without and with the axis of time
+FORMS = {nn.Conv2d: ("[B, C, H, W]", 4), nn.Conv1d: ("[B, C, L]", 3), nn.Linear: ("[B, F]", 2)}  # one time step
+LARGE = 10.0  # an input above it looks like pixels up to 255
 SURROGATES = {"Sigmoid": "sigmoid", "ATan": "atan", "PiecewiseQuadratic": "triangle"}  # SpikingJelly's name: ours
 Run = Callable[[nn.Module, Any], Any]
 
@@ -56,112 +53,26 @@ class Report:
         )
 
 
-class Stepwise(nn.Module):
-    """A circuit where the network calls its projection without an axis of time: `[B, ...]` -> `[B, ...]`."""
+class Adapted(nn.Module):
+    """A circuit that is called as the projection was whose place it takes.
 
-    def __init__(self, circuit: SpikingLayer) -> None:
-        super().__init__()
-        self.circuit = circuit
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.circuit(x[None])
-        return out[0]
-
-
-@dataclass
-class Seen:
-    """What one module did in the run of the sample.
-
-    Attributes:
-        calls: how often it was called.
-        axes: numbers of axes of its inputs.
-        smallest: the smallest value among its inputs.
-        output: shape of one output.
-        sources: modules whose outputs it received unchanged; "" is any other origin.
-        readers: modules that received its outputs unchanged; "" is a function or the model's own code.
+    Args:
+        circuit: called with `[T, B, ...]`.
+        stepwise: the network calls it without the axis of time.
+        line: with one axis of space in place of two.
     """
 
-    calls: int = 0
-    axes: set[int] = field(default_factory=set)
-    smallest: float = inf
-    output: tuple[int, ...] = ()
-    sources: set[str] = field(default_factory=set)
-    readers: set[str] = field(default_factory=set)
-
-
-class _Watch(TorchFunctionMode):
-    """Writes down who makes and who reads each tensor."""
-
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, circuit: SpikingLayer, stepwise: bool, line: bool) -> None:
         super().__init__()
-        # A neuron has a surrogate inside: what is not a container, and a child of one, is one part.
-        self.names = _parts(model)
-        self.seen: dict[str, Seen] = defaultdict(Seen)
-        self.made: dict[int, tuple[Tensor, str]] = {}  # holds the tensor, so that no other one takes its id
-        self.inside: list[str] = []
+        self.circuit, self.stepwise, self.line = circuit, stepwise, line
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") != "__get__":
-            for x in _tensors((args, kwargs or {})):
-                self._read(x, self.inside[0] if self.inside else "")
-        return func(*args, **(kwargs or {}))
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[None] if self.stepwise else x
+        out: Tensor = self.circuit(x[..., None]).squeeze(-1) if self.line else self.circuit(x)
+        return out[0] if self.stepwise else out
 
-    def _read(self, x: Tensor, reader: str) -> str:
-        maker = self.made[id(x)][1] if id(x) in self.made else ""
-        if maker and maker != reader:
-            self.seen[maker].readers.add(reader)
-        return maker
-
-    def before(self, name: str, inputs: tuple[Any, ...]) -> None:
-        self.inside.append(name)
-        x = next(_tensors(inputs), None)
-        if len(self.inside) > 1 or x is None:
-            return
-        seen = self.seen[name]
-        seen.calls += 1
-        seen.axes.add(x.ndim)
-        with torch._C.DisableTorchFunction():
-            if x.numel() and isinstance(self.names[name], nn.Linear | _ConvNd):
-                seen.smallest = min(seen.smallest, float(x.min()))
-        seen.sources.add(self._read(x, name))
-
-    def after(self, name: str, output: Any) -> None:
-        self.inside.pop()
-        x = next(_tensors(output), None)
-        if self.inside or x is None:
-            return
-        self.seen[name].output = tuple(x.shape)
-        self.made[id(x)] = (x, name)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
-
-
-def _parts(model: nn.Module) -> dict[str, nn.Module]:
-    """Projections, norms, poolings and neurons of `model` by name; what lies in a neuron is not looked at."""
-    found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        if any(name.startswith(f"{outer}.") for outer in found):
-            continue
-        leaf = isinstance(module, (nn.Linear, _ConvNd, *NORMS, *POOLS, SpikingLayer)) or is_neuron(module)
-        if name and (leaf or not any(module.children())):
-            found[name] = module
-    return found
-
-
-def is_neuron(module: nn.Module) -> bool:
-    """Whether `module` is a spiking neuron of SpikingJelly, snnTorch or this package."""
-    names = [f"{c.__module__}.{c.__name__}" for c in type(module).__mro__]
-    library = any(name.startswith("spikingjelly.") and name.endswith("BaseNode") for name in names)
-    library |= any(name.startswith("snntorch.") and name.endswith("SpikingNeuron") for name in names)
-    return library or any(c.__module__ == "eisnn.nn.neurons" for c in type(module).__mro__)
+    def extra_repr(self) -> str:
+        return f"stepwise={self.stepwise}, line={self.line}"
 
 
 def reset(model: nn.Module) -> None:
@@ -208,9 +119,11 @@ _CONSTANTS = ("tau", "theta", "reset", "surrogate", "alpha", "detach_reset")
 
 def refusal(projection: nn.Module, seen: Seen) -> str:
     """Why a circuit cannot take the place of this projection; "" if it can."""
-    if not isinstance(projection, nn.Conv2d | nn.Linear):
-        return f"circuits are Linear and Conv2d, this is {type(projection).__name__}"
-    if isinstance(projection, nn.Conv2d):
+    if not isinstance(projection, tuple(FORMS)):
+        return f"no circuit is like {type(projection).__name__}: its signed weights stay"
+    if not seen.calls:
+        return "the sample did not reach it, so its signed weights stay: give a sample that takes every way"
+    if isinstance(projection, nn.Conv1d | nn.Conv2d):
         if projection.groups != 1:
             return f"a circuit's I neurons see all channels; this has groups={projection.groups}"
         if projection.padding_mode != "zeros" or isinstance(projection.padding, str):
@@ -220,10 +133,16 @@ def refusal(projection: nn.Module, seen: Seen) -> str:
             f"its input reaches {seen.smallest:.3g}, and a circuit takes values >= 0 (mean-subtracted data: give "
             "pixels in [0, 1])"
         )
-    axes = AXES["Conv2d" if isinstance(projection, nn.Conv2d) else "Linear"]
-    if len(seen.axes) != 1 or not seen.axes <= set(axes):
-        return f"its input has {sorted(seen.axes)} axes; {axes[0]}, or {axes[1]} with time in front, would be right"
+    form, axes = _form(projection)
+    if seen.axes not in ({axes}, {axes + 1}):
+        found = " and ".join(map(str, sorted(seen.axes)))
+        return f"its input has {found} axes; {form}, or [T, {form[1:]} with time in front, would be right"
     return ""
+
+
+def _form(projection: nn.Module) -> tuple[str, int]:
+    """Its input without time: the axes, and their number."""
+    return next(form for kind, form in FORMS.items() if isinstance(projection, kind))
 
 
 def convert(
@@ -233,31 +152,36 @@ def convert(
     options: CircuitOptions = PAPER,
     ei_ratio: int = 4,
     run: Run | None = None,
+    keep: Collection[str] = (),
     generator: torch.Generator | None = None,
 ) -> tuple[nn.Module, Report]:
     """A copy of `model` in which E-I circuits stand for its projections and their norms, filled by E-I Init.
 
-    Each `Conv2d` or `Linear` and the norm behind it become one circuit of the same geometry, the last `Linear` an
-    `EIReadout`. Weights are new: signed ones cannot be taken over. A SpikingJelly neuron in step mode "m" goes into
+    Each `Conv1d`, `Conv2d` or `Linear` and the norm behind it become one circuit of the same geometry, the last
+    `Linear` an `EIReadout`. Weights are new: signed ones cannot be taken over. A SpikingJelly neuron in step mode "m" goes into
     the circuit, with its constants, where `eisnn.LIF` spikes exactly as it; any other neuron stays where it is, with
     its constants, and receives the circuit's current. Either no longer divides its input by tau (`decay_input` of
     SpikingJelly): E-I Init scales the current.
 
     Args:
-        model: written with SpikingJelly, snnTorch or torch. It is not changed, but the potentials that its
+        model: written with SpikingJelly, snnTorch, Norse or torch. It is not changed, but the potentials that its
             neurons keep are reset.
-        sample: what `model(sample)` takes, values >= 0: inputs of a training batch.
+        sample: what `model(sample)` takes, values >= 0: inputs of a training batch, which E-I Init scales the circuits
+            to. Only what it reaches is replaced.
         options: of the circuits, such as `eisnn.PLUS`. Where neurons are not in the circuits, `even_gradients` and
             `start_rate`, which are of neurons, are left out.
         ei_ratio: E neurons for each I neuron.
         run: `run(model, sample)` instead of `model(sample)`, for a network whose loop over time stands outside.
+        keep: names of projections that stay as they are.
         generator: of E-I Init.
     Returns: the new model, and a `Report` of what was replaced, kept and refused, and why.
-    Raises: TypeError for what is no module; ValueError if nothing can be replaced, with the reasons, and where E-I
-        Init fails, e.g. on a layer that receives no spike.
+    Raises: TypeError for what is no module, and for a sample that is no floats; ValueError if the sample is empty, if
+        nothing can be replaced, with the reasons, and where E-I Init fails, e.g. on a layer that receives no spike.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"convert takes a model and a sample, got {type(model).__name__} as the model")
+    if next(tensors(sample), None) is None and run is None:
+        raise TypeError(f"sample must be what model(sample) takes, a batch of images, got {sample!r}")
     run = run or (lambda network, x: network(x))
     reset(model)
     check_options(options)
@@ -268,90 +192,109 @@ def convert(
     training = {module: module.training for module in model.modules()}
     for module, mode in training.items():
         module.training = mode and isinstance(module, NORMS)  # a norm that was not trained has no statistics to use
-    seen = _watch(model, sample, run)
-    circuits, report = _replace(model, seen, options, ei_ratio)
+    seen = watch(model, lambda: run(model, sample))
+    reset(model)
+    circuits, report = _replace(model, seen, options, ei_ratio, keep)
     if not circuits:
         raise ValueError(f"convert found nothing that it can replace:\n{report}" if report.parts else NOTHING)
-    _fill(model, circuits, sample, run, generator)
+    try:
+        _fill(model, circuits, sample, run, generator)
+    except ValueError as error:
+        what = str(error).replace("of model.", "of ").replace(".circuit", "")
+        raise ValueError(f"{what}; or leave it as it is: convert(..., keep=[NAME])") from error
     for module, mode in training.items():
         module.training = mode
     return model, report
 
 
-NOTHING = "convert found no torch.nn.Conv2d and no torch.nn.Linear that the sample reaches"
-
-
-@torch.no_grad()
-def _watch(model: nn.Module, sample: Any, run: Run) -> dict[str, Seen]:
-    watch = _Watch(model)
-    with ExitStack() as hooks:
-        for name, module in watch.names.items():
-            before = module.register_forward_pre_hook(lambda _, x, name=name: watch.before(name, x))
-            after = module.register_forward_hook(lambda _, x, out, name=name: watch.after(name, out))
-            hooks.callback(before.remove)
-            hooks.callback(after.remove)
-        with watch:
-            run(model, sample)
-    reset(model)
-    return dict(watch.seen)
+NOTHING = "convert found no torch.nn.Conv2d, Conv1d and Linear"
 
 
 def _replace(
-    model: nn.Module, seen: dict[str, Seen], options: CircuitOptions, ei_ratio: int
+    model: nn.Module, seen: dict[str, Seen], options: CircuitOptions, ei_ratio: int, keep: Collection[str]
 ) -> tuple[dict[SpikingLayer, Seen], Report]:
     """Put circuits, not filled, into `model`: those, in the order of the run, with what their projections did."""
     parts: list[Part] = []
     circuits: dict[SpikingLayer, Seen] = {}
     gone: set[str] = set()
-    modules = {name: model.get_submodule(name) for name in seen}
-    projections = [name for name, module in modules.items() if isinstance(module, nn.Linear | _ConvNd)]
+    unseen = {name: module for name, module in parts_of(model).items() if name not in seen and has_weights(module)}
+    modules = {name: model.get_submodule(name) for name in seen} | unseen
+    projections = [name for name in seen if isinstance(modules[name], nn.Linear | _ConvNd)]
+    if unknown := sorted(set(keep) - set(projections)):
+        raise ValueError(f"keep has {', '.join(unknown)}; the projections are {', '.join(projections)}")
     for name, module in modules.items():
-        if name in gone:
-            continue
         kind = type(module).__name__
-        if name not in projections:
-            if is_neuron(module):
-                parts.append(Part(name, "kept", kind, "it receives not only the output of one projection replaced"))
-            elif isinstance(module, NORMS):
-                parts.append(Part(name, "kept", kind, "it does not follow a projection that was replaced"))
-            elif isinstance(module, POOLS):
-                parts.append(Part(name, "kept", kind, "max pooling stays >= 0 on spikes"))
+        if name in gone or isinstance(module, SpikingLayer):
             continue
-        if why := refusal(module, seen[name]):
+        if is_neuron(module) or isinstance(module, NORMS):
+            parts.append(Part(name, "kept", kind, _and(_outside(name, seen), _kept(module, seen[name], kind))))
+            continue
+        if name not in projections and not has_weights(module):
+            continue
+        if why := "it is in keep" if name in keep else refusal(module, seen.get(name, Seen())):
             parts.append(Part(name, "refused", kind, why))
             continue
         norm = _only_reader(name, seen, modules, lambda m: isinstance(m, NORMS))
         neuron = _only_reader(norm or name, seen, modules, is_neuron)
         last = name == projections[-1] and isinstance(module, nn.Linear)
+        stepwise = seen[name].axes == {_form(module)[1]}
         inner: LIF | str = "the readout has no neuron" if last else "nothing"
         if neuron and not last:
             inner = lif_of(modules[neuron])
-            if isinstance(inner, LIF) and (seen[name].calls > 1 or seen[name].axes != {_axes(module)}):
+            if isinstance(inner, LIF) and (seen[name].calls > 1 or stepwise):
                 inner = "it is called step by step"
         lif = inner if isinstance(inner, LIF) else None
         circuit = _circuit(module, lif, last, options, ei_ratio)
-        circuits[circuit] = seen[name]
-        _put(model, name, circuit if seen[name].axes == {_axes(module)} else Stepwise(circuit))
+        line = isinstance(module, nn.Conv1d)
+        circuits[circuit] = replace(seen[name], output=(*seen[name].output, 1)) if line else seen[name]
+        _put(model, name, Adapted(circuit, stepwise, line) if stepwise or line else circuit)
         also = [kind, *(type(modules[n]).__name__ for n in (norm, neuron if lif else None) if n)]
-        parts.append(
-            Part(
-                name,
-                "replaced",
-                f"{' + '.join(also)} -> {type(circuit).__name__}",
-                f"neuron {lif.extra_repr()}" if lif else "",
-            )
-        )
+        about = _and(f"neuron {lif.extra_repr()}" if lif else "", _scaled(seen[name]))
+        parts.append(Part(name, "replaced", f"{' + '.join(also)} -> {type(circuit).__name__}", about))
         for other in (norm, neuron if lif else None):
             if other:
                 gone.add(other)
                 _put(model, other, nn.Identity())
         if neuron and not lif:
             gone.add(neuron)
-            if getattr(modules[neuron], "decay_input", False):
-                modules[neuron].decay_input = False  # type: ignore[assignment]
-                inner = f"{inner}; decay_input=False now, as E-I Init scales the current"
-            parts.append(Part(neuron, "kept", type(modules[neuron]).__name__, str(inner)))
+            kind = type(modules[neuron]).__name__
+            parts.append(Part(neuron, "kept", kind, _and(str(inner), _kept(modules[neuron], seen[neuron], kind))))
     return circuits, Report(tuple(parts))
+
+
+def _and(*sentences: str) -> str:
+    return "; ".join(filter(None, sentences))
+
+
+def _outside(name: str, seen: dict[str, Seen]) -> str:
+    """Why a norm or a neuron is no part of a circuit."""
+    sources = sorted(seen[name].sources)
+    if sources == [""] or not sources:
+        return "its input comes from a function or a sum, not from one projection"
+    if len(sources) > 1:
+        return (
+            f"its inputs come from {', '.join(source or 'a function' for source in sources)}, not from one projection"
+        )
+    if len(seen[sources[0]].readers) > 1:
+        return f"something else reads the output of {sources[0]} too"
+    return f"it reads {sources[0]}, which is no projection that was replaced"
+
+
+def _kept(module: nn.Module, seen: Seen, kind: str) -> str:
+    """What else to say of a neuron that stays; its division of a current by tau is switched off."""
+    said = []
+    if getattr(module, "decay_input", False) and seen.smallest < 0:
+        module.decay_input = False  # type: ignore[assignment]
+        said.append("decay_input=False now, as E-I Init scales the current")
+    if is_neuron(module) and any(p.ndim > 1 for p in module.parameters()):
+        said.append(f"the weights in {kind} stay signed")
+    return _and(*said)
+
+
+def _scaled(seen: Seen) -> str:
+    if seen.largest <= LARGE:
+        return ""
+    return f"its input reaches {seen.largest:.3g} and it is scaled to that: train on the same range, or give [0, 1]"
 
 
 def _only_reader(
@@ -365,10 +308,6 @@ def _only_reader(
     return None
 
 
-def _axes(projection: nn.Module) -> int:
-    return AXES["Conv2d" if isinstance(projection, nn.Conv2d) else "Linear"][1]
-
-
 def _circuit(projection: nn.Module, lif: LIF | None, last: bool, options: CircuitOptions, ei_ratio: int) -> EICircuit:
     if lif is None:
         options = replace(options, even_gradients=False, start_rate=0.0)
@@ -378,7 +317,10 @@ def _circuit(projection: nn.Module, lif: LIF | None, last: bool, options: Circui
         return EIReadout(p.in_features, p.out_features, **common)
     if isinstance(p, nn.Linear):
         return EILinear(p.in_features, p.out_features, neuron=lif, **common)
-    return EIConv2d(p.in_channels, p.out_channels, p.kernel_size, p.stride, p.padding, p.dilation, neuron=lif, **common)
+    size, stride, padding, dilation = p.kernel_size, p.stride, p.padding, p.dilation
+    if isinstance(p, nn.Conv1d):
+        size, stride, padding, dilation = (*size, 1), (*stride, 1), (*padding, 0), (*dilation, 1)
+    return EIConv2d(p.in_channels, p.out_channels, size, stride, padding, dilation, neuron=lif, **common)
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -421,12 +363,16 @@ def _fill(
         ei_init_(_Run(model, run), sample, generator=generator)
         reset(model)
         return
+    names = {module: name for name, module in model.named_modules()}
     for circuit in circuits:
         inputs: dict[SpikingLayer, list[Tensor]] = defaultdict(list)
         with _standing_in(circuits, inputs):
             run(model, sample)
         reset(model)
-        ei_init_(circuit, torch.cat(inputs[circuit]), generator=generator)
+        try:
+            ei_init_(circuit, torch.cat(inputs[circuit]), generator=generator)
+        except ValueError as error:
+            raise ValueError(f"{names[circuit]}: {error}") from error
 
 
 class _Run(nn.Module):

@@ -1,5 +1,5 @@
-"""`eisnn.convert` on real networks of SpikingJelly and snnTorch and on plain torch: what is replaced, kept and refused,
-the neuron's spikes, and training afterwards."""
+"""`eisnn.convert` on real networks of SpikingJelly, snnTorch and Norse and on plain torch: what is replaced, kept and
+refused, the neuron's spikes, and training afterwards."""
 
 import sys
 from types import ModuleType
@@ -91,8 +91,7 @@ def test_spiking_vgg(torchvision, options):
     model, report = eisnn.convert(net, x, options=options)
     assert [type(c).__name__ for c in layers_of(model).values()] == ["EIConv2d", "EIConv2d", "EILinear", "EIReadout"]
     assert [type(c.neuron) for c in layers_of(model).values()][:3] == [eisnn.LIF] * 3
-    assert [part.name for part in report.of("kept")] == ["features.3", "features.7"]
-    assert not report.of("refused")
+    assert {part.fate for part in report.parts} == {"replaced"}
     assert isinstance(net.features[0], layer.Conv2d)
     learns(model, jelly_logits, x, steps=30, lr=0.003)
 
@@ -108,8 +107,28 @@ def test_sew_resnet(torchvision):
     model, report = eisnn.convert(net, x, options=eisnn.PLUS)
     assert len(layers_of(model)) == 13
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-    assert {part.what for part in report.of("kept")} == {"MaxPool2d"}
+    assert {part.fate for part in report.parts} == {"replaced"}
     learns(model, jelly_logits, x, steps=10, lr=0.001)
+
+
+def test_qkformer(torchvision):
+    """Its attention and its MLPs are 1D convolutions over tokens; its last attention is silent, before and after."""
+    from spikingjelly.activation_based.model.qkformer import QKFormer
+
+    net = QKFormer(T=2, num_classes=4, embed_dims=32, num_heads=(1, 1, 2), depths=(1, 1, 1), mlp_ratio=2.0)
+    x, silent = images(3, 16, 16), "stage3.0.attn.proj_conv_bn.0"
+    with pytest.raises(ValueError, match=f"the input of {silent} is zero everywhere.*keep="):
+        eisnn.convert(net, x, options=eisnn.PLUS)
+    with pytest.raises(ValueError, match=r"keep has stage9; the projections are patch_embed1\.conv1, "):
+        eisnn.convert(net, x, keep=["stage9"])
+    model, report = eisnn.convert(net, x, options=eisnn.PLUS, keep=[silent])
+    assert report.of("refused") == [(silent, "refused", "Conv1d", "it is in keep")]
+    assert len(report.of("replaced")) == 22
+    why = {part.name: part.why for part in report.of("kept")}
+    assert why["patch_embed2.lif1"].startswith("it reads patch_embed2.pool, which is no projection that was replaced;")
+    assert not model.patch_embed2.lif1.decay_input  # it receives the current of a circuit
+    assert model.stage1[0].attn.attn_lif.decay_input  # it receives products of spikes
+    learns(model, lambda model, x: (functional.reset_net(model), model(x))[1], x, steps=20, lr=0.01)
 
 
 @pytest.mark.parametrize("mode", ["m", "s"])
@@ -190,6 +209,28 @@ def test_snntorch_tutorial_6():
     learns(model, forward, x, lr=0.003)
 
 
+def test_norse():
+    """The network of Norse's MNIST task, narrower: its cells hand their state on, and the loop is outside."""
+    norse = pytest.importorskip("norse.torch")  # pip install --no-deps norse builds it, in minutes
+    net = norse.SequentialState(
+        nn.Conv2d(1, 8, 5), norse.LIFCell(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 5), norse.LIFBoxCell(), nn.Flatten(), nn.Linear(8 * 8 * 8, 4), norse.LICell(),
+    )  # fmt: skip
+
+    def forward(model: nn.Module, x: Tensor) -> Tensor:
+        state, potential = None, []
+        for _ in range(8):
+            v, state = model(x, state)
+            potential.append(v)
+        return torch.stack(potential).mean(0)
+
+    x = images(1, 28, 28)
+    model, report = eisnn.convert(net, x, options=eisnn.PLUS, run=forward)
+    assert [part.name for part in report.of("replaced")] == ["0", "3", "6"]
+    assert [part.what for part in report.of("kept")] == ["LIFCell", "LIFBoxCell", "LICell"]
+    learns(model, forward, x, steps=20, lr=0.01)
+
+
 class Plain(nn.Module):
     """Plain torch: steps in the axis of images for the convolution, residual currents, a readout with no neuron."""
 
@@ -260,9 +301,7 @@ def test_what_else_reads_a_current_keeps_the_neuron_outside():
             return self.out(self.fire(current) + current.relu())
 
     model, report = eisnn.convert(Shortcut(), torch.rand(3, 8, 8) * 2)
-    assert report.of("kept") == [
-        ("fire", "kept", "IFNode", "it receives not only the output of one projection replaced")
-    ]
+    assert report.of("kept") == [("fire", "kept", "IFNode", "something else reads the output of project too")]
     assert model.project.neuron is None
 
 
@@ -280,12 +319,75 @@ def test_the_model_given_stays_as_it_was_and_no_potential_is_left():
 
 
 def test_nothing_to_replace_is_an_error_with_reasons():
-    with pytest.raises(ValueError, match="Conv1d"):
-        eisnn.convert(nn.Sequential(nn.Conv1d(1, 1, 1)), torch.rand(2, 1, 5))
-    with pytest.raises(ValueError, match=r"no torch.nn.Conv2d"):
+    with pytest.raises(ValueError, match="no circuit is like Conv3d: its signed weights stay"):
+        eisnn.convert(nn.Sequential(nn.Conv3d(1, 1, 1)), torch.rand(2, 1, 5, 5, 5))
+    with pytest.raises(ValueError, match=r"no torch.nn.Conv2d, Conv1d and Linear"):
         eisnn.convert(nn.ReLU(), torch.rand(2, 3))
     with pytest.raises(TypeError, match=r"options must be eisnn.PLUS or .*, got 'plus'"):
         eisnn.convert(nn.Linear(3, 3), torch.rand(2, 3), options="plus")
+
+
+class Branches(nn.Module):
+    """One of two branches runs; attention, an embedding and a recurrent neuron have weights of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.out = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.fire = snn.RLeaky(beta=0.5, linear_features=8)
+
+    def forward(self, x):
+        spikes, _ = self.fire(self.left(x) if x.mean() < 9 else self.right(x), *self.fire.init_rleaky())
+        return self.out(self.attention(spikes, spikes, spikes)[0].relu())
+
+
+def test_no_signed_weight_is_passed_over_in_silence():
+    model, report = eisnn.convert(Branches(), torch.rand(6, 8))
+    told = {part.name: part for part in report.parts}
+    named = {name.partition(".")[0] for name, p in model.named_parameters() if p.ndim > 1}
+    assert named == {"left", "right", "out", "attention", "fire"}
+    assert named <= set(told)
+    assert told["right"].fate == told["attention"].fate == "refused"
+    assert "the sample did not reach it" in told["right"].why
+    assert "no circuit is like MultiheadAttention" in told["attention"].why
+    assert "the weights in RLeaky stay signed" in told["fire"].why
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_pixels_up_to_255_are_scaled_for_and_said(top):
+    _, report = eisnn.convert(Plain(), images(4, 8, 8).clamp(max=1) * top)
+    (first, *_) = report.of("replaced")
+    assert ("its input reaches 255 and it is scaled to that" in first.why) == (top == 255)
+    assert not any("reaches" in part.why for part in report.of("replaced")[1:])
+    small = eisnn.convert(Plain(), images(4, 8, 8).clamp(max=1), generator=torch.Generator().manual_seed(0))[0]
+    large = eisnn.convert(Plain(), images(4, 8, 8).clamp(max=1) * top, generator=torch.Generator().manual_seed(0))[0]
+    expected, found = (m(images(4, 8, 8).clamp(max=1) * s) for m, s in ((small, 1), (large, top)))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("sample", "error", "message"),
+    [
+        (images(4, 8, 8).mul(99).byte(), TypeError, r"conv1 receives torch.uint8.*x / 255"),
+        (None, TypeError, "sample must be what model.sample. takes, a batch of images, got None"),
+        ([], TypeError, "sample must be what"),
+        (torch.zeros(0, 4, 8, 8), ValueError, r"conv1 receives an empty tensor, \[0, 4, 8, 8\]"),
+        (images(4, 8, 8) * torch.nan, ValueError, "NaN|finite"),
+        (torch.zeros(8, 4, 8, 8), ValueError, "conv1 is zero everywhere"),
+    ],
+)
+def test_odd_samples(sample, error, message):
+    class Net(Plain):
+        def forward(self, x):
+            return self.out(self.fire(self.norm1(self.conv1(x))[None])[0].mean((2, 3)))
+
+    with pytest.raises(error, match=message):
+        eisnn.convert(Net(), sample)
+
+
+def test_a_single_image_is_no_batch():
+    with pytest.raises(ValueError, match=r"its input has 3 axes; \[B, C, H, W\], or \[T, B, C, H, W\]"):
+        eisnn.convert(nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()), images(4, 8, 8)[0])
 
 
 @pytest.mark.parametrize("reset", [None, 0.0])
