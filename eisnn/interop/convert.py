@@ -158,10 +158,10 @@ def convert(
     """A copy of `model` in which E-I circuits stand for its projections and their norms, filled by E-I Init.
 
     Each `Conv1d`, `Conv2d` or `Linear` and the norm behind it become one circuit of the same geometry, the last
-    `Linear` an `EIReadout`. Weights are new: signed ones cannot be taken over. A SpikingJelly neuron in step mode "m" goes into
-    the circuit, with its constants, where `eisnn.LIF` spikes exactly as it; any other neuron stays where it is, with
-    its constants, and receives the circuit's current. Either no longer divides its input by tau (`decay_input` of
-    SpikingJelly): E-I Init scales the current.
+    `Linear` an `EIReadout`. Weights are new: signed ones cannot be taken over. A SpikingJelly neuron in step mode "m"
+    goes into the circuit, with its constants, where `eisnn.LIF` spikes exactly as it; any other neuron stays where it
+    is, with its constants, and receives the circuit's current. Either no longer divides its input by tau (`decay_input`
+    of SpikingJelly): E-I Init scales the current.
 
     Args:
         model: written with SpikingJelly, snnTorch, Norse or torch. It is not changed, but the potentials that its
