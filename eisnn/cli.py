@@ -247,7 +247,8 @@ def _export(args: list[str]) -> None:
             format: authors (the checkpoint layout of the paper's program; VGGs of its circuit), c (C99 in integers),
                 nir (with each divisor held at its mean over training images), onnx, or torch (torch.export and
                 AOTInductor).
-            division: Of c, by a table of reciprocals (lut, the default) or by powers of two (shift).
+            division: Of c, by a table of reciprocals (lut) or by powers of two (shift); left out, as the network was
+                trained, lut if that was exactly.
             entries: Of that table, a power of two; 64 if left out.
             like: Of authors, a released checkpoint of the same network, whose layer numbers and names to use; needed
                 for networks that do not pool after every convolution.
@@ -257,14 +258,16 @@ def _export(args: list[str]) -> None:
         for owner, options in given.items():
             if format != owner and (stray := [name for name, value in options.items() if value is not None]):
                 raise ValueError(f"--{stray[0]} is of --format {owner}, and would change nothing of --format {format}")
+        if folder.is_file():
+            raise ValueError(f"{folder} is a file; name a folder to write into")
         trained = load_trained(path, data_path=data_path)
         if format == "authors":
             print(f"written: {write_released(trained.model, trained.config, folder, like)}")
         else:
             images, classes = trained.training_images(CALIBRATION), trained.dataset.classes
-            written = EXPORTS[format](
-                trained.model, images, classes, folder, Division(division or "lut", entries or 64)
-            )
+            own = trained.config.network.circuit_options.division
+            kind = division or ("lut" if own.kind == "exact" else own.kind)
+            written = EXPORTS[format](trained.model, images, classes, folder, Division(kind, entries or own.entries))
             print(f"written: {written}")
 
     tyro.cli(run, args=args, prog="eisnn export")
@@ -274,6 +277,7 @@ def _cost(args: list[str]) -> None:
     import tyro
 
     from eisnn.deploy import cost
+    from eisnn.files import require_writable
     from eisnn.interop import load_trained
     from eisnn.nn import fold
     from eisnn.provenance import provenance, write_result
@@ -283,6 +287,7 @@ def _cost(args: list[str]) -> None:
         images: int = 256,
         folded: bool = True,
         output: Path | None = None,
+        figure: Path | None = None,
         data_path: str | None = None,
     ) -> None:
         """What a network costs to run, counted on training images.
@@ -292,14 +297,22 @@ def _cost(args: list[str]) -> None:
             images: How many, for firing rates.
             folded: Of the network with folded weights; --no-folded counts the circuit as the paper writes it.
             output: Also write the numbers to this JSON file, under the names of NeuroBench.
+            figure: Also draw the operations by layer and pathway into this file (the extra report).
             data_path: Where the data set is, if not where it was at training.
         """
+        for file in (output, figure):
+            if file is not None:
+                require_writable(file)
         trained = load_trained(path, data_path=data_path)
         shown = trained.training_images(images)
         counted = cost(fold(trained.model) if folded else trained.model.eval(), shown)
         print(counted.table())
         if output is not None:
             write_result(output, {**provenance(), "checkpoint": str(trained.file), "folded": folded, **counted.json()})
+        if figure is not None:
+            from eisnn.analysis.figures import operations_figure
+
+            operations_figure(figure, counted.operations())
 
     tyro.cli(run, args=args, prog="eisnn cost")
 

@@ -1,30 +1,34 @@
-"""What becomes of trained demo networks when they are deployed: accuracy of each form of division and of integers,
-sizes and times. Networks are trained once and kept.
+"""What becomes of trained networks when they are deployed: accuracy of each form of division and of integers, with and
+without a few epochs of training through the division, costs, sizes and times. Networks are trained once and kept; those
+of seed 0 are the ones in the package.
 
     python experiments/deployment.py --seeds 3 --evaluate-epochs 25 --output experiments/results/deployment
+    python experiments/deployment.py --other RUN --data-path CIFAR10 --output experiments/results/deployment_vgg8
 """
 
 import argparse
+import resource
+import shutil
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnxruntime
 import torch
-from study import budgeted, parser, run_folder, run_script, train
+from study import demo_network, described, going_on, parser, run_folder, run_script, train
 from torch import Tensor, nn
 
-from eisnn.deploy import Division, divide, hold, integer, write_aoti, write_c, write_onnx
+from eisnn.deploy import Division, cost, divide, hold, integer, write_aoti, write_c, write_onnx
 from eisnn.deploy.c import state_bytes, weight_bytes
 from eisnn.deploy.division import divides
-from eisnn.interop import load_trained
-from eisnn.nn import fold
+from eisnn.interop import Trained, load_trained
+from eisnn.nn import PAPER, PLUS, fold
 from eisnn.provenance import provenance, write_result
-from eisnn.train import recipe
 
 RECIPES = ("demo", "demo-plus", "demo-bn")
 DIVISIONS = {
@@ -34,6 +38,9 @@ DIVISIONS = {
     "lut, 64 entries": Division("lut", 64),
 }
 TIMED_NETWORK, TIMED = "demo-plus", 200  # images, one by one
+TUNED = {"exact": Division(), "shift": Division("shift")}  # what a trained network goes on learning through
+EPOCHS, TUNED_LIKE = 5, {"demo": PAPER, "demo-plus": PLUS}
+COMPILERS = {"": "cc", ", 32-bit ARM": "arm-linux-gnueabihf-gcc"}
 
 
 @torch.no_grad()
@@ -98,52 +105,103 @@ def sizes_and_times(model: nn.Module, pixels: Tensor) -> dict[str, Any]:
         found["torch"] = {"ms": ms, "bytes": file.stat().st_size, "largest difference": largest}
         whole = integer(model, tuple(pixels.shape[1:]))
         write_c(whole, [str(k) for k in range(10)], folder / "c")
-        subprocess.run(
-            ["cc", "-std=c99", "-O3", "-o", "classify", "main.c", "network.c", "weights.c"],
-            cwd=folder / "c",
-            check=True,
-        )
-        start = time.perf_counter()
         given = pixels[:TIMED].numpy().tobytes()
-        out = subprocess.run([folder / "c" / "classify", "-"], input=given, capture_output=True, check=True).stdout
-        seconds = time.perf_counter() - start
-        logits = torch.tensor([list(map(int, line.split())) for line in out.decode().splitlines()])
-        found["c"] = {
-            "ms": 1000 * seconds / TIMED,
-            "bytes": weight_bytes(whole),
-            "state bytes": state_bytes(whole),
-            "equal to the simulation": bool(torch.equal(logits, whole(pixels[:TIMED]))),
-        }
+        for name, compiler in COMPILERS.items():
+            if not shutil.which(compiler):
+                continue
+            static = ["-static"] if name else []
+            command = [compiler, "-std=c99", "-O3", *static, "-o", "classify", "main.c", "network.c", "weights.c"]
+            subprocess.run(command, cwd=folder / "c", check=True)
+            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+            run = ["qemu-arm", "./classify", "-"] if name else ["./classify", "-"]
+            out = subprocess.run(run, cwd=folder / "c", input=given, capture_output=True, check=True).stdout
+            seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+            logits = torch.tensor([list(map(int, line.split())) for line in out.decode().splitlines()])
+            found[f"c{name}"] = {
+                "ms, emulated" if name else "ms": 1000 * seconds / TIMED,
+                "bytes": weight_bytes(whole),
+                "state bytes": state_bytes(whole),
+                "code bytes": code_bytes(compiler, folder / "c"),
+                "equal to the simulation": bool(torch.equal(logits, whole(pixels[:TIMED]))),
+            }
+    return found
+
+
+def code_bytes(compiler: str, folder: Path) -> int:
+    """Of the machine code of `network.c`, optimised for size."""
+    subprocess.run([compiler, "-std=c99", "-Os", "-c", "network.c"], cwd=folder, check=True)
+    size = compiler.replace("cc", "size") if compiler == "cc" else compiler.replace("gcc", "size")
+    out = subprocess.run([size, "network.o"], cwd=folder, check=True, capture_output=True, text=True).stdout
+    return int(out.splitlines()[1].split()[0])
+
+
+def costs(model: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Totals of the circuit as written and folded."""
+    forms = {"as written": model, "folded": fold(model)}
+    counted = {name: cost(form, images).json() for name, form in forms.items()}
+    return {name: {key: v for key, v in found.items() if key != "layers"} for name, found in counted.items()}
+
+
+def tuned(name: str, network: Path, seed: int, args: argparse.Namespace) -> dict[str, Trained]:
+    """The network after a few more epochs, through exact division (what the epochs alone bring) and through shifts."""
+    found = {}
+    for kind, division in TUNED.items():
+        options = replace(TUNED_LIKE[name], division=division)
+        row = f"{name}, {kind}"
+        train(row, going_on(name, network, EPOCHS, circuit_options=options), seed, args, keep=True)
+        found[kind] = load_trained(run_folder(row, seed, args))
+    return found
+
+
+def evaluated(trained: Trained, images: int | None = None) -> dict[str, float]:
+    """`accuracies` of a network on its test images, or the first of them."""
+    pixels, labels = trained.test_pixels()[:images], trained.dataset.test.labels[:images]
+    return accuracies(trained.model.eval(), trained.training_images(1000), pixels, labels)
+
+
+def summary(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean over seeds and standard deviation of each number."""
+    found = {}
+    for key in runs[0]:
+        values = [run[key] for run in runs]
+        found[key] = {"mean": statistics.mean(values)}
+        if len(values) > 1:
+            found[key]["standard_deviation"] = statistics.stdev(values)
     return found
 
 
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in RECIPES}
-    times: dict[str, Any] = {}
+    file, told = args.output / f"{args.output.name}.json", {**provenance(), "n": args.seeds}
+    if args.other:
+        trained = load_trained(args.other, data_path=args.data_path)
+        runs = [evaluated(trained, args.images)]
+        print(runs, flush=True)
+        size = {"test images": args.images, "n": 1, "costs": costs(trained.model, trained.training_images(32))}
+        write_result(file, told | size | {"runs": runs, "network": described(trained.config)})
+        return
+    found: dict[str, list[dict[str, float]]] = {}
+    measured: dict[str, Any] = {}
     for seed in range(args.seeds):
         for name in RECIPES:
-            train(name, budgeted(recipe(name), args), seed, args, keep=True)
-            trained = load_trained(run_folder(name, seed, args))
-            pixels, labels = trained.test_pixels(), trained.dataset.test.labels
-            runs[name].append(accuracies(trained.model.eval(), trained.training_images(1000), pixels, labels))
-            print(name, seed, {key: round(value, 1) for key, value in runs[name][-1].items()}, flush=True)
+            network = demo_network(name, seed, args)
+            forms = {name: load_trained(network)}
+            if name in TUNED_LIKE:
+                forms |= {f"{name}, {k} {EPOCHS} epochs on": t for k, t in tuned(name, network, seed, args).items()}
+            for key, trained in forms.items():
+                found.setdefault(key, []).append(evaluated(trained))
+                print(key, seed, {k: round(v, 1) for k, v in found[key][-1].items()}, flush=True)
+            if seed == 0:
+                measured[name] = {"costs": costs(forms[name].model, forms[name].training_images(256))}
             if seed == 0 and name == TIMED_NETWORK:
-                times = sizes_and_times(trained.model, pixels)
-                print(times, flush=True)
-    summary: dict[str, Any] = {}
-    for name, found in runs.items():
-        columns = {key: [run[key] for run in found] for key in found[0]}
-        summary[name] = {key: {"mean": statistics.mean(values)} for key, values in columns.items()}
-        if args.seeds > 1:
-            for key, values in columns.items():
-                summary[name][key]["standard_deviation"] = statistics.stdev(values)
-    write_result(
-        args.output / "deployment.json",
-        {**provenance(), "n": args.seeds, "summary": summary, "runs": runs, TIMED_NETWORK + ", seed 0": times},
-    )
+                measured[name] |= sizes_and_times(forms[name].model, forms[name].test_pixels())
+                print(measured[name], flush=True)
+    means = {name: summary(runs) for name, runs in found.items()}
+    write_result(file, told | {"summary": means, "runs": found, "seed 0": measured})
 
 
 if __name__ == "__main__":
     options = parser(__doc__, runs=Path("runs/deploy"))
+    options.add_argument("--other", type=Path, help="another trained network, in the place of the demo's")
+    options.add_argument("--images", type=int, default=2000, help="of its test images")
     run_script(lambda: main(options.parse_args()))

@@ -5,7 +5,7 @@ by a log-normal factor of median 1, drawn once. Inhibition is analogue too: E an
 they are subtracted. Re-calibration changes the gains alone: each neuron's current gets the standard deviation that it
 has in the network itself, over training images, layer by layer.
 
-    python experiments/mismatch.py --evaluate-epochs 25 --output experiments/results/mismatch
+    python experiments/mismatch.py --seeds 3 --evaluate-epochs 25 --output experiments/results/mismatch
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from study import budgeted, parser, run_folder, run_script, train
+from study import demo_network, parser, run_script
 from torch import Tensor, nn
 
 from eisnn import functional as EF
@@ -27,7 +27,6 @@ from eisnn.nn.inference import FoldedLayer
 from eisnn.nn.layer import SpikingLayer
 from eisnn.nn.projection import ProjectionLayer
 from eisnn.provenance import provenance, write_result
-from eisnn.train import recipe
 
 RECIPES = ("demo", "demo-plus", "demo-bn")
 SPREADS = (0.1, 0.2, 0.3)
@@ -105,42 +104,68 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     return 100 * float((answers == labels).float().mean())
 
 
+def accuracies(network: Path, args: argparse.Namespace) -> dict[str, list[float]]:
+    """Of one trained network: itself, rebuilt without mismatch, and on each chip."""
+    trained = load_trained(network)
+    model = trained.model.eval()
+    assert isinstance(model, VGG)
+    pixels, step = trained.test_pixels(), len(trained.dataset.test) // args.images  # which are sorted by class
+    images = pixels[::step][: args.images].float() / 255
+    labels = trained.dataset.test.labels[::step][: args.images]
+    shown = trained.training_images(100)
+    with torch.no_grad():
+        perfect = chip(model, 0.0, 0, None, None)
+        perfect(shown)
+    reference = [deviations(layer) for layer in perfect.layers]
+    found = {"itself": [accuracy(fold(model), images, labels)], "0": [accuracy(perfect, images, labels)]}
+    for spread in SPREADS:
+        for calibrated in (False, True):
+            given = (shown, reference) if calibrated else (None, None)
+            chips = [chip(model, spread, seed, *given) for seed in range(args.chips)]
+            found[f"{spread}{', calibrated' if calibrated else ''}"] = [accuracy(c, images, labels) for c in chips]
+    return found
+
+
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    found: dict[str, Any] = {}
+    found: dict[str, list[dict[str, list[float]]]] = {}
     for name in RECIPES:
-        train(name, budgeted(recipe(name), args), 0, args, keep=True)
-        trained = load_trained(run_folder(name, 0, args))
-        model = trained.model.eval()
-        assert isinstance(model, VGG)
-        pixels, step = trained.test_pixels(), len(trained.dataset.test) // args.images  # which are sorted by class
-        images = pixels[::step][: args.images].float() / 255
-        labels = trained.dataset.test.labels[::step][: args.images]
-        shown = trained.training_images(100)
-        with torch.no_grad():
-            perfect = chip(model, 0.0, 0, None, None)
-            perfect(shown)
-        reference = [deviations(layer) for layer in perfect.layers]
-        found[name] = {"itself": accuracy(fold(model), images, labels), "0": accuracy(perfect, images, labels)}
-        for spread in SPREADS:
-            for calibrated in (False, True):
-                given = (shown, reference) if calibrated else (None, None)
-                values = [accuracy(chip(model, spread, seed, *given), images, labels) for seed in range(args.chips)]
-                found[name][f"{spread}{', calibrated' if calibrated else ''}"] = values
-                print(name, spread, calibrated, f"{statistics.mean(values):.1f}", flush=True)
+        found[name] = []
+        for seed in range(args.seeds):
+            found[name].append(accuracies(demo_network(name, seed, args), args))
+            means = {key: round(statistics.mean(values), 1) for key, values in found[name][-1].items()}
+            print(name, seed, means, flush=True)
+    summary = {name: {key: told([run[key] for run in runs]) for key in runs[0]} for name, runs in found.items()}
     write_result(
-        args.output / "mismatch.json", {**provenance(), "chips": args.chips, "images": args.images, "accuracy": found}
+        args.output / "mismatch.json",
+        {
+            **provenance(),
+            "n": args.seeds,
+            "chips": args.chips,
+            "images": args.images,
+            "summary": summary,
+            "runs": found,
+        },
     )
     draw(args.output / "mismatch.png", found)
 
 
-def draw(file: Path, found: dict[str, Any]) -> None:
+def told(runs: list[list[float]]) -> dict[str, float]:
+    """Mean over networks of the mean over chips, and how networks and chips differ."""
+    means = [statistics.mean(chips) for chips in runs]
+    spread = {"of networks": statistics.stdev(means)} if len(means) > 1 else {}
+    if len(runs[0]) > 1:
+        spread["of chips"] = statistics.mean(statistics.stdev(chips) for chips in runs)
+    return {"mean": statistics.mean(means), **spread}
+
+
+def draw(file: Path, found: dict[str, list[dict[str, list[float]]]]) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for color, (name, values) in zip(COLORS, found.items(), strict=False):
+    for color, (name, runs) in zip(COLORS, found.items(), strict=False):
         for calibrated, style in (("", "-"), (", calibrated", "--")):
-            chips = [values[f"{spread}{calibrated}"] for spread in SPREADS]
-            means = [values["itself"], *(statistics.mean(c) for c in chips)]
+            chips = [[value for run in runs for value in run[f"{spread}{calibrated}"]] for spread in SPREADS]
+            means = [statistics.mean(run["itself"][0] for run in runs), *map(statistics.mean, chips)]
             axes.plot((0, *SPREADS), means, style, color=color, label=f"{name}{calibrated}")
             for spread, c in zip(SPREADS, chips, strict=True):
                 axes.plot([spread] * len(c), c, ".", color=color, markersize=3, alpha=0.5)

@@ -20,10 +20,11 @@ from eisnn.cli import guarded
 from eisnn.data.config import load_data
 from eisnn.init import UnusableInput
 from eisnn.interop import Trained, load_trained
+from eisnn.interop.shared import locate
 from eisnn.models import SpikingNetwork
 from eisnn.nn import PAPER
 from eisnn.provenance import provenance, write_result
-from eisnn.train import Diverged, Interrupted, Run, TrainConfig, fit, initial_model, resume
+from eisnn.train import Diverged, Interrupted, Run, TrainConfig, fit, initial_model, recipe, resume
 
 RUNS = Path(__file__).parent.parent / "runs"
 RESULTS = RUNS / "results"  # what is committed lies in experiments/results: name it as --output to continue it
@@ -196,6 +197,27 @@ def trained(row: Row, args: argparse.Namespace) -> tuple[SpikingNetwork, Trained
     train(row.name, budgeted(row.config, args), 0, args, keep=True)
     found = load_trained(run_folder(row.name, 0, args), data_path=args.data_path)
     return initial_model(found.config), found
+
+
+def demo_network(name: str, seed: int, args: argparse.Namespace) -> Path:
+    """Where a trained demo network is: of seed 0 that in the package, of others a run, trained first if need be."""
+    if seed == 0:
+        return locate(name)
+    train(name, budgeted(recipe(name), args), seed, args, keep=True)
+    return run_folder(name, seed, args)
+
+
+def going_on(name: str, network: Path, epochs: int, **fields: Any) -> TrainConfig:
+    """The recipe `name` for a few more epochs from `network`: from a quarter of its learning rate to 0, no warm-up."""
+    known = recipe(name)
+    return known.changed(
+        start_from=str(network),
+        epochs=epochs,
+        evaluate_epochs=epochs,
+        warmup_epochs=0.0,
+        lr=known.optimization.lr / 4,
+        **fields,
+    )
 
 
 def result_file(name: str, seed: int, args: argparse.Namespace) -> Path:

@@ -391,8 +391,73 @@ def test_a_command_flushes_subnormal_numbers_and_leaves_no_trace(monkeypatch: py
     assert tiny() > 0
 
 
+# Export and cost
+
+
 def test_an_option_of_another_format_of_export_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["export", "demo-plus", str(tmp_path / "out"), "--format", "nir", "--division", "shift"]) == 2
     assert capsys.readouterr().err == ("eisnn: --division is of --format c, and would change nothing of --format nir\n")
     assert run(["export", "demo-plus", str(tmp_path / "out"), "--format", "c", "--division", "shift"]) == 0
     assert (tmp_path / "out" / "network.c").exists()
+
+
+def test_exported_onnx_gives_the_logits_of_the_network_and_the_exporter_is_quiet(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    import onnxruntime
+
+    model, images = eisnn.load("demo-plus"), torch.rand(6, 3, 16, 16)
+    with torch.no_grad():
+        expected = model(images)
+    assert run(["export", "demo-plus", str(tmp_path), "--format", "onnx"]) == 0
+    assert capfd.readouterr() == (f"written: {tmp_path / 'network.onnx'}\n", "")
+    assert not [w for w in recwarn if issubclass(w.category, FutureWarning)]
+    session = onnxruntime.InferenceSession(str(tmp_path / "network.onnx"))
+    (logits,) = session.run(["logits"], {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), expected, atol=0.05, rtol=0)
+
+
+@pytest.mark.slow  # AOTInductor compiles
+def test_exported_programs_of_torch_give_the_logits_of_the_network(tmp_path: Path) -> None:
+    model, images = eisnn.load("demo-plus"), torch.rand(6, 3, 16, 16)
+    assert run(["export", "demo-plus", str(tmp_path), "--format", "torch"]) == 0
+    program = torch.export.load(tmp_path / "network.pt2").module()
+    compiled = torch._inductor.aoti_load_package(str(tmp_path / "compiled.pt2"))
+    with torch.no_grad():
+        for exported in (program, compiled):
+            torch.testing.assert_close(exported(images), model(images), atol=0.05, rtol=0)
+
+
+def test_exported_nir_and_checkpoints_of_the_authors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import nir
+
+    assert run(["export", "demo-plus", str(tmp_path / "nir"), "--format", "nir"]) == 0
+    graph = nir.read(str(tmp_path / "nir" / "network.nir"))
+    assert list(graph.nodes["input"].output_type["output"]) == [3, 16, 16]
+    assert run(["export", "demo", str(tmp_path / "authors"), "--format", "authors"]) == 0
+    assert run(["evaluate", str(tmp_path / "authors")]) == 0
+    accuracy = eisnn.load("demo").about.accuracy
+    assert f"{accuracy:.2f} % of 1000 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("format", ["authors", "c", "nir", "onnx", "torch"])
+def test_export_does_not_write_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str) -> None:
+    file = tmp_path / "taken"
+    file.write_text("mine")
+    assert run(["export", "demo", str(file), "--format", format]) == 2
+    assert capsys.readouterr().err == f"eisnn: {file} is a file; name a folder to write into\n"
+    assert file.read_text() == "mine"
+
+
+def test_cost_writes_numbers_and_a_figure_into_new_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers, picture = tmp_path / "a" / "cost.json", tmp_path / "b" / "cost.svg"
+    command = ["cost", "demo-plus", "--images", "3", "--output", str(numbers), "--figure", str(picture)]
+    assert run(command) == 0
+    found = json.loads(numbers.read_text())
+    assert found["synaptic_operations"]["Dense"] == sum(p["dense"] for row in found["layers"] for p in row["pathways"])
+    assert f"{found['synaptic_operations']['Dense'] / 1e3:,.1f}" in capsys.readouterr().out
+    assert "<svg" in picture.read_text()
+    assert run(["cost", "demo-plus", "--images", "0"]) == 2
+    assert capsys.readouterr().err == "eisnn: images is 0, expected at least 1\n"
+    assert run(["cost", "demo-plus", "--images", "3", "--output", str(tmp_path)]) == 2
+    assert "it is a folder; name a file" in capsys.readouterr().err

@@ -1,12 +1,18 @@
 """A trained network as a graph of standard operators, which runs where this package is not installed."""
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eisnn.nn import fold
+from eisnn.files import require_writable
+from eisnn.functional import EXACT
+from eisnn.nn import fold, layers_of
 
 
 class _Classifier(nn.Module):
@@ -40,18 +46,27 @@ def exported(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
 def write_onnx(model: nn.Module, images: Tensor, file: Path) -> Path:
     """Write `model`, folded, as ONNX with the input "images" and the output "logits"; arguments as of `exported`.
 
-    Raises: ImportError without onnx and onnxscript (the extra `onnx`).
+    Raises: ValueError for a network that divides otherwise than exactly; ImportError without onnx and onnxscript (the
+        extra `onnx`).
     """
-    _require_folder(file)
-    program = torch.onnx.export(exported(model, images), input_names=["images"], output_names=["logits"], dynamo=True)
-    assert program is not None
-    program.save(str(file))
+    divisions = {getattr(layer, "division", EXACT) for layer in layers_of(model).values()} - {EXACT}
+    if divisions:
+        raise ValueError(
+            f"this network divides by {divisions.pop().kind}, and ONNX has no operator that takes a number apart into "
+            "mantissa and exponent: export it as c or torch, or as eisnn.deploy.divide(model, Division())"
+        )
+    require_writable(file)
+    names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}
+    with _quiet():
+        program = torch.onnx.export(exported(model, images), dynamo=True, verbose=False, **names)
+        assert program is not None
+        program.save(str(file))
     return file
 
 
 def write_torch(model: nn.Module, images: Tensor, file: Path) -> Path:
     """Write `model`, folded, so that `torch.export.load(file).module()` is it; arguments as of `exported`."""
-    _require_folder(file)
+    require_writable(file)
     torch.export.save(exported(model, images), file)
     return file
 
@@ -60,10 +75,21 @@ def write_aoti(model: nn.Module, images: Tensor, file: Path) -> Path:
     """Write `model`, folded and compiled for this kind of processor by AOTInductor, so that
     `torch._inductor.aoti_load_package(file)` runs it, also from C++; arguments as of `exported`. It needs a compiler.
     """
-    _require_folder(file)
+    require_writable(file)
     torch._inductor.aoti_compile_and_package(exported(model, images), package_path=str(file.absolute()))
     return file
 
 
-def _require_folder(file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to itself what torch's exporter says of its own parts and of torchvision."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -160,7 +160,7 @@ def integer(model: nn.Module, sample_shape: tuple[int, int, int], division: Divi
     """
     if Division.check(division).kind == "exact":
         raise ValueError("integers divide by shift or lut, not exactly")
-    floats = stages(model)
+    floats = stages(model, sample_shape)
     assert isinstance(model.time_steps, int)
     size, scale, largest, made = sample_shape, 1 / 255, 255, []
     for stage in floats:

@@ -32,7 +32,7 @@ def nir_graph(model: nn.Module, sample_shape: tuple[int, int, int]) -> Any:
     Raises: ValueError for a network that divides, or of another kind (`stages`); ImportError without the extra `nir`.
     """
     nir = library("nir", "nir")
-    floats = stages(model)
+    floats = stages(model, sample_shape)
     if dividing := [stage.name for stage in floats if stage.divisive is not None]:
         raise ValueError(
             f"{', '.join(dividing)} divide by a current that changes with each input, which no node of NIR can; hold "

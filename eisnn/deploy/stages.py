@@ -42,18 +42,25 @@ class Stage:
     pooled: bool = False
 
 
-def stages(model: nn.Module) -> list[Stage]:
+def stages(model: nn.Module, sample_shape: tuple[int, int, int]) -> list[Stage]:
     """The stages of a VGG or an MLP, the readout last; VGGs average over all positions before it.
 
     Args:
         model: initialised; folded or not.
-    Raises: ValueError for another kind of network, or one whose neurons are not `LIF` or whose layers cannot be folded
-        to one projection; RuntimeError if it was never initialised.
+        sample_shape: channels, height and width of its images.
+    Raises: ValueError for another kind of network, one whose neurons are not `LIF` or whose layers cannot be folded to
+        one projection, or images that it does not take; RuntimeError if it was never initialised.
     """
     if not isinstance(model, VGG | MLP):
         raise ValueError(
             f"integer inference, C and NIR take VGG and MLP networks, got {type(model).__name__}, which adds spikes or "
             "does something else; export it as onnx or torch"
+        )
+    smallest, channels = model.min_size, model.in_channels
+    if len(sample_shape) != 3 or sample_shape[0] != channels or min(sample_shape[1:]) < smallest:
+        raise ValueError(
+            f"this network takes images of {channels} channels, at least {smallest} pixels high and wide, such as "
+            f"({channels}, {max(smallest, 32)}, {max(smallest, 32)}); got {sample_shape}"
         )
     folded = fold(model)
     assert isinstance(folded, VGG | MLP)

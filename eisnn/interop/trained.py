@@ -43,7 +43,10 @@ class Trained:
         return next(iter(loader.epoch())).images.mul(255).round().to(torch.uint8)
 
     def training_images(self, count: int) -> Tensor:
-        """At most `count` training images drawn with the seed 0, as the network takes them, not augmented."""
+        """At most `count` training images drawn with the seed 0, as the network takes them, not augmented; ValueError
+        for less than one."""
+        if count < 1:
+            raise ValueError(f"images is {count}, expected at least 1")
         size = self.config.data.image_size
         return next(Loader(self.dataset.train, count, shuffle=True, size=size).epoch()).images
 

@@ -10,7 +10,7 @@ import torch
 from networks import images
 
 import eisnn
-from eisnn.deploy import exported, write_aoti, write_onnx, write_torch
+from eisnn.deploy import Division, divide, exported, write_aoti, write_onnx, write_torch
 from eisnn.nn import PLUS, CircuitOptions
 
 NETWORKS = {
@@ -75,6 +75,19 @@ def test_onnx_in_onnx_runtime(kind, tmp_path):
         with torch.no_grad():
             expected = eisnn.fold(model)(x[:count])
         assert np.abs(found - expected.numpy()).max() < 1e-5
+
+
+def test_onnx_has_no_shifts(tmp_path):
+    model = divide(network(), Division("shift"))
+    with pytest.raises(ValueError, match=r"divides by shift, and ONNX has no operator .* export it as c or torch"):
+        write_onnx(model, images(2, dtype=torch.float32), tmp_path / "network.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_program_that_shifts_gives_the_same():
+    model, x = divide(network(), Division("shift")), images(5, dtype=torch.float32)
+    with torch.no_grad():
+        assert torch.equal(exported(model, x[:2]).module()(x), model(x))
 
 
 def alone(tmp_path, call, x):

@@ -1,5 +1,6 @@
 """Integers: near the float network, saved and loaded, and C that gives the same bits."""
 
+import shutil
 import subprocess
 
 import numpy as np
@@ -15,6 +16,7 @@ from eisnn.deploy.integer import _exponent, rounded
 from eisnn.nn import PLUS
 
 STRICT = "cc -std=c99 -O1 -Wall -Wextra -Werror -pedantic -fsanitize=undefined -fno-sanitize-recover -o classify"
+ARM, ON_ARM = "arm-linux-gnueabihf-gcc", "-std=c99 -O2 -Wall -Wextra -Werror -pedantic -static -o classify"
 NETWORKS = {
     "paper": {},
     "plus": {"options": PLUS},
@@ -69,6 +71,20 @@ def test_c_gives_the_same_bits(kind, division, pixels, tmp_path):
     assert not any(word in text for word in ("float ", "double ", "malloc", "<stdlib.h>", "<math.h>"))
 
 
+@pytest.mark.skipif(
+    not (shutil.which(ARM) and shutil.which("qemu-arm")), reason="needs gcc-arm-linux-gnueabihf and qemu-user (Debian)"
+)
+@pytest.mark.parametrize("kind", ["paper", "semisaturated"])
+def test_c_gives_the_same_bits_on_a_32_bit_arm_processor(kind, pixels, tmp_path):
+    whole = integer(network(pixels, **NETWORKS[kind]), tuple(pixels.shape[1:]))
+    folder = write_c(whole, [f"class {k}" for k in range(10)], tmp_path)
+    subprocess.run([ARM, *ON_ARM.split(), "main.c", "network.c", "weights.c"], cwd=folder, check=True)
+    shown, command = pixels[:6], ["qemu-arm", "./classify", "-"]
+    out = subprocess.run(command, cwd=folder, input=shown.numpy().tobytes(), capture_output=True, check=True)
+    found = torch.tensor([list(map(int, line.split())) for line in out.stdout.decode().splitlines()])
+    assert torch.equal(found, whole(shown))
+
+
 def test_main_classifies_image_files(pixels, tmp_path):
     from PIL import Image
 
@@ -109,7 +125,7 @@ def test_currents_of_the_first_layer_are_near_those_of_the_float_network(kind, p
         _current(stage, a[:, :, :n], a[:, :, n:], Division("lut", 1024)) + torch.from_numpy(stage.bias)[:, None, None]
     )
     if expected is None:
-        first = stages(model)[0]
+        first = stages(model, (3, 16, 16))[0]
         expected = torch.nn.functional.conv2d(pixels.float() / 255, first.kernel, first.bias, padding=1)[None]
     error = (found / ONE - expected).std() / expected.std()
     assert 0 < error < 0.05, error
@@ -157,6 +173,11 @@ def test_errors(pixels, tmp_path):
         whole(pixels.float())
     with pytest.raises(ValueError, match=r"takes images \[N, 3, 16, 16\], got \[24, 3, 8, 8\]"):
         whole(pixels[..., ::2, ::2])
+    for shape in [(3, 4, 16), (1, 16, 16), (16, 16)]:
+        with pytest.raises(ValueError, match=r"takes images of 3 channels, at least 8 pixels .*got \(\d+, "):
+            integer(model, shape)
+    with pytest.raises(ValueError, match="takes 768 inputs; images of this size give 192"):
+        integer(network(pixels, model="mlp", image_size=16), (3, 8, 8))
     with pytest.raises(ValueError, match="has 10 classes, got 2 names"):
         write_c(whole, ["a", "b"], tmp_path / "c")
     (tmp_path / "other").write_bytes(b"nothing")

@@ -1,6 +1,6 @@
 """Figures: the only place that imports matplotlib (the extra `report`)."""
 
-from eisnn.analysis.figures.costs import operations, pathway_color
+from eisnn.analysis.figures.costs import operations, operations_figure, pathway_color
 from eisnn.analysis.figures.currents import balance, currents, weights
 from eisnn.analysis.figures.maps import feature_maps, frame_sequence
 from eisnn.analysis.figures.movie import current_movie
@@ -27,6 +27,7 @@ __all__ = [
     "feature_maps",
     "frame_sequence",
     "operations",
+    "operations_figure",
     "pathway_color",
     "progress",
     "responses",

@@ -1,0 +1,72 @@
+"""Accuracy against firing rate: the trained demo networks go on for a few epochs towards lower and lower rates.
+
+python experiments/rates.py --output experiments/results/rates
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from study import collect, demo_network, going_on, parser, run_script, study
+from telling import Row
+
+from eisnn.analysis.figures import COLORS, bare
+from eisnn.provenance import provenance, write_result
+
+RECIPES = ("demo-plus", "demo-bn", "demo")
+TARGETS = (None, 0.12, 0.06, 0.03)
+BREAK_EVEN = 0.06  # rate below which a spiking network can cost less than a quantized one (arXiv 2409.08290)
+
+
+def row_name(name: str, target: float | None) -> str:
+    return name if target is None else f"{name}, target {target}"
+
+
+def rows(args: argparse.Namespace) -> list[Row]:
+    """Each network goes on without a target as well: what the epochs alone bring."""
+    return [
+        Row(
+            row_name(name, target),
+            going_on(name, demo_network(name, 0, args), args.epochs, target_rate=target),
+            versus=name,
+        )
+        for name in RECIPES
+        for target in TARGETS
+    ]
+
+
+def main(args: argparse.Namespace) -> None:
+    made = rows(args)
+    study(made, args)
+    found = collect(made, args)
+    curves = {
+        name: [
+            {
+                "target": target,
+                "firing_rate": statistics.mean(r["firing_rate"][-1] for r in found[row_name(name, target)]),
+                "accuracy": statistics.mean(r["accuracy"][-1] for r in found[row_name(name, target)]),
+            }
+            for target in TARGETS
+        ]
+        for name in RECIPES
+    }
+    write_result(args.output / "curves.json", {**provenance(), "n": args.seeds, "curves": curves})
+    draw(args.output / "curves.png", curves)
+
+
+def draw(file: Path, curves: dict[str, list[dict[str, float]]]) -> None:
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for color, (name, points) in zip(COLORS, curves.items(), strict=False):
+        axes.plot(*([p[key] for p in points] for key in ("firing_rate", "accuracy")), "o-", color=color, label=name)
+    axes.axvline(BREAK_EVEN, color="grey", linestyle=":", label="6 %")
+    axes.set(xlabel="spikes a neuron and step", ylabel="test accuracy (%)", ylim=(0, None), xlim=(0, None))
+    axes.legend(frameon=False)
+    bare(axes)
+    figure.savefig(file, dpi=130)
+
+
+if __name__ == "__main__":
+    options = parser(__doc__, epochs=5, runs=Path("runs/rates"))
+    run_script(lambda: main(options.parse_args()))
