@@ -13,6 +13,6 @@ ei_floor, ...  the bare convolutions of a network, as the network computes them,
 from eisnn.bench.command import bench
 from eisnn.bench.floor import Floor
 from eisnn.bench.memory import ResidentMemory, peak_memory
-from eisnn.bench.subjects import FORMATS, Subject
+from eisnn.bench.subjects import FORMATS, Subject, saved_bytes
 
-__all__ = ["FORMATS", "Floor", "ResidentMemory", "Subject", "bench", "peak_memory"]
+__all__ = ["FORMATS", "Floor", "ResidentMemory", "Subject", "bench", "peak_memory", "saved_bytes"]

@@ -169,8 +169,10 @@ class CorticalLayer(DataDrivenLayer):
             self._check_top_down(top_down, (steps, *start.vip.u.shape))
         # What `measure` runs again; kept only while something watches this layer.
         self._call = (state, top_down) if self._forward_hooks else (None, None)
-        if self.options.feedback or self.stimuli:
+        if self.stimuli:
             return FC.cortical_circuit(currents, weights, constants, state, steps, top_down, self.stimuli)
+        if self.options.feedback:
+            return ops.cortical_circuit(currents, weights, constants, state, steps, top_down)
         return _without_feedback(currents, weights, constants, state, steps)
 
     @torch.no_grad()

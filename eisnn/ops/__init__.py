@@ -6,6 +6,7 @@ What of torch works with them: reverse-mode derivatives, once (`backward`, `torc
 """
 
 # Back ends, which enter themselves when they are imported; see backends.py.
+import eisnn.ops.cortex.cpu
 import eisnn.ops.lif.cpu
 import eisnn.ops.lif.gpu
 import eisnn.ops.population.cpu
@@ -16,6 +17,7 @@ from eisnn.ops.backends import exporting
 from eisnn.ops.circuit import StackedCurrents, ei_circuit, ei_readout, folded_currents, stacked_currents
 from eisnn.ops.connection import Connection, Conv, Dense
 from eisnn.ops.conv2d.op import conv2d
+from eisnn.ops.cortex.op import cortical_circuit
 from eisnn.ops.lif.op import lif
 from eisnn.ops.pool.op import average_pool
 from eisnn.ops.population.op import population
@@ -34,6 +36,7 @@ __all__ = [
     "StackedKernel",
     "average_pool",
     "conv2d",
+    "cortical_circuit",
     "ei_circuit",
     "ei_readout",
     "exporting",

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import torch
 
-SOURCES = tuple(Path(__file__).parent / name for name in ("population/population.cpp", "weights/rows.cpp"))
+FOLDER = Path(__file__).parent
+SOURCES = tuple(FOLDER / name for name in ("population/population.cpp", "weights/rows.cpp", "cortex/cortex.cpp"))
+HEADERS = tuple(FOLDER / name for name in ("product.h", "surrogate.h"))
 FLAGS = (
     "-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp",
     "-fPIC", "-shared",
@@ -41,7 +43,7 @@ def library() -> ctypes.CDLL | None:
         if (compiler := shutil.which(command[0])) is None:
             raise OSError(f"there is no C++ compiler {command[0]}")
         command[0] = compiler
-        code = b"".join(source.read_bytes() for source in SOURCES)
+        code = b"".join(source.read_bytes() for source in SOURCES + HEADERS)
         key = hashlib.sha256(code + repr((FLAGS, command, _processor())).encode()).hexdigest()[:16]
         file = _private_folder() / f"kernels-{key}.so"
         if not _is_whole(file):

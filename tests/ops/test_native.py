@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from eisnn.ops import build
+from eisnn.ops.cortex import cpu as cortex
 from eisnn.ops.population import cpu as population
 from eisnn.ops.structs import fields_of
 from eisnn.ops.weights import cpu as weights
@@ -203,6 +204,8 @@ def test_the_arguments_are_as_the_source_declares_them(tmp_path):
         (population.Map, "population/population.cpp"),
         (population.Problem, "population/population.cpp"),
         (weights.Rows, "weights/rows.cpp"),
+        (cortex.Cells, "cortex/cortex.cpp"),
+        (cortex.Circuit, "cortex/cortex.cpp"),
     ],
 )
 def test_the_compiler_lays_the_arguments_out_alike(struct, source, tmp_path):

@@ -17,6 +17,9 @@
 #include <type_traits>
 #include <vector>
 
+#include "../product.h"
+#include "../surrogate.h"
+
 extern "C" {
 
 struct Map {
@@ -67,89 +70,6 @@ template <> inline bf16 narrow<bf16, float>(float x) {
     return {uint16_t(x != x ? 0x7fc0 : rounded)};
 }
 
-// What follows is for gradients only, where the bits of the reference are not asked for.
-#pragma GCC push_options
-#pragma GCC optimize("fp-contract=fast")
-
-inline double exponential(double x) { return std::exp(x); }
-
-// exp by x = n ln 2 + r, |r| <= ln(2) / 2, and the Taylor polynomial of r: 1e-7 relative; compilers vectorise it.
-inline float exponential(float x) {
-    x = x < -80.0f ? -80.0f : x > 80.0f ? 80.0f : x;
-    const float n = std::nearbyint(x * 1.44269504f);
-    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.0f / 5040;
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    const uint32_t bits = uint32_t(int32_t(n) + 127) << 23;
-    float scale;
-    std::memcpy(&scale, &bits, 4);
-    return p * scale;
-}
-
-inline double reciprocal(double x) { return 1 / x; }
-
-// 1 / x of 1 <= x < 1e37 (what `exponential` gives, plus 1), by Newton's iteration from a guess of the exponent's bits: 1e-7 relative, in a fifth of the
-// time of a division.
-inline float reciprocal(float x) {
-    int32_t bits;
-    std::memcpy(&bits, &x, 4);
-    bits = 0x7ef311c3 - bits;
-    float y;
-    std::memcpy(&y, &bits, 4);
-    y = y * (2 - x * y);
-    y = y * (2 - x * y);
-    return y * (2 - x * y);
-}
-
-// Derivatives of the spike at x = H - theta, as in eisnn/functional/surrogate.py.
-template <class C> void slopes(const Problem &p, const C *h, C *slope, int64_t n) {
-    const C theta = C(p.theta), alpha = C(p.alpha);
-    switch (p.surrogate) {
-    case 0:  // sigmoid
-#pragma omp simd
-        for (int64_t i = 0; i < n; ++i) {
-            const C s = reciprocal(C(1) + exponential((theta - h[i]) * alpha));
-            slope[i] = (s - s * s) * alpha;
-        }
-        break;
-    case 1:  // atan
-#pragma omp simd
-        for (int64_t i = 0; i < n; ++i) {
-            const C x = (h[i] - theta) * (C(1.5707963267948966) * alpha);
-            slope[i] = (alpha / 2) / (1 + x * x);
-        }
-        break;
-    case 2:  // fast_sigmoid
-#pragma omp simd
-        for (int64_t i = 0; i < n; ++i) {
-            const C x = 1 + std::abs(h[i] - theta) * alpha;
-            slope[i] = 1 / (x * x);
-        }
-        break;
-    case 3:  // triangle
-#pragma omp simd
-        for (int64_t i = 0; i < n; ++i) {
-            const C x = 1 - std::abs(h[i] - theta) * alpha;
-            slope[i] = x > 0 ? x * alpha : C(0);
-        }
-        break;
-    case 4:  // rectangle
-#pragma omp simd
-        for (int64_t i = 0; i < n; ++i) slope[i] = std::abs(h[i] - theta) < C(0.5) / alpha ? alpha : C(0);
-        break;
-    default:  // leaky_relu
-#pragma omp simd
-        for (int64_t i = 0; i < n; ++i) slope[i] = h[i] - theta >= 0 ? C(1) : alpha;
-    }
-}
-#pragma GCC pop_options
-
 template <class T> inline T *at(const Map &m, int64_t step, int64_t image, int64_t row) {
     return static_cast<T *>(m.data) + step * m.step + image * m.image + row * m.row;
 }
@@ -171,115 +91,16 @@ template <class C> struct Neurons {
     }
 };
 
-template <class C> constexpr int64_t LANES = 64 / sizeof(C);
-
-inline int64_t padded(int64_t n, int64_t lanes) { return (n + lanes - 1) / lanes * lanes; }
-
-constexpr int64_t VECTORS = 4;  // of a panel: columns that are summed in registers together
-constexpr int64_t DEPTH = 128;  // rows of a panel that stay in the first-level cache
-
-// A matrix whose rows are whole vectors, cut into panels of VECTORS vectors: where a row of a panel, and where a panel
-// begins. Rows of a panel that lie one after the other do not compete for the same lines of the cache.
-template <class C> struct Panels {
-    const C *data;
-    int64_t width, row, panel;
-};
-
-// The product of an R x depth matrix `a` with V vectors of the rows of `w`, summed in registers.
-#pragma GCC push_options
-#pragma GCC optimize("fp-contract=fast")
-template <class C, int R, int V>
-inline void tile(int64_t depth, const C *a, int64_t a_row, int64_t a_column, const C *w, int64_t w_row, C *out,
-                 int64_t out_row, bool add) {
-    typedef C Vector __attribute__((vector_size(64), aligned(alignof(C)), may_alias));
-    Vector sum[R][V];
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sum[r][v] = Vector{};
-    for (int64_t k = 0; k < depth; ++k) {
-        Vector row[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) row[v] = *reinterpret_cast<const Vector *>(w + k * w_row + v * LANES<C>);
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r) {
-            const C x = a[r * a_row + k * a_column];
-#pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) sum[r][v] += x * row[v];
-        }
-    }
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) {
-            Vector *to = reinterpret_cast<Vector *>(out + r * out_row + v * LANES<C>);
-            *to = add ? *to + sum[r][v] : sum[r][v];
-        }
-}
-#pragma GCC pop_options
-
-// All rows by V columns: R rows at a time, the remainder by halves of R.
-template <class C, int R, int V>
-void strip(int64_t rows, int64_t depth, const C *a, int64_t a_row, int64_t a_column, const C *w, int64_t w_row, C *out,
-           int64_t out_row, bool add) {
-    int64_t row = 0;
-    for (; row + R <= rows; row += R)
-        tile<C, R, V>(depth, a + row * a_row, a_row, a_column, w, w_row, out + row * out_row, out_row, add);
-    if constexpr (R > 1)
-        if (row < rows)
-            strip<C, R / 2, V>(rows - row, depth, a + row * a_row, a_row, a_column, w, w_row, out + row * out_row,
-                               out_row, add);
-}
-
-// out = a w (or out += a w): `a` is rows x depth with any strides; rows of out are whole vectors.
-template <class C>
-void product(int64_t rows, int64_t depth, const C *a, int64_t a_row, int64_t a_column, const Panels<C> &w, C *out,
-             int64_t out_row, bool add) {
-    for (int64_t start = 0; start < w.width; start += VECTORS * LANES<C>) {
-        const int64_t vectors = (w.width - start) / LANES<C>;
-        const C *panel = w.data + start / (VECTORS * LANES<C>) * w.panel;
-        for (int64_t k = 0; k < depth; k += DEPTH) {
-            const int64_t part = depth - k < DEPTH ? depth - k : DEPTH;
-            const auto with = [&](auto rows_by) {
-                rows_by(rows, part, a + k * a_column, a_row, a_column, panel + k * w.row, w.row, out + start, out_row,
-                      add || k > 0);
-            };
-            switch (vectors) {
-            case 1: with(strip<C, 12, 1>); break;
-            case 2: with(strip<C, 12, 2>); break;
-            case 3: with(strip<C, 6, 3>); break;
-            default: with(strip<C, 6, 4>);
-            }
-        }
-    }
-}
-
-// M and its transpose in panels, padded with zeros to whole vectors; the forward pass needs the transpose alone.
+// M and its transpose in panels; the forward pass needs the transpose alone.
 template <class C> struct Weight {
-    int64_t n_e, n_i, width_e, width_i;
-    std::vector<C> m, transposed;
+    int64_t n_e, n_i;
+    Packed<C> to_e, to_i;
+    int64_t width_e, width_i;
 
     Weight(const Problem &p, bool backward)
-        : n_e(p.inner), n_i(p.n_i), width_e(padded(n_e, LANES<C>)), width_i(padded(n_i, LANES<C>)) {
-        if (!p.i_ie.data) return;
-        const C *given = static_cast<const C *>(p.weight);
-        transposed.assign(n_i * padded(n_e, PANEL), C(0));
-        for (int64_t i = 0; i < n_e; ++i) {
-            C *column = transposed.data() + i / PANEL * n_i * PANEL + i % PANEL;
-            for (int64_t k = 0; k < n_i; ++k) column[k * PANEL] = given[i * n_i + k];
-        }
-        if (!backward) return;
-        m.assign(n_e * padded(n_i, PANEL), C(0));
-        for (int64_t start = 0; start < n_i; start += PANEL)
-            for (int64_t i = 0; i < n_e; ++i)
-                for (int64_t k = start; k < start + PANEL && k < n_i; ++k)
-                    m[start * n_e + i * PANEL + k - start] = given[i * n_i + k];
-    }
-
-    Panels<C> to_e() const { return {transposed.data(), width_e, PANEL, n_i * PANEL}; }
-    Panels<C> to_i() const { return {m.data(), width_i, PANEL, n_e * PANEL}; }
-
-    static constexpr int64_t PANEL = VECTORS * LANES<C>;
+        : n_e(p.inner), n_i(p.n_i), to_e(Packed<C>::transposed(p.i_ie.data ? p.weight : nullptr, n_e, n_i)),
+          to_i(Packed<C>::plain(p.i_ie.data && backward ? p.weight : nullptr, n_e, n_i)), width_e(to_e.width),
+          width_i(to_i.width) {}
 };
 
 // The currents of the I neurons of some rows of an image, and what is made of them; their own rows are (step, row).
@@ -302,7 +123,7 @@ template <class C> struct Lateral {
                     for (int64_t k = 0; k < w.n_i; ++k) to[k] = widen(from[k]);
                     for (int64_t k = w.n_i; k < w.width_i; ++k) to[k] = C(0);
                 }
-            product<C>(count, w.n_i, at_t.data, at_t.row, 1, w.to_e(), of_row(w, t, first), w.width_e, false);
+            product<C>(count, w.n_i, at_t.data, at_t.row, 1, w.to_e, of_row(w, t, first), w.width_e, false);
         }
     }
 
@@ -326,7 +147,7 @@ template <class C> struct Lateral {
     // With dL/dI_div in place of I_div: dL/du = M^T dL/dI_div, and dL/dM = (or +=) dL/dI_div u^T.
     template <class S> void backward(const Problem &p, const Weight<C> &w, int64_t b, C *grad_weight, bool add) {
         grow(grad_u, p.steps_in * count * w.width_i);
-        product<C>(p.steps_in * count, w.n_e, i_div.data(), w.width_e, 1, w.to_i(), grad_u.data(), w.width_i, false);
+        product<C>(p.steps_in * count, w.n_e, i_div.data(), w.width_e, 1, w.to_i, grad_u.data(), w.width_i, false);
         for (int64_t t = 0; t < p.steps_in; ++t)
             for (int64_t row = 0; row < count; ++row) {
                 const C *from = grad_u.data() + (t * count + row) * w.width_i;
@@ -509,7 +330,7 @@ void backward_image(const Problem &p, const Weight<C> &w, int64_t b, C *grad_wei
                 for (int64_t i = 0; i < n; ++i) v[i] = last ? last[i] : C(0);
                 for (int64_t t = p.steps - 1; t >= 0; --t) {
                     C *ht = h + t * CHUNK;
-                    slopes(p, ht, slope, n);
+                    slopes<C>(p.surrogate, theta, C(p.alpha), ht, slope, n);
                     const S *from_spikes = p.grad_spikes.data ? at<S>(p.grad_spikes, t, b, row) + start : nothing;
                     step_back_by_slope(p, from_spikes, slope, ht, v, n);
                 }
