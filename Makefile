@@ -7,15 +7,15 @@ BIN := $(VENV)/bin
 
 install: $(VENV)/.installed
 
-# SpikingJelly is an independent oracle of the LIF tests. It comes without its dependencies: torchvision, one of them,
-# would bring another build of torch.
+# SpikingJelly is an independent oracle of the LIF tests, NeuroBench one of counts of operations. They come without their
+# dependencies: torchvision and torchaudio, of them, would bring another build of torch.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "eisnn needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt --no-deps spikingjelly
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt --no-deps spikingjelly neurobench
 	@touch $@
 
 demo: install

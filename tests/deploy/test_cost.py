@@ -1,13 +1,18 @@
 """Operations counted against a count by loops."""
 
+from pathlib import Path
+from runpy import run_path
+
 import pytest
 import torch
 from circuits import rng
 from networks import images, small
 
 import eisnn
-from eisnn.deploy import cost
+from eisnn.deploy import cost, hold
 from eisnn.nn import PLUS
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "operation_counts.py"
 
 
 @pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 1, 1), (2, 1, 1), (1, 0, 2)])
@@ -110,3 +115,20 @@ def test_neurobench_s_totals_and_energy():
     assert first.energy(True)[0] == pytest.approx(4.6 * macs + 0.9 * first.spikes + 4 * 4.6 * 8 * 64)
     assert first.energy(True)[1] == 5.0 * (3 * sum(p.effective for p in first.pathways) + 2 * first.updates)
     assert counted.table().count("\n") == 1 + sum(len(layer.pathways) for layer in counted.layers) + 1
+
+
+@pytest.mark.parametrize("circuit", ["bn", "ei"])
+def test_neurobench_counts_the_same_where_it_can_see(circuit):
+    """Convolutions of the twin, and of a circuit whose divisors are held; of a circuit itself it sees nothing."""
+    pytest.importorskip("neurobench", reason="pip install --no-deps neurobench")
+    theirs = run_path(str(BENCHMARK))["theirs"]
+    x = images(dtype=torch.float32)
+    model = small(dtype=torch.float32) if circuit == "ei" else eisnn.create_model("convnet3", circuit="bn", width=0.25)
+    seen = hold(model, x) if circuit == "ei" else eisnn.fold(model)
+    hidden = [p for p in cost(seen, x).pathways if p.layer != "readout"]
+    found = theirs(seen, x)
+    assert found["SynapticOperations"]["Dense"] == sum(p.dense for p in hidden)
+    assert found["SynapticOperations"]["Effective_MACs"] == pytest.approx(sum(p.effective for p in hidden), rel=1e-6)
+    assert found["SynapticOperations"]["Effective_MACs"] > 0
+    if circuit == "ei":
+        assert theirs(model, x)["SynapticOperations"]["Dense"] == 0
