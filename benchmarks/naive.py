@@ -1,4 +1,4 @@
-"""The yardstick: an E-I network as METHOD 1-3 writes it, beside ours.
+"""The yardstick: an E-I network as the paper writes it, beside ours.
 
 Five products for each circuit, no fused operation, plain autograd through every time step, and maps that are permuted
 between time-major and batch-major order at each layer, as programs do that keep the batch first.

@@ -1,7 +1,8 @@
 """Departures from the paper's circuit, each an option: exact balance, semisaturation, a pooled divisive current.
 
 There are no batch statistics: weights are standardized under Dale's law (centred by inhibition, of one norm), activity
-is divided by a local inhibitory current. Names as in `eisnn.functional.circuit`; method, sections 7 and 8.
+is divided by a local inhibitory current. Names as in `eisnn.functional.circuit`; equations with an M are
+those of docs/science/method.md.
 """
 
 from math import prod
@@ -18,7 +19,7 @@ SMALLEST = 1e-12  # what a norm counts as at least, so that nothing is divided b
 
 
 def conserve(weight: Tensor, total: Any = 1.0, *, tapwise: bool = False) -> Tensor:
-    """Conserved totals (P10): each neuron's weights scaled to the sum `total`; `[n, ...]` >= 0 -> `[n, ...]` >= 0.
+    """Conserved totals (M9): each neuron's weights scaled to the sum `total`; `[n, ...]` >= 0 -> `[n, ...]` >= 0.
 
     With `tapwise` those of each position of the receptive field `[n, C, kh, kw]` by themselves, to
     `total / (kh kw)`. The gradient has no part along the weights: a common factor of a neuron's synapses changes
@@ -47,7 +48,7 @@ class _CenterGradient(torch.autograd.Function):
 
 
 def center_gradient(weight: Tensor) -> Tensor:
-    """Identity whose gradient has its mean over each neuron's inputs subtracted (gradient centralization, P1)."""
+    """Identity whose gradient has its mean over each neuron's inputs subtracted (gradient centralization)."""
     return _CenterGradient.apply(weight)
 
 
@@ -92,7 +93,7 @@ def conserved_synapses(
 def divisive_weight(weight_ei: Tensor, gain_i: Tensor, sigma: Tensor | None, *, pooled: bool) -> Tensor:
     """`M` `[n_E, m]` of the currents that divide, for `eisnn.ops.ConservedKernel`.
 
-    Semisaturation (P2), `I_div -> I_div + sigma` with `sigma` `[n_E]`, is the synapse of the tonic I neuron. Then the
+    Semisaturation (M11), `I_div -> I_div + sigma` with `sigma` `[n_E]`, is the synapse of the tonic I neuron. Then the
     divisive current is positive and never stabilised.
     """
     weight = torch.ones_like(weight_ei[:, :1]) if pooled else conserve(weight_ei) * gain_i

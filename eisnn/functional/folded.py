@@ -1,7 +1,7 @@
 """The circuit folded to the same function: one signed kernel in place of excitation and subtractive inhibition.
 
 Weights and inputs are non-negative, so the I neurons are linear: `I_EE - I_sub = W x` with `W = W_EE - W_EI W_IE`, and
-`I_div = M W_IE x`. Names as in `eisnn.functional.circuit`; method, section 5.
+`I_div = M W_IE x`. Names as in `eisnn.functional.circuit`; (M7) of docs/science/method.md.
 """
 
 from typing import NamedTuple

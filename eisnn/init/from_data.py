@@ -84,7 +84,7 @@ def adjust_(layer: SpikingLayer, x: Tensor, group: Any = None, time_steps: int |
 
 @adjust_.register
 def _(layer: EILayer, x: Tensor, group: Any = None, time_steps: int | None = None) -> None:
-    """Unit variance (P4), or the firing rate of the start."""
+    """Unit variance (M13), or the firing rate of the start."""
     if layer.options.unit_variance:
         layer.scale_division_(standard_deviation(layer.integrated(x), group))
     if layer.options.start_rate:

@@ -2,7 +2,8 @@
 
 The backward pass of a spike is a choice: nothing in the forward pass depends on the width of the surrogate derivative.
 Each layer multiplies the gradient by a factor that grows with the height of its surrogate, so that a width at which
-the factor is 1 carries the gradient through any depth (method, section 7, P9; the idea is SpikeInit's, ICML 2026).
+the factor is 1 carries the gradient through any depth ((M14) of docs/science/method.md; the idea is SpikeInit's, ICML
+2026).
 """
 
 from collections.abc import Iterable

@@ -73,7 +73,7 @@ def measure_input(x: Tensor, repeats: int, layer: str, group: Any = None) -> Inp
 
 
 def standard_deviation(i_e: Tensor, group: Any = None) -> float:
-    """Of all entries of `I_E`, over the processes of `group`; layer-sequential unit variance (P4) divides by it."""
+    """Of all entries of `I_E`, over the processes of `group`; unit variance (M13) divides by it."""
     wide = i_e.double()
     sums = torch.stack([wide.new_tensor(wide.numel()), wide.sum(), wide.square().sum()])
     sum_over(sums, group)

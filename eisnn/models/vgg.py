@@ -21,7 +21,7 @@ def stack(depth: int) -> Plan:
     return plan
 
 
-# METHOD 6; numbers are channels, "P" halves the map.
+# docs/science/method.md, section 8; numbers are channels, "P" halves the map.
 PLANS: dict[str, Plan] = {
     "vgg8": (64, "P", 128, "P", 256, "P", 512, "P", 512, "P"),
     "vgg11": (64, "P", 128, "P", 256, 256, "P", 512, 512, "P", 512, 512, "P"),

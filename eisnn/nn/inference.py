@@ -106,7 +106,7 @@ class FoldedReadout(FoldedCircuit):
 
 @torch.no_grad()
 def fold(model: nn.Module) -> nn.Module:
-    """A separate network for inference with folded weights (METHOD 5); `model` stays as it is.
+    """A separate network for inference with folded weights (M7); `model` stays as it is.
 
     `W_EE - W_EI W_IE` is formed once instead of at every call, and the weights it came from are dropped. The output of
     E-I networks is the same; batch norms are merged with their running statistics, equal up to rounding. Layers whose

@@ -62,7 +62,7 @@ class PaperWeights(nn.Module):
 
 
 class ConservedWeights(PaperWeights):
-    """Exact balance (P10): the parameters are shares of each neuron's totals. `gain_i` and `sigma` are factors
+    """Exact balance (M9): the parameters are shares of each neuron's totals. `gain_i` and `sigma` are factors
     of their initial values."""
 
     dale_parameters: ClassVar[tuple[str, ...]] = ("sigma",)

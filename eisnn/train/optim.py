@@ -142,8 +142,8 @@ def plus_optimizer(
 
 
 def make_optimizer(model: nn.Module, config: OptimizationConfig, *, recordable: bool = False) -> torch.optim.Optimizer:
-    """The optimizer of a configuration, with weight decay on all parameters (method, section 6), or on feedforward
-    weights only (P3).
+    """The optimizer of a configuration, with weight decay on all parameters, as in the paper, or on
+    feedforward weights only, as exact balance needs it.
 
     "exponentiated" moves what Dale's law constrains by factors, "orthogonal" orthogonalises the steps of the weight
     matrices below the readout; the other parameters get SGD's steps.

@@ -1,4 +1,4 @@
-"""The published recipes (method, section 6): one function for each row, and the batch-norm twin of each.
+"""The published recipes (docs/science/method.md, section 8), one function for each row, and the twin of each.
 
     name                       = DATASET-MODEL, DATASET-MODEL-bn for the twin, DATASET-MODEL-plus for our departures
     E-I                          SGD 0.9, weight decay 5e-4, 300 epochs, warm-up from 1e-7, cosine to 0
@@ -124,7 +124,7 @@ def batch_norm_twin(recipe: TrainConfig) -> TrainConfig:
 
 
 def plus(recipe: TrainConfig) -> TrainConfig:
-    """The same run with our departures from the paper's circuit (method, section 7: P10, P2, P11, P4, P9, P3)."""
+    """The same run with our departures from the paper's circuit (docs/science/method.md, section 7)."""
     return recipe.changed(circuit_options=PLUS, optimizer="orthogonal", lr=0.02, decay="feedforward")
 
 

@@ -169,7 +169,7 @@ def rows_of(maps: Tensor) -> Tensor:
 
 
 def written_gradients(case: Case, upstream: Tensor) -> dict[str, Tensor]:
-    """METHOD 4, eqs. (46)-(52), line by line."""
+    """Eqs. (46)-(52), line by line."""
     p, c = case.parameters, case.connection
     currents = EF.ei_currents(case.x, *[p[k] for k in PARAMETERS[:4]], c)
     x = patches(case.x, c, p["weight_ee"])
@@ -192,7 +192,7 @@ def written_gradients(case: Case, upstream: Tensor) -> dict[str, Tensor]:
 
 
 def folded_gradients(case: Case, upstream: Tensor) -> dict[str, Tensor]:
-    """METHOD 5, the backward pass of the folded form."""
+    """(M8), the backward pass of the folded form."""
     p, c = case.parameters, case.connection
     currents = ops.folded_currents(case.x, *[p[k] for k in PARAMETERS[:4]], c)
     x = patches(case.x, c, p["weight_ee"])

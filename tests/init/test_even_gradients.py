@@ -1,4 +1,4 @@
-"""Even gradients (P9): E-I Init sets each layer's surrogate width so that the gradient neither fades nor explodes."""
+"""Even gradients (M14): E-I Init sets each layer's surrogate width so that the gradient neither fades nor explodes."""
 
 import copy
 from dataclasses import replace

@@ -1,4 +1,5 @@
-"""E-I Init: the theory of METHOD 2 with its tolerances, order of the layers, errors that leave the model alone."""
+"""E-I Init: its theory (docs/science/method.md, section 3) with tolerances, order of the layers, errors that leave the
+model alone."""
 
 import math
 import re

@@ -158,7 +158,7 @@ def test_a_fixed_epsilon_is_added_to_the_divisor(epsilon):
 
 
 def test_the_gradient_at_silent_sites_grows_as_one_over_epsilon():
-    """Method, section 3: why a fixed epsilon fails. Where nothing arrives, dx = g_E delta W / epsilon."""
+    """(M5), why a fixed epsilon fails. Where nothing arrives, dx = g_E delta W / epsilon."""
     x = torch.zeros(1, 2, 30, dtype=torch.float64)
     x[0, 1] = 1
     sizes = []

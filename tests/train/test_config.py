@@ -23,7 +23,7 @@ from eisnn.train.build import new_network
 from eisnn.train.optim import OptimizationConfig, learning_rate, make_optimizer
 from eisnn.train.run import Run
 
-# METHOD 6, retyped by hand: peak rate, start of the warm-up, its epochs.
+# Of the paper, retyped by hand: peak rate, start of the warm-up, its epochs.
 PUBLISHED = {
     "cifar10-vgg8": (0.002, 1e-7, 10),
     "cifar10-vgg11": (0.002, 1e-7, 10),

@@ -25,10 +25,10 @@ class _Made(NamedTuple):
 
 @dataclass(frozen=True)
 class ConservedKernel(Kernel):
-    """What one convolution computes all currents with, `[n_E + m, ...]`, in exact balance (P10).
+    """What one convolution computes all currents with, `[n_E + m, ...]`, in exact balance, (M9) and (M10).
 
     The rows of the folded `W` have the norm `row_norm` (a factor of a neuron's excitation and of its subtractive
-    inhibition alike). Below it lie the m rows whose currents divide: `W_IE` (m = n_I), or with `pooled` (P11) their
+    inhibition alike). Below it lie the m rows whose currents divide: `W_IE` (m = n_I), or with `pooled` (M12) their
     mean over the E neurons, `V = mean(W_EI) diag(g_I) W_IE` (m = 1); with `tonic` one more row of zeros, for an I
     neuron that is always active. `tapwise` as in `conserve`.
 
