@@ -1,7 +1,7 @@
 """The documentation site: `make docs` builds it into docs/_build/html, every warning an error.
 
-The pages are Markdown that reads on its own, too. Two things are made here: the API reference, from the docstrings, and
-links to folders of the repository, which a site cannot have.
+The pages are Markdown that reads on its own, too. Made here are the API reference, from the docstrings, the cards of
+trained networks, and what becomes of links to the rest of the repository.
 """
 
 import importlib
@@ -11,9 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
 import eisnn  # noqa: E402
+from eisnn.interop.shared import CARD, IN_PACKAGE, network_names  # noqa: E402
 
 project = "eisnn"
 author = "The eisnn developers"
@@ -22,6 +26,8 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx
 exclude_patterns = ["_build"]
 
 html_theme = "furo"
+html_show_copyright = False
+html_math_renderer = "mathml"
 html_title = "eisnn"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -100,9 +106,22 @@ def write_api(app: Any) -> None:
             entries="\n\n".join(entry(n, v, any(v is seen for seen in described)) for n, v in values.items()),
         )
         described += values.values()
-        file = folder / f"{room}.rst"
-        if not file.exists() or file.read_text(encoding="utf-8") != text:
-            file.write_text(text, encoding="utf-8")
+        write(folder / f"{room}.rst", text)
+
+
+def write_cards(app: Any) -> None:
+    """The cards of the trained networks in the package, into docs/reference/cards, which git ignores."""
+    folder = DOCS / "reference" / "cards"
+    folder.mkdir(exist_ok=True)
+    for name in network_names():
+        text = (IN_PACKAGE / name / CARD).read_text(encoding="utf-8")
+        write(folder / f"{name}.md", text.split("---\n", 2)[2].lstrip())
+
+
+def write(file: Path, text: str) -> None:
+    """Only where it changes something, so that an unchanged page is not built again."""
+    if not file.exists() or file.read_text(encoding="utf-8") != text:
+        file.write_text(text, encoding="utf-8")
 
 
 def entry(name: str, value: Any, again: bool) -> str:
@@ -149,10 +168,22 @@ def skip(app: Any, what: str, name: str, obj: Any, skipped: bool, options: Any) 
     return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
+def mathml(writer: Any, node: Any) -> None:
+    """Equations as MathML, which browsers draw by themselves: no script, no network."""
+    tex, _, tag = node.astext().strip().partition(r"\tag{")
+    if isinstance(node, nodes.math):
+        writer.body.append(tex2mathml(tex))
+    else:
+        number = f'<span class="number">({tag.rstrip("}")})</span>' if tag else ""
+        writer.body.append(f'<div class="equation">{tex2mathml(tex.strip(), as_block=True)}{number}</div>')
+    raise nodes.SkipNode
+
+
 def of_the_site(app: Any, page: str, source: list[str]) -> None:
     """Links to folders and to Markdown outside of the site become their names; pages that it includes are found."""
     here, up = (DOCS / page).parent, "../" * (len(Path(page).parts) - 1)
     included = {DOCS.parent / file: place for file, place in INCLUDED.items()}
+    included |= {IN_PACKAGE / name / CARD: f"reference/cards/{name}.md" for name in network_names()}
 
     def link(found: re.Match[str]) -> str:
         words, place, anchor = found.groups(default="")
@@ -168,7 +199,9 @@ def of_the_site(app: Any, page: str, source: list[str]) -> None:
 
 
 def setup(app: Any) -> None:
+    app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     app.connect("builder-inited", write_api)
+    app.connect("builder-inited", write_cards)
     app.connect("source-read", of_the_site)
     app.connect("autodoc-process-docstring", as_rst, priority=100)  # before napoleon
     app.connect("autodoc-skip-member", skip)
