@@ -23,8 +23,9 @@ class Floor(Timed):
             x = args[0].detach().to(torch.bfloat16 if subject.precision == "bf16" else torch.float32)
             x = x.flatten(0, 1).clone().requires_grad_(len(self.calls) > 0)  # the images need no gradient
             with torch.no_grad():
-                forward, *lateral = copy.deepcopy(layer).folded().pathways()
-            if forward.weight.ndim == 4:
+                paths = copy.deepcopy(layer).folded().pathways()
+            if paths and paths[0].weight.ndim == 4:
+                forward, *lateral = paths
                 weights = [p.weight.detach().to(x.dtype, copy=True).requires_grad_() for p in (forward, *lateral)]
                 self.calls.append((x, weights[0], weights[1] if lateral else None, forward.connection))
 

@@ -26,11 +26,11 @@ BYTES = 4  # of a weight, a potential, a sum
 
 @dataclass(frozen=True)
 class PathwayCost:
-    """Of one pathway of one layer.
+    """Of one pathway of one layer, or of a product of activities, which has no synapses.
 
     Args:
         layer: its name.
-        pathway: such as "E->I".
+        pathway: such as "E->I", or "K^T V".
         synapses: weights, each counted once.
         zeros: how many of them are 0.
         dense: multiply-adds an image over all time steps; where a kernel reaches beyond the map there are none.
@@ -217,9 +217,12 @@ def cost(model: nn.Module, batch: Tensor) -> Cost:
 def _layer(name: str, layer: SpikingLayer, x: Tensor, out: Tensor) -> LayerCost:
     batch, fires = x.shape[1], layer.neuron is not None
     neurons = out[0, 0].numel() if fires else 0
+    paths = layer.pathways()
+    inhibitory = _inhibitory(layer, paths, x)
+    products = (PathwayCost(name, p.name, 0, 0, p.dense / batch, p.effective / batch, True) for p in layer.products(x))
     return LayerCost(
         name,
-        tuple(_pathway(name, pathway, x, out, _inhibitory(layer, x)) for pathway in layer.pathways()),
+        (*(_pathway(name, pathway, x, out, inhibitory) for pathway in paths), *products),
         neurons,
         updates=float(neurons * len(out)),
         divisions=float(out[0, 0].numel() * len(x)) if "I_div" in layer.quantities() else 0.0,
@@ -229,14 +232,14 @@ def _layer(name: str, layer: SpikingLayer, x: Tensor, out: Tensor) -> LayerCost:
     )
 
 
-def _inhibitory(layer: SpikingLayer, x: Tensor) -> Tensor | None:
+def _inhibitory(layer: SpikingLayer, paths: list[Pathway], x: Tensor) -> Tensor | None:
     """Which I neurons are active `[T or 1, B, n_I, ...]`, the sources of lateral pathways; None without any."""
-    forward, *others = layer.pathways()
-    lateral = [p.weight for p in others if p.connection is None]
-    if not lateral or forward.connection is None:
+    lateral = [p.weight for p in paths if p.connection is None]
+    connection = paths[0].connection if lateral else None
+    if connection is None:
         return None
-    onto = next((p.weight for p in others if p.name == "E->I"), forward.weight[len(lateral[0]) :])
-    active = _run(forward.connection, x, onto) != 0
+    onto = next((p.weight for p in paths[1:] if p.name == "E->I"), paths[0].weight[len(lateral[0]) :])
+    active = _run(connection, x, onto) != 0
     if getattr(layer, "tonic", False):
         active[:, :, -1] = True
     return active

@@ -1,5 +1,6 @@
 """The mathematics as it reads, in pure functions: tensors in, tensors out. `eisnn.ops` has the same functions fast."""
 
+from eisnn.functional.attention import attend, attention_map, attention_sum, keys_first
 from eisnn.functional.circuit import (
     Currents,
     Synapses,
@@ -37,6 +38,9 @@ __all__ = [
     "FoldedCurrents",
     "LIFConstants",
     "Synapses",
+    "attend",
+    "attention_map",
+    "attention_sum",
     "center_gradient",
     "conserve",
     "conserved_synapses",
@@ -51,6 +55,7 @@ __all__ = [
     "fold",
     "heaviside",
     "integrate",
+    "keys_first",
     "lateral",
     "lif",
     "lif_step",

@@ -1,6 +1,6 @@
 """E-I Init: what fills the circuits before training, from one batch of data or from a firing probability."""
 
-from eisnn.init import recurrent  # registers how cortical circuits are filled
+from eisnn.init import attention, recurrent  # register how attention and cortical circuits are filled
 from eisnn.init.from_data import adjust_, ei_init_, fill_
 from eisnn.init.statistics import (
     InputStatistics,
@@ -15,6 +15,7 @@ __all__ = [
     "InputStatistics",
     "UnusableInput",
     "adjust_",
+    "attention",
     "bernoulli_statistics",
     "ei_init_",
     "fill_",

@@ -10,7 +10,9 @@ from eisnn.functional import SURROGATES
 from eisnn.methods import ABLATIONS, CIRCUITS
 from eisnn.models.network import SpikingNetwork
 from eisnn.models.registry import create_model, list_models
+from eisnn.models.transformer import TRANSFORMERS
 from eisnn.nn import LIF, PLIF
+from eisnn.nn.attention import AttentionKind
 from eisnn.nn.options import PAPER, CircuitOptions
 
 
@@ -33,6 +35,11 @@ class NetworkConfig(Config):
     weights: Literal["torch", "fan-out"] = Field(
         "torch",
         description="Convolutions of circuit bn at the start: torch's, or normal of variance 2 / fan-out (Kaiming).",
+    )
+    attention: AttentionKind = Field(
+        "fixed",
+        description="Scale of a transformer's attention: fixed is the published one; gain: measured at the start and "
+        "learned; divisive: divided by what each token attends in all.",
     )
     stochastic_depth: float = Field(
         0.0, ge=0, lt=1, description="Of a resnet: probability of leaving out the last block for an image in training."
@@ -64,6 +71,8 @@ class NetworkConfig(Config):
             raise ValueError(f"weights is {self.weights!r}, which belongs to circuit bn; got circuit {self.circuit!r}")
         if self.stochastic_depth and not self.model.startswith("resnet"):
             raise ValueError(f"stochastic_depth is for resnets, got model {self.model!r}")
+        if self.attention != "fixed" and self.model not in TRANSFORMERS:
+            raise ValueError(f"attention is for {', '.join(TRANSFORMERS)}, got model {self.model!r}")
         neurons = CIRCUITS[self.circuit].neurons
         if self.learn_tau and (self.tau == 1 or neurons != "any"):
             raise ValueError(
@@ -85,6 +94,8 @@ def build_model(network: NetworkConfig, *, num_classes: int, in_channels: int, i
         num_classes, in_channels, image_size: of the images; their size in pixels matters to an MLP only.
     """
     options: dict[str, Any] = {"image_size": image_size} if network.model == "mlp" else {}
+    if network.model in TRANSFORMERS:
+        options["attention"] = network.attention
     if network.stochastic_depth:
         options["stochastic_depth"] = network.stochastic_depth
     neuron = (PLIF if network.learn_tau else LIF)(tau=network.tau, surrogate=network.surrogate)

@@ -10,6 +10,7 @@ from eisnn.methods import make_layers
 from eisnn.models.mlp import MLP
 from eisnn.models.network import SpikingNetwork
 from eisnn.models.resnet import BLOCKS, SEWResNet
+from eisnn.models.transformer import TRANSFORMERS, SpikingTransformer
 from eisnn.models.vgg import PLANS, VGG
 from eisnn.nn import CircuitOptions
 from eisnn.nn.registry import circuit_of
@@ -17,6 +18,7 @@ from eisnn.nn.registry import circuit_of
 MODELS: dict[str, Callable[..., SpikingNetwork]] = {
     **{name: partial(VGG, plan) for name, plan in PLANS.items()},
     **{name: partial(SEWResNet, blocks) for name, blocks in BLOCKS.items()},
+    **{name: partial(SpikingTransformer, stages) for name, stages in TRANSFORMERS.items()},
     "mlp": partial(MLP, (512, 256)),
 }
 

@@ -1,5 +1,6 @@
 """Layers: parameters and shapes; each calls into `eisnn.ops`."""
 
+from eisnn.nn.attention import SelfAttention, TokenAttention
 from eisnn.nn.circuit import EICircuit, EIConv2d, EILayer, EILinear, EIReadout
 from eisnn.nn.dale import NonFiniteGradient, constrained_parameters, dale_violations, enforce_dale, project_
 from eisnn.nn.inference import fold
@@ -26,8 +27,10 @@ __all__ = [
     "NonFiniteGradient",
     "Pathway",
     "ProjectionLayer",
+    "SelfAttention",
     "Shortcut",
     "SpikingLayer",
+    "TokenAttention",
     "constrained_parameters",
     "dale_violations",
     "enforce_dale",

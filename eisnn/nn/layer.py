@@ -34,6 +34,20 @@ class Pathway(NamedTuple):
     connection: ops.Connection | None
 
 
+class Product(NamedTuple):
+    """One product of activities in a layer, which has no weights: additions, as its factors are spikes.
+
+    Args:
+        name: such as "K^T V".
+        dense: multiply-adds for all images and time steps of an input.
+        effective: those of them where no factor is 0.
+    """
+
+    name: str
+    dense: float
+    effective: float
+
+
 class NonFiniteActivity(RuntimeError):
     """What a network or layer receives is NaN or infinite, or negative where it must not be."""
 
@@ -78,7 +92,7 @@ class SpikingLayer(nn.Module):
     neuron: nn.Module | None
     hidden: ClassVar[bool] = True
     non_negative: ClassVar[bool] = False
-    data_driven: ClassVar[bool] = False
+    data_driven: bool = False
     initialized: bool = True
     measured: tuple[str, ...] = ()
     dale_parameters: ClassVar[tuple[str, ...]] = ()
@@ -191,6 +205,10 @@ class SpikingLayer(nn.Module):
         if not found:
             raise NotImplementedError(f"{type(self).__name__} defines no pathways()")
         return found
+
+    def products(self, x: Tensor) -> list[Product]:
+        """The products of activities in one call with input `x`; by default none."""
+        return []
 
 
 def connection_of(projection: nn.Conv2d | nn.Linear) -> ops.Connection:

@@ -5,7 +5,7 @@ A circuit is registered in the file that defines it; `eisnn.methods` imports tho
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -16,15 +16,17 @@ from eisnn.nn.neurons import LIF
 
 @dataclass(frozen=True)
 class Layers:
-    """Constructors of the three kinds of layer a model consists of.
+    """Constructors of the kinds of layer with weights a model consists of.
 
     `conv(in_channels, out_channels, kernel_size, stride=, padding=)` and `linear(in_features, out_features)` end in a
-    neuron; `readout(in_features, out_features)` does not. All make a `SpikingLayer`.
+    neuron; `readout(in_features, out_features)` does not. All make a `SpikingLayer`. `neuron` is what layers without
+    weights end in, such as attention; `make_layers` fills it.
     """
 
     conv: Callable[..., SpikingLayer]
     linear: Callable[..., SpikingLayer]
     readout: Callable[..., SpikingLayer]
+    neuron: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -90,4 +92,4 @@ def make_layers(circuit: str, neuron: nn.Module | None, time_steps: int | None =
     if unknown := [name for name in options if name not in found.options]:
         has = f"its options: {', '.join(found.options)}" if found.options else "it has no options"
         raise TypeError(f"the circuit {circuit!r} does not take {', '.join(unknown)}; {has}")
-    return found.layers(neuron, time_steps, **options)
+    return replace(found.layers(neuron, time_steps, **options), neuron=neuron)

@@ -115,8 +115,9 @@ def layers(opened: Opened) -> Section:
     for name, layer in spiking_layers(opened.model).items():
         active = activity[name]
         parameters = sum(p.numel() for p in layer.parameters())
-        neurons, weight = layer.populations(), layer.pathways()[0].weight
-        sizes = [*(str(neurons.get(name, "–")) for name in ("E", "I")), str(weight[0].numel())]
+        neurons, paths = layer.populations(), layer.pathways()
+        fan_in = str(paths[0].weight[0].numel()) if paths else "–"
+        sizes = [*(str(neurons.get(name, "–")) for name in ("E", "I")), fan_in]
         shares = [f"{active['rate']:.3f}", f"{100 * active['silent']:.1f}", f"{100 * active['saturated']:.1f}"]
         undivided = f"{100 * active['undivided']:.2f}" if "undivided" in active else "–"
         drive = f"{active['current_mean']:+.2f} ± {active['current_std']:.2f}"

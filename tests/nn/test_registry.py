@@ -7,11 +7,11 @@ from torch import nn
 
 import eisnn
 from eisnn.methods import CIRCUITS
-from eisnn.nn.registry import circuit_of, make_layers, register
+from eisnn.nn.registry import Layers, circuit_of, make_layers, register
 
 
 def layers(neuron: nn.Module | None, time_steps: int | None, strength: float = 1.0) -> Any:
-    return neuron, time_steps, strength
+    return Layers((neuron, time_steps), strength, None)
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,8 @@ def test_a_circuit_is_entered_with_its_options_and_neurons(neurons, default):
     found = circuit_of("mine")
     assert (found.layers, found.neurons, found.options) == (layers, neurons, ("strength",))
     assert type(found.default_neuron) is default
-    assert make_layers("mine", None, 3, strength=2.0) == (None, 3, 2.0)
+    neuron = eisnn.LIF()
+    assert make_layers("mine", neuron, 3, strength=2.0) == Layers((neuron, 3), 2.0, None, neuron)
     with pytest.raises(ValueError, match="there is a circuit 'mine' already; register another name"):
         register("mine")(layers)
 

@@ -1,0 +1,127 @@
+"""Spiking transformers: what division in attention brings, what reaches each block at the start, and what is attended.
+
+Two blocks of 64 channels and four heads on 16 tokens of the sample's images at 16x16 pixels, by the paper's circuit,
+`-plus` and the batch-norm twin, with attention of each kind of scale (`eisnn.nn.attention`).
+
+    python experiments/attention.py --seeds 3      # 2,500 images, 4 epochs: 12 minutes of a core
+    python experiments/attention.py --seeds 3 --subset 5000 --epochs 12 --output runs/results/attention_long
+    python experiments/attention.py --start        # activity and gradient by layer
+    python experiments/attention.py --maps docs/science/attention.png   # of the networks with seed 0
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from depth import propagation
+from study import parser, run_script, study, trained
+from telling import Row
+from torch import Tensor
+
+from eisnn.data import load
+from eisnn.init import ei_init_
+from eisnn.nn import layers_of
+from eisnn.nn.attention import SelfAttention
+from eisnn.provenance import provenance, write_result
+from eisnn.train import TrainConfig, initial_model, recipe
+
+MAPPED = ("plus, divisive", "batch norm, fixed")
+
+
+def rows() -> list[Row]:
+    """The first is what the others are compared with."""
+    plus, paper, twin = (recipe(f"demo-spikformer{end}") for end in ("-plus", "", "-bn"))
+    made: dict[str, TrainConfig] = {
+        "plus, divisive": plus,
+        "batch norm, fixed": twin,
+        "plus, gain": plus.changed(attention="gain"),
+        "plus, fixed": plus.changed(attention="fixed"),
+        "paper, fixed": paper,
+        "paper, divisive": paper.changed(attention="divisive"),
+    }
+    return [Row(name, config) for name, config in made.items()]
+
+
+def start(output: Path, count: int = 64) -> None:
+    """What each layer of each network shows for one batch before training."""
+    sample = load("cifar10-sample", size=16).train
+    chosen = torch.randperm(len(sample), generator=torch.Generator().manual_seed(0))[:count]
+    images, labels = sample.pixels[chosen].float() / 255, sample.labels[chosen]
+    found: dict[str, Any] = {}
+    for row in rows():
+        assert row.config is not None
+        model = initial_model(row.config)
+        if row.config.network.circuit == "ei":
+            ei_init_(model, images, generator=torch.Generator().manual_seed(0), redraw=True)
+        found[row.name] = dict(zip(layers_of(model), propagation(model, images, labels), strict=False))
+    write_result(output / "start.json", {**provenance(), "images": count, "rows": found})
+    print(start_table(output))
+
+
+def start_table(folder: Path) -> str:
+    """The start by block as Markdown: the last layer of each, and its attention."""
+    found = json.loads((folder / "start.json").read_text())["rows"]
+    lines = ["| network | layer | spikes/step | std(I_E) | share between images | gradient dL/dI_E |", "|" + "---|" * 6]
+    for row, layers in found.items():
+        for name, values in layers.items():
+            if name.endswith(("branch.layers.0", "attention", "mixed")):
+                shown = (values["rate"], values["std"], values["between_images"])
+                numbers = " | ".join(f"{value:.2f}" for value in shown)
+                lines.append(f"| {row} | {name.removeprefix('stages.0.')} | {numbers} | {values['gradient']:.1e} |")
+    return "\n".join(lines)
+
+
+@torch.no_grad()
+def maps(file: Path, args: Any, count: int = 4) -> None:
+    """What the token in the middle of photographs attends to, by the trained networks: the mean over steps and heads of
+    the last block's attention, in coincidences, at twice the size that they were trained at."""
+    from matplotlib.figure import Figure
+
+    sample = load("cifar10-sample").test
+    pixels = sample.pixels[torch.arange(0, len(sample), len(sample) // count)[:count]]
+    images = pixels.float() / 255
+    columns = {"photograph": images.movedim(1, -1)}
+    for row in rows():
+        if row.name in MAPPED:
+            _, found = trained(row, args)
+            columns[row.name] = attended(found.model.eval(), images)
+    figure = Figure(figsize=(2.2 * len(columns), 2.1 * count), layout="constrained")
+    panels = figure.subplots(count, len(columns), squeeze=False)
+    for axes, (title, shown) in zip(panels.T, columns.items(), strict=True):
+        axes[0].set_title(title, fontsize="small")
+        for panel, values in zip(axes, shown, strict=True):
+            panel.imshow(values, cmap="viridis", interpolation="nearest")
+            panel.set_axis_off()
+    figure.savefig(file, dpi=130)
+
+
+def attended(model: torch.nn.Module, images: Tensor) -> Tensor:
+    """How much the tokens around the middle attend to each, `[B, H, W]`, as a share of all."""
+    seen: list[Tensor] = []
+    attention = [layer for layer in layers_of(model).values() if isinstance(layer, SelfAttention)][-1]
+    handle = attention.register_forward_pre_hook(lambda layer, args: seen.append(layer.map(args[0])))
+    model(images)
+    handle.remove()
+    mean = seen[0].mean((0, 2))  # [B, queries, keys]
+    side = round(mean.shape[-1] ** 0.5)
+    middle = mean.unflatten(1, (side, side))[:, side // 2 - 1 : side // 2 + 1, side // 2 - 1 : side // 2 + 1]
+    of_tokens = middle.mean((1, 2))
+    return (of_tokens / of_tokens.sum(1, keepdim=True).clamp_min(1e-9)).unflatten(1, (side, side))
+
+
+def main() -> None:
+    made = parser(__doc__, epochs=4, subset=2500)
+    made.add_argument("--start", action="store_true", help="measure the start only")
+    made.add_argument("--maps", type=Path, help="draw attention maps; what is not trained yet is trained first")
+    args = made.parse_args()
+    if args.start:
+        start(args.output)
+    elif args.maps:
+        maps(args.maps, args)
+    else:
+        study(rows(), args)
+
+
+if __name__ == "__main__":
+    run_script(main)
