@@ -14,7 +14,7 @@ from eisnn.functional import cortex as FC
 from eisnn.functional.checks import check_int, check_steps
 from eisnn.nn.circuit import DataDrivenLayer
 from eisnn.nn.layer import Pathway, Size, check_sizes, conv_geometry, copy_neuron
-from eisnn.nn.neurons import LIF
+from eisnn.nn.neurons import LIF, plain_lif
 
 DEFAULT = CorticalOptions()
 
@@ -160,6 +160,12 @@ class CorticalLayer(DataDrivenLayer):
     def respond(
         self, x: Tensor, time_steps: int | None, state: Any, return_state: bool, top_down: Tensor | None = None
     ) -> tuple[Tensor, FC.CorticalState]:
+        if not plain_lif(self.neuron):
+            raise TypeError(
+                f"{type(self).__name__}: its circuit computes its E cells with the constants of an eisnn.LIF and never "
+                f"calls it, so a subclass, another module or a hook on it would do nothing; got {self.neuron!r}. Hook "
+                "the layer instead"
+            )
         weights, constants = self.weights(), self.constants
         steps = check_steps(type(self).__name__, x.shape, time_steps)
         currents = self.feedforward(x, weights)

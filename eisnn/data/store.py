@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 from filelock import FileLock, Timeout
 from torch import Tensor
 
@@ -22,8 +23,8 @@ from .errors import DataError, read_file, reading
 from .memory import fits
 from .source import Source
 
-VERSION = 2  # raise it when a reader decodes differently
-_CHECKS = ("version", "content", "fingerprint")
+VERSION = 3  # raise it when a reader decodes differently
+_CHECKS = ("version", "labels", "content", "fingerprint")
 _SPLITS, _FIELDS = ("train", "test"), ("pixels", "labels")
 _logger = logging.getLogger(__name__)
 
@@ -54,8 +55,8 @@ def load_stored(place: Path, source: Source, rebuild: bool) -> Dataset:
 
 
 def _open(copy: Path, level: int) -> Dataset | None:
-    """None, with a message of this level, if the copy is damaged. Of one that does not fit into memory only the
-    structure is checked: the rest would have to be read."""
+    """None, with a message of this level, if the copy is damaged. Of one that does not fit into memory the pixels are
+    not checked: they would have to be read."""
     if not copy.is_dir():
         return None
     try:
@@ -63,12 +64,17 @@ def _open(copy: Path, level: int) -> Dataset | None:
         train, test = (Images(*(_mapped(copy / f"{split}.{field}.npy") for field in _FIELDS)) for split in _SPLITS)
         known = {} if fits(train.nbytes + test.nbytes) else {"content": meta["content"]}
         dataset = Dataset(meta["name"], tuple(meta["classes"]), train, test, meta["preprocessing"], **known)
-        if [meta[key] for key in _CHECKS] != [VERSION, dataset.content, dataset.fingerprint]:
+        if [meta[key] for key in _CHECKS] != [VERSION, _of_labels(dataset), dataset.content, dataset.fingerprint]:
             raise DataError("its content is not what was written, or by another version")
     except Exception as error:  # NumPy's reader has many kinds of them
         _logger.log(level, "the decoded copy %s cannot be used (%s) and is made anew", copy, error)
         return None
     return dataset
+
+
+def _of_labels(dataset: Dataset) -> str:
+    """A digest of the labels of both splits."""
+    return xxhash.xxh3_64_hexdigest(b"".join(part.labels.numpy().tobytes() for part in (dataset.train, dataset.test)))
 
 
 def _mapped(file: Path) -> Tensor:
@@ -103,6 +109,7 @@ def _write(dataset: Dataset, place: Path, copy: Path) -> None:
         "name": dataset.name,
         "classes": dataset.classes,
         "preprocessing": dict(dataset.preprocessing),
+        "labels": _of_labels(dataset),
         "content": dataset.content,
         "fingerprint": dataset.fingerprint,
     }

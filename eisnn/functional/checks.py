@@ -1,6 +1,7 @@
 """Checks of shapes and counts, in plain Python, so that `torch.compile` takes them as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from numbers import Integral
 from typing import Any
 
@@ -57,3 +58,21 @@ def check_reverse_mode(owner: str, *tensors: Tensor | None) -> None:
             f"{owner} has no forward-mode derivative (jvp, jacfwd): take reverse mode (backward, torch.autograd.grad, "
             "torch.autograd.functional.jvp)"
         )
+
+
+def differentiated_once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Of the `backward` of an autograd function: raise NotImplementedError where its gradients are to be differentiated
+    again (`create_graph=True`). Torch's `once_differentiable` is silent in `torch.autograd.grad`, which then takes a
+    gradient penalty for a constant."""
+
+    @wraps(backward)
+    def checked(ctx: Any, *grads: Any) -> Any:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise NotImplementedError(
+                "circuits have no second derivatives (create_graph=True, gradient penalties): write the layer with "
+                "eisnn.functional, whose operations are torch's own"
+            )
+        with torch.no_grad():
+            return backward(ctx, *grads)
+
+    return checked

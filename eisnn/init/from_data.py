@@ -107,13 +107,14 @@ def _require_nothing_measured(layers: dict[str, SpikingLayer]) -> None:
 
 
 def _require_own_weights(layers: dict[str, SpikingLayer]) -> None:
-    """Raise ValueError if two of `layers` share a parameter, or one is not a layer's own: the second fill would
-    overwrite the first."""
-    owners: dict[int, str] = {}
+    """Raise ValueError if two of `layers` share a parameter or its memory, or one is not a layer's own: the second fill
+    would overwrite the first."""
+    owners: dict[tuple[int, int], str] = {}
     for name, layer in layers.items():
         require_plain(layer, name)
         for own, parameter in layer.named_parameters():
-            if (other := owners.setdefault(id(parameter), name)) != name:
+            place = parameter.untyped_storage().data_ptr(), int(parameter.storage_offset())
+            if parameter.numel() and (other := owners.setdefault(place, name)) != name:
                 raise ValueError(
                     f"E-I Init: {other} and {name} share the parameter {own}, so filling one would overwrite the "
                     "other; use one layer twice, or share weights after ei_init_"

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from eisnn.functional import heaviside, potential_after
 from eisnn.functional.checks import check_steps
 from eisnn.methods.plain import PlainLayer, fluctuation_driven_, lif_constants
-from eisnn.nn.neurons import LIF
+from eisnn.nn.neurons import LIF, plain_lif
 from eisnn.nn.projection import ProjectionLayer, projected
 from eisnn.nn.registry import Layers, register
 
@@ -99,9 +99,9 @@ class BackEILayer(ProjectionLayer):
     """
 
     def __init__(self, projection: nn.Conv2d, neuron: nn.Module | None) -> None:
-        if neuron is not None and not isinstance(neuron, LIF):
+        if neuron is not None and not plain_lif(neuron):
             raise TypeError(
-                f"BackEILayer: neuron must be a module, an eisnn.LIF whose constants it takes; got {neuron!r}"
+                f"BackEILayer: neuron must be an eisnn.LIF, whose constants it takes, or None; got {neuron!r}"
             )
         super().__init__(projection, None if neuron is None else BackEI(projection.out_channels, neuron))
         fluctuation_driven_(projection.weight, lif_constants(neuron))

@@ -16,21 +16,34 @@ def constrained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter
     """Names and parameters of `model` that Dale's law constrains to >= 0.
 
     Of weights that `torch.nn.utils.prune` masks it is the original: with a mask of 0 and 1 the law holds for both.
-    Raises: ValueError for weights that another reparametrization makes, as it may give them any sign.
+    Raises: ValueError for weights that another reparametrization makes, as it may give them any sign; for masks on what
+        may not be 0.
     """
-    for name, parameter, _ in _constrained(model):
-        yield name, parameter
+    for constrained in _constrained(model):
+        yield constrained.name, constrained.parameter
 
 
-def _constrained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, float]]:
-    """With the smallest value that each may have."""
+class Constrained(NamedTuple):
+    """A parameter that Dale's law constrains: the smallest value it may have, and what multiplies it."""
+
+    name: str
+    parameter: nn.Parameter
+    bound: float
+    mask: Tensor | None
+
+
+def _constrained(model: nn.Module) -> Iterator[Constrained]:
     for prefix, module in model.named_modules():
         bounds = getattr(module, "lower_bounds", {})
         for own in getattr(module, "dale_parameters", ()):
             if getattr(module, own) is not None:
-                stored = _stored_name(module, own, prefix)
+                stored, bound = _stored_name(module, own, prefix), bounds.get(own, 0.0)
+                mask = None if stored == own else module._buffers[f"{own}_mask"]
+                if mask is not None and bound:
+                    owner = prefix or type(module).__name__
+                    raise ValueError(f"{owner}: {own} is masked, but must stay >= {bound}; take its mask away")
                 full = f"{prefix}.{stored}" if prefix else stored
-                yield full, module._parameters[stored], bounds.get(own, 0.0)
+                yield Constrained(full, module._parameters[stored], bound, mask)
 
 
 def _stored_name(module: nn.Module, name: str, owner: str) -> str:
@@ -66,28 +79,36 @@ def _violations(values: Tensor) -> Tensor:
 
 def loading_violation(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -> str | None:
     """Why `module` must not load its weights, `prefix` before their names, from `state_dict`; None if it may."""
-    for name, _ in constrained_parameters(module):
-        value = state_dict.get(prefix + name)
-        if value is not None and (count := count_violations(value)):
-            return f"{prefix}{name} violates Dale's law: {count} negative or NaN entries; this layer was left as it was"
+    for name, *_, mask in _constrained(module):
+        for loaded in (name,) if mask is None else (name, f"{name.removesuffix('_orig')}_mask"):
+            value = state_dict.get(prefix + loaded)
+            if value is not None and (count := count_violations(value)):
+                return (
+                    f"{prefix}{loaded} violates Dale's law: {count} negative or NaN entries; this layer was left as it "
+                    "was"
+                )
     return None
 
 
 def dale_violations(model: nn.Module) -> dict[str, int]:
-    """Check Dale's law: `{}`, or how many entries are negative (or NaN) by parameter name."""
-    named = dict(constrained_parameters(model))
-    if not named:
+    """Check Dale's law: `{}`, or how many entries are negative (or NaN) by parameter name; of masked weights, those
+    that are so themselves or by their mask."""
+    values: dict[str, Tensor] = {}
+    for name, parameter, _, mask in _constrained(model):
+        # Where one of the two is negative or NaN, so is the smaller one.
+        values[name] = parameter.detach() if mask is None else torch.minimum(parameter.detach(), mask)
+    if not values:
         return {}
-    device = next(iter(named.values())).device
-    counts = torch.stack([_violations(p.detach()).to(device) for p in named.values()]).tolist()  # one wait for all
-    return {name: count for name, count in zip(named, counts, strict=True) if count}
+    device = next(iter(values.values())).device
+    counts = torch.stack([_violations(value).to(device) for value in values.values()]).tolist()  # one wait for all
+    return {name: count for name, count in zip(values, counts, strict=True) if count}
 
 
 def project_(model: nn.Module) -> None:
     """Clamp all constrained parameters of `model` to >= 0 (to its module's `lower_bounds`), in place."""
     by_bound: dict[float, list[Tensor]] = {}
-    for _, parameter, bound in _constrained(model):
-        by_bound.setdefault(bound, []).append(parameter)
+    for each in _constrained(model):
+        by_bound.setdefault(each.bound, []).append(each.parameter)
     with torch.no_grad():
         for bound, parameters in by_bound.items():
             torch._foreach_clamp_min_(parameters, bound)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from eisnn import functional as EF
 from eisnn import ops
@@ -116,11 +117,17 @@ def fold(model: nn.Module) -> nn.Module:
         model: any module with spiking layers in it, initialised; or such a layer itself.
     Returns: a copy in evaluation mode. It cannot be trained, and further training of `model` does not reach it. What
         is folded already is copied as it is.
-    Raises: RuntimeError for a circuit that was never initialised; ValueError if there is nothing to fold.
+    Raises: RuntimeError for a circuit that was never initialised; ValueError if there is nothing to fold, or a mask on
+        it.
     """
     if names := uninitialized(model):
         raise RuntimeError(
             f"{', '.join(names)} was never initialised: call eisnn.ei_init_ or load a checkpoint before fold"
+        )
+    if prune.is_pruned(model):
+        raise ValueError(
+            f"{type(model).__name__} has masks of torch.nn.utils.prune; make them permanent before fold, by "
+            "prune.remove(module, name)"
         )
     if not layers_of(model):
         raise ValueError(f"{type(model).__name__} has no E-I or batch-norm layer to fold")

@@ -126,11 +126,13 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 def fusable(neuron: nn.Module | None) -> TypeGuard[LIF]:
     """Whether calling `neuron` does exactly what the fused operation does: it is an `LIF`, no subclass, and nothing
     listens to its calls."""
+    return plain_lif(neuron) and not _has_any_global_hook()
+
+
+def plain_lif(neuron: nn.Module | None) -> TypeGuard[LIF]:
+    """Whether `neuron` is an `LIF`, no subclass, and nothing listens to its own calls."""
     return (
-        type(neuron) is LIF
-        and "forward" not in neuron.__dict__
-        and not any(getattr(neuron, hooks) for hooks in HOOKS)
-        and not _has_any_global_hook()
+        type(neuron) is LIF and "forward" not in neuron.__dict__ and not any(getattr(neuron, hooks) for hooks in HOOKS)
     )
 
 

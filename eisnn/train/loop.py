@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import pydantic
 import torch
@@ -26,9 +26,6 @@ from eisnn.train.progress import Interrupt, ProgressBar, Stopwatch
 from eisnn.train.recorder import CurrentRecorder
 from eisnn.train.run import Run
 from eisnn.train.step import TrainingStep
-
-if TYPE_CHECKING:
-    pass
 
 
 class Diverged(RuntimeError):

@@ -140,10 +140,11 @@ def test_rebuild_decodes_again(source: Path, decodings: list[Path], tmp_path: Pa
     assert copies(tmp_path) == [copy]
 
 
-@pytest.mark.parametrize("what", ["labels", "images", "classes"])
+@pytest.mark.parametrize(("what", "fits"), [("labels", True), ("labels", False), ("images", True), ("classes", True)])
 def test_what_changes_places_in_the_copy_is_noticed(
-    what: str, source: Path, decodings: list[Path], tmp_path: Path
+    what: str, fits: bool, source: Path, decodings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("eisnn.data.store.fits", lambda *_: fits)  # into memory: else pixels are not read
     expected = load("cifar10", source)
     (copy,) = copies(tmp_path)
     if what == "classes":

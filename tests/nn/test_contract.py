@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 
 import eisnn
+import eisnn.methods
+from eisnn.cortex import CorticalConv2d
 from eisnn.methods.backei import BackEI
 from eisnn.nn import SpikingLayer, layers_of
 from eisnn.nn.neurons import fusable
@@ -70,7 +72,26 @@ def test_a_method_put_over_the_neurons_is_called():
     assert made(images()[None], time_steps=3).count_nonzero() == 0
 
 
-def trained(change=None, before=False):
+@pytest.mark.parametrize("circuit", ["backei", "cortex"])
+def test_who_takes_only_the_constants_of_a_neuron_refuses_another(circuit):
+    with pytest.raises(TypeError, match=r"must be .*LIF"):
+        eisnn.methods.make_layers(circuit, Off(), 3).conv(3, 8, 3, padding=1)
+
+
+def test_a_cortical_layer_refuses_a_neuron_that_wants_to_be_called():
+    made = CorticalConv2d(3, 8, 3, padding=1)
+    eisnn.ei_init_(made, images()[None].expand(3, *images().shape), generator=rng(1))
+    handle = made.neuron.register_forward_hook(print)
+    with pytest.raises(TypeError, match="never calls it"):
+        made(images()[None], time_steps=3)
+    handle.remove()
+    assert made(images()[None], time_steps=3).mean() > 0
+    made.neuron = Off()
+    with pytest.raises(TypeError, match="never calls it"):
+        made(images()[None], time_steps=3)
+
+
+def trained(change=lambda _: None, before=False):
     """Some steps, with `change(layer)` before or after `enforce_dale`."""
     net = Net()
     eisnn.ei_init_(net, images(), generator=rng(1))
@@ -97,6 +118,32 @@ def test_pruned_weights_keep_their_sign(before):
     with torch.no_grad():
         net.conv.weight_ee_orig[0, 0, 0, 0] = -1
     assert eisnn.dale_violations(net) == {"conv.weight_ee_orig": 1}
+
+
+def test_a_negative_mask_violates_dale_s_law():
+    net = trained()
+    mask = torch.ones_like(net.conv.weight_ee)
+    mask[0, 0, 0, 0] = -1
+    prune.custom_from_mask(net.conv, "weight_ee", mask)
+    assert eisnn.dale_violations(net) == {"conv.weight_ee_orig": 1}
+    other = trained(lambda conv: prune.random_unstructured(conv, "weight_ee", 0.5))
+    with pytest.raises(RuntimeError, match=r"conv.weight_ee_mask violates Dale's law: 1 negative or NaN"):
+        other.load_state_dict(net.state_dict())
+
+
+def test_what_may_not_be_0_has_no_mask():
+    net = Net(options=eisnn.nn.PLUS)
+    prune.random_unstructured(net.conv.weights, "sigma", 0.5)
+    with pytest.raises(ValueError, match=r"conv.weights: sigma is masked, but must stay >= 0.03"):
+        eisnn.dale_violations(net)
+
+
+def test_masks_are_made_permanent_before_folding():
+    net = trained(lambda conv: prune.random_unstructured(conv, "weight_ee", 0.5))
+    with pytest.raises(ValueError, match=r"Net has masks of torch.nn.utils.prune; make them permanent"):
+        eisnn.fold(net)
+    prune.remove(net.conv, "weight_ee")
+    assert torch.allclose(eisnn.fold(net)(images()), net(images()), atol=1e-5)
 
 
 class Minus(nn.Module):
@@ -132,10 +179,11 @@ def test_pruning_before_ei_init_is_refused():
 
 def test_shared_weights_are_refused_before_anything_is_drawn():
     net = nn.Sequential(*(eisnn.EILinear(12, 12) for _ in range(2)))
-    net[1].weight_ie = net[0].weight_ie
-    with pytest.raises(ValueError, match="0 and 1 share the parameter weight_ie"):
-        eisnn.ei_init_(net, torch.rand(1, 4, 12))
-    assert net[0].weight_ie.count_nonzero() == 0
+    for shared in (net[0].weight_ie, nn.Parameter(net[0].weight_ie.data)):
+        net[1].weight_ie = shared
+        with pytest.raises(ValueError, match="0 and 1 share the parameter weight_ie"):
+            eisnn.ei_init_(net, torch.rand(1, 4, 12))
+        assert net[0].weight_ie.count_nonzero() == 0
 
 
 def test_a_layer_used_twice_is_one_layer():

@@ -48,13 +48,15 @@ class WeightSummary(NamedTuple):
 
 
 def weight_summary(weights: Values) -> WeightSummary:
-    """Number, mean, coefficient of variation (NaN if the mean is 0) and part of zeros of weights, any shape.
+    """Number, mean, coefficient of variation (NaN if the mean is 0 but for rounding) and part of zeros of weights, of
+    any shape.
 
     Raises: ValueError for weights that are NaN or infinite, or none.
     """
-    w = numbers("weights", weights).double()
+    given = numbers("weights", weights)
+    w, eps = given.double(), torch.finfo(given.dtype).eps if given.is_floating_point() else 0.0
     mean = float(w.mean())
-    cv = float(w.std(correction=0)) / mean if mean else float("nan")
+    cv = float(w.std(correction=0)) / mean if abs(mean) > eps * float(w.abs().mean()) else float("nan")
     return WeightSummary(w.numel(), mean, cv, float((w == 0).double().mean()))
 
 

@@ -86,13 +86,15 @@ def _fill(
 
 def open_image(content: bytes, label: str) -> "Image":
     """An image of 8 bits, whose pixels are not decoded yet; DataError for what Pillow would cut down without a word."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP", "BMP"))
         size = image.width * image.height
     except Image.DecompressionBombError:
         size = MAX_PIXELS + 1
+    except UnidentifiedImageError:
+        raise DataError(f"{label} is no PNG, JPEG, WebP or BMP image, or is damaged") from None
     if size > MAX_PIXELS:
         raise DataError(f"{label} has more than {MAX_PIXELS:,} pixels; make it smaller")
     if image.format == "PNG":

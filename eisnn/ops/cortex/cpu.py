@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eisnn.functional import cortex as FC
+from eisnn.functional.checks import differentiated_once
 from eisnn.functional.circuit import scale_gradient
 from eisnn.functional.connection import Dense, fan_in
 from eisnn.ops import build
@@ -93,7 +94,7 @@ class _Scan(torch.autograd.Function):
         return (made["spikes"], *(end[name] for name in STATE))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @differentiated_once
     def backward(ctx: Any, grad_spikes: Tensor | None, *grad_ends: Tensor | None) -> tuple[Any, ...]:
         known = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
         given = {"grad_spikes": grad_spikes}

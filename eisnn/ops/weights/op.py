@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from eisnn.functional.checks import differentiated_once
 from eisnn.ops.connection import Connection
 from eisnn.ops.layout import channels_last, padded
 from eisnn.ops.weights.matmul import products_for
@@ -80,7 +80,7 @@ class _Projection(torch.autograd.Function):
         return currents
 
     @staticmethod
-    @once_differentiable
+    @differentiated_once
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, currents, *sources = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False), products_for(x):
