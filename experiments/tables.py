@@ -35,7 +35,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS, BENCHMARKS = ROOT / "experiments" / "results", ROOT / "benchmarks" / "results"
 PLUS, TWIN, PAPER = "E-I, exact balance (`-plus`)", "batch-norm twin", "E-I, the paper's method"
 MEBIBYTE = 2**20
-# Of the paper, but for the transformers; +- over its runs. VGG-8 and VGG-11 on CIFAR-10 are those of its released checkpoints.
+# Of the paper, but for the transformers; +- over its runs. VGG-8 and VGG-11 on CIFAR-10 are those of its released
+# checkpoints.
 PUBLISHED = {
     "cifar10-vgg8": "87.03",
     "cifar10-vgg11": "88.43",
