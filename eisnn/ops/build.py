@@ -1,4 +1,4 @@
-"""The compiled CPU kernels: built by the machine's C++ compiler when it is first needed, kept in the user's cache.
+"""The compiled CPU operations: built by the machine's C++ compiler when it is first needed, kept in the user's cache.
 
 Without a compiler, which a warning says, or with the environment variable EISNN_NATIVE=0, everything runs on torch
 operations instead.
@@ -52,7 +52,7 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.CalledProcessError) as error:
         why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
         warnings.warn(
-            f"eisnn runs on torch operations, which take longer, as its CPU kernel could not be built: {''.join(why)} "
+            f"eisnn runs on torch operations, which take longer, as its compiled ones could not be built: {''.join(why)} "
             "(install a C++ compiler or name one in CXX; EISNN_NATIVE=0 says that none is wanted)",
             RuntimeWarning,
             stacklevel=2,

@@ -99,7 +99,7 @@ def _describe(layout: Layout, maps: Tensor | None) -> Map:
 
 @POPULATIONS.register("compiled", serves)
 class CompiledPopulation(Population):
-    """The same by the compiled kernel; where the neurons lie inside, with the lateral product and its gradients."""
+    """The same by the compiled routine; where the neurons lie inside, with the lateral product and its gradients."""
 
     def _start(self) -> tuple[Layout, tuple[int, ...], dict[str, Tensor | None], dict[str, Tensor]]:
         n_e = len(self.weight)
