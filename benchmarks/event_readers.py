@@ -2,9 +2,9 @@
 
     python benchmarks/event_readers.py --output benchmarks/results/event_readers.json
 
-Peers, where they are installed: aedat, evio, evlib. Each file is read in turn by every library, `--repeats` times, and
-the medians are compared. The small samples are repeated to a few million events where the format allows it (records of
-fixed width): reading a small file measures the opening of files.
+Peers: aedat, evio, evlib. Each file is read in turn by every library, `--repeats` times, and the medians of CPU time of
+the process are compared. A small file is read many times over each time. `large` are random events; the sample files of
+some thousand events show what opening a file and checking its header cost.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from eisnn.data.events import Events, read, write
 from eisnn.provenance import provenance, write_result
 
 EVENTS = 3_000_000
+AT_ONCE = 500_000  # events, at least, that a reader reads between two looks at the clock
 
 
 def aedat(path: Path) -> int:
@@ -74,19 +75,21 @@ def measure(path: Path, readers: list[Callable[[Path], int]], repeats: int) -> d
     count, *others = (reader(path) for reader in readers)
     if any(other != count for other in others):
         raise SystemExit(f"{path.name}: the readers find {count} and {others} events")
+    times = -(-AT_ONCE // count)
     seconds: dict[str, list[float]] = {reader.__name__: [] for reader in readers}
     for _ in range(repeats):
         for reader in readers:
-            start = time.perf_counter()
-            reader(path)
-            seconds[reader.__name__].append(time.perf_counter() - start)
-    return {name: round(count / median(times)) for name, times in seconds.items()}
+            start = time.process_time()
+            for _ in range(times):
+                reader(path)
+            seconds[reader.__name__].append(time.process_time() - start)
+    return {name: round(times * count / median(taken)) for name, taken in seconds.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=Path, default=Path("../shared/data/event-format-samples.zip"))
-    parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--repeats", type=int, default=41)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -92,6 +92,41 @@ def aedat3_body(rng: np.random.Generator) -> bytes:
     return b"".join(parts)
 
 
+def flatbuffer(identifier: bytes, fields: list[bytes], vector: bytes) -> bytes:
+    """A table of such fields, and a vector as its last one."""
+    places = np.cumsum([4, *map(len, fields)]).astype("<u2")
+    ends = struct.pack("<HH", 4 + 2 * len(places), places[-1] + 4) + places.tobytes()
+    table = struct.pack("<i", len(ends)) + b"".join(fields) + struct.pack("<I", 4) + vector
+    content = struct.pack("<I", 8 + len(ends)) + identifier + ends + table
+    return struct.pack("<I", len(content)) + content
+
+
+def aedat4_header(compression: int = 0, end: int = -1) -> bytes:
+    """The header of a camera's events, stream 0, and its IMU, stream 1; packets end at byte `end`, if it is known."""
+    attributes = '<attr key="{}">{}</attr>'.format
+    streams = "".join(
+        f'<node name="{k}">{attributes("compression", "?")}{attributes("typeIdentifier", kind)}<node name="info">'
+        f"{attributes('sizeX', SIZE[1])}{attributes('sizeY', SIZE[0])}</node></node>"
+        for k, kind in enumerate(("EVTS", "IMUS"))
+    )
+    xml = f'<dv version="2.0"><node name="outInfo">{streams}</node></dv>'.encode()
+    fields = [struct.pack("<i", compression), struct.pack("<q", end)]
+    return b"#!AER-DAT4.0\r\n" + flatbuffer(b"IOHE", fields, struct.pack("<I", len(xml)) + xml)
+
+
+def aedat4_packets(events: list[tuple[int, ...]], compress: Callable[[bytes], bytes] = bytes) -> bytes:
+    """Packets of 20 events, and one of the IMU."""
+    contents = [(1, b"anything")]
+    for k in range(0, len(events), 20):
+        packed = b"".join(struct.pack("<qHHBxxx", *event) for event in events[k : k + 20])
+        contents.append((0, compress(flatbuffer(b"EVTS", [], struct.pack("<I", len(packed) // 16) + packed))))
+    return b"".join(struct.pack("<iI", stream, len(content)) + content for stream, content in contents)
+
+
+def aedat4_body(rng: np.random.Generator) -> bytes:
+    return aedat4_packets(_events(rng))
+
+
 def five_bytes_body(rng: np.random.Generator) -> bytes:
     rows = [(x, y, p << 7 | t >> 16, t >> 8 & 255, t & 255) for t, x, y, p in _events(rng)]
     rows.insert(100, (0, 240, *rows[99][2:]))  # a mark that the time has run over
@@ -154,6 +189,7 @@ FORMATS = {
             naive.aedat3,
             (128, 128),
         ),
+        Format("AEDAT4", aedat4_header(), aedat4_body, naive.aedat4, SIZE),
         Format("N-MNIST", b"", five_bytes_body, naive.five_bytes),
         Format("DAT", b"% Version 2\n% Height 100\n% Width 120\n", dat_body, naive.dat, SIZE),
         Format("EVT2", RAW_HEADER.format("2.0").encode(), evt2_body, naive.evt2, SIZE),

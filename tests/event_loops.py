@@ -68,6 +68,43 @@ def aedat3(body: bytes) -> list[Event]:
     return events
 
 
+def aedat4(body: bytes) -> list[Event]:
+    """Packets without compression of the streams 0, events, and 1, other things."""
+    events: list[Event] = []
+    at = 0
+
+    def number(layout: str, place: int) -> int:
+        if not 0 <= place <= len(packet) - struct.calcsize(layout):
+            raise Damaged
+        return struct.unpack_from(layout, packet, place)[0]
+
+    while at < len(body):
+        if at + 8 > len(body):
+            raise Damaged
+        stream, length = struct.unpack_from("<iI", body, at)
+        packet, at = body[at + 8 : at + 8 + length], at + 8 + length
+        if at > len(body) or stream not in (0, 1):
+            raise Damaged
+        if stream == 1:
+            continue
+        if packet[8:12] != b"EVTS":
+            raise Damaged
+        table = 4 + number("<I", 4)
+        fields = table - number("<i", table)
+        offset = number("<H", fields + 4) if number("<H", fields) > 4 else 0
+        if offset == 0:
+            continue
+        vector = table + offset + number("<I", table + offset)
+        for k in range(number("<I", vector)):
+            place = vector + 4 + 16 * k
+            number("<16s", place)  # all of it is there
+            time, x, y, on = (number(kind, place + at) for kind, at in (("<q", 0), ("<H", 8), ("<H", 10), ("<B", 12)))
+            if time < 0 or on > 1:
+                raise Damaged
+            events.append((time, x, y, on))
+    return events
+
+
 def five_bytes(body: bytes) -> list[Event]:
     events, clock, overflow = [], Clock(23), 0
     for x, y, high, middle, low in split(body, "5B"):

@@ -1,5 +1,6 @@
 """Reading a recording in any format, recognised from its content, and writing one."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,17 +51,19 @@ def read(path: str | Path, *, size: tuple[int, int] | None = None, repair: bool 
     Raises:
         DataError: naming the file and the byte: truncated, damaged, without events, or of no known format. Or the size
             is not above 0.
-        ImportError: AEDAT4 without the package `aedat`, ST-MNIST without SciPy.
+        ImportError: AEDAT4 without the packages lz4 and zstandard, ST-MNIST without SciPy (extra `events`).
     """
-    path = Path(path).expanduser()
     if size is not None and min(size) < 1:
         raise DataError(f"the sensor is said to have height and width {size}, expected numbers above 0")
-    with reading(path):
-        data = np.fromfile(path, np.uint8)
+    # Not by np.fromfile and pathlib: a data set may have 70,000 files of 20 kB, of which they take a third of the time.
+    with reading(path), open(os.path.expanduser(path), "rb", buffering=0) as opened:
+        data = np.frombuffer(opened.read(), np.uint8)
     return decode(path, data, size=size, repair=repair)
 
 
-def decode(path: Path, data: NDArray[np.uint8], *, size: tuple[int, int] | None = None, repair: bool = False) -> Events:
+def decode(
+    path: str | Path, data: NDArray[np.uint8], *, size: tuple[int, int] | None = None, repair: bool = False
+) -> Events:
     """As `read`, of the bytes of a file that `path` names in messages."""
     file = File(path, data, repair)
     if not len(data):

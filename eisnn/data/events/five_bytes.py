@@ -14,28 +14,30 @@ WIDTH = 5
 TIME = 0x7FFFFF
 OVERFLOW_ROW, OVERFLOW = 240, 1 << 13
 IN_ORDER = 0.9  # share of the steps of time that do not go back; chance gives one half
-FEWEST, MOST = 20, 10_000  # records by which one can tell that
+FEWEST, MOST = 20, 2_000  # records by which one can tell that
 
 
 def recognise(data: NDArray[np.uint8]) -> bool:
     """Whether bytes read as such records have times that run on, as no text or other data have."""
     t = _words(data[: WIDTH * MOST]) & TIME
-    return len(t) >= FEWEST and bool((t[1:] >= t[:-1]).mean() >= IN_ORDER and t[-1] > t[0])
+    forward = np.count_nonzero(t[1:] >= t[:-1])
+    return len(t) >= FEWEST and bool(forward >= IN_ORDER * (len(t) - 1) and t[-1] > t[0])
 
 
 def decode(file: File) -> Decoded:
     rest = len(file.data) % WIDTH
     file.drop("truncated bytes", rest, "it ends inside a record of 5 bytes", len(file.data) - rest)
-    words = _words(file.data)
-    x, y, offset = file.data[: len(words) * WIDTH : WIDTH], words >> 24, lambda k: WIDTH * k
-    t, wraps = unwrap(words & TIME, 23)
+    t, wraps = unwrap(_words(file.data) & TIME, 23)
+    x, y, polarity = (file.data[byte : len(t) * WIDTH : WIDTH] for byte in range(3))
+    p, offset = polarity >> 7, lambda k: WIDTH * k
     marks = y == OVERFLOW_ROW
-    if marks.any():
+    overflows = np.count_nonzero(marks)
+    if overflows:
         kept = np.flatnonzero(~marks)
         t += np.cumsum(marks) * OVERFLOW
-        t, x, y, words, offset = t[kept], x[kept], y[kept], words[kept], lambda k: WIDTH * int(kept[k])
-    file.passed_over("times that had run over", np.count_nonzero(marks) + wraps)
-    return Decoded(t, x, y, words >> 23 & 1, "N-MNIST", offset)
+        t, x, y, p, offset = t[kept], x[kept], y[kept], p[kept], lambda k: WIDTH * int(kept[k])
+    file.passed_over("times that had run over", overflows + wraps)
+    return Decoded(t, x, y, p, "N-MNIST", offset)
 
 
 def encode(events: Events) -> bytes:

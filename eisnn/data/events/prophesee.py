@@ -13,16 +13,22 @@ from numpy.typing import NDArray
 from .recording import Decoded, Events, File, unwrap
 from .sensors import sensor_size
 
-DAT_EVENT = np.dtype([("t", "<u4"), ("data", "<u4")])
-GEOMETRY = re.compile(r"geometry[: ]+(\d+)\s*x\s*(\d+)", re.I)
-HEIGHT, WIDTH = (re.compile(rf"\b{name}[= ](\d+)", re.I) for name in ("height", "width"))
+# 14 bits of x, 14 of y and 4 of polarity; x and polarity are also read from the half and the byte that hold them.
+DAT_EVENT = np.dtype(
+    {"names": ["t", "data", "x", "p"], "formats": ["<u4", "<u4", "<u2", "u1"], "offsets": [0, 4, 4, 7], "itemsize": 8}
+)
+VERSION = re.compile(r"version (\d+)")
+EVT = re.compile(r"evt\s*(\d(?:\.\d)?)")
+GEOMETRY = re.compile(r"geometry[: ]+(\d+)\s*x\s*(\d+)")
+# Whole words; a pattern that begins with letters is found ten times faster than one that begins with \b.
+HEIGHT, WIDTH = (re.compile(rf"{name}(?<!\w{name})[= ](\d+)") for name in ("height", "width"))
 LARGEST = (2048, 2048)  # of an EVT sensor: addresses have 11 bits
 
 
 def decode(file: File) -> Decoded:
     """DAT or EVT, as the header says."""
     start, header = _header(file)
-    version = re.search(r"evt\s*(\d(?:\.\d)?)", header, re.I)
+    version = EVT.search(header)
     if version is None:
         return _decode_dat(file, start, header)
     if version.group(1)[0] == "2" and version.group(1) != "2.1":
@@ -49,7 +55,7 @@ def encode_dat(events: Events) -> bytes:
 
 
 def _header(file: File) -> tuple[int, str]:
-    """Where the binary part begins, and the lines before it."""
+    """Where the binary part begins, and the lines before it, in small letters."""
     content = file.data[: 1 << 16].tobytes()
     start = 0
     while content.startswith(b"% ", start) or content.startswith(b"%\n", start):
@@ -59,7 +65,7 @@ def _header(file: File) -> tuple[int, str]:
         line, start = content[start:line_end], line_end + 1
         if line.strip() == b"% end":
             break
-    return start, content[:start].decode("latin1")
+    return start, content[:start].decode("latin1").lower()
 
 
 def _size(header: str) -> tuple[int, int] | None:
@@ -72,25 +78,25 @@ def _size(header: str) -> tuple[int, int] | None:
 
 
 def _decode_dat(file: File, start: int, header: str) -> Decoded:
-    version = re.search(r"Version (\d+)", header)
+    version = VERSION.search(header)
     if version is None or version.group(1) != "2":
         raise file.error(f"its header names {version.group() if version else 'no version'}; read is DAT version 2", 0)
     kind, width = (*file.data[start : start + 2].tolist(), -1, -1)[:2]
     if kind not in (0, 12) or width != DAT_EVENT.itemsize:
         raise file.error(f"its events are of type {kind} and {width} bytes; read is type 0 or 12 of 8 bytes", start)
     records = file.records(start + 2, DAT_EVENT)
-    data, offset = records["data"].copy(), lambda k: start + 2 + 8 * k
     t, wraps = unwrap(records["t"], 32)
     file.passed_over("times that had run over", wraps)
-    if len(data) and data.max() >> 29:
-        impossible = data >> 29 != 0
+    x, y, p = records["x"] & 0x3FFF, (records["data"] >> 14).astype(np.uint16) & 0x3FFF, records["p"] >> 4
+    offset = lambda k: start + 2 + 8 * k  # noqa: E731
+    if len(p) and p.max() > 1:
+        impossible = p > 1
         first = int(impossible.argmax())
-        problem = f"event {first:,} has polarity {data[first] >> 28}"
+        problem = f"event {first:,} has polarity {p[first]}"
         file.drop("events with impossible polarity", np.count_nonzero(impossible), problem, offset(first))
         kept = np.flatnonzero(~impossible)
-        data, t, offset = data[kept], t[kept], lambda k: start + 2 + 8 * int(kept[k])
-    x, y = (data & 0x3FFF).astype(np.uint16), (data >> 14 & 0x3FFF).astype(np.uint16)
-    return Decoded(t, x, y, (data >> 28).astype(np.uint8), "DAT", offset, _size(header))
+        t, x, y, p, offset = t[kept], x[kept], y[kept], p[kept], lambda k: start + 2 + 8 * int(kept[k])
+    return Decoded(t, x, y, p, "DAT", offset, _size(header))
 
 
 # EVT 2.0: words of 32 bits, the type in the upper four. Events carry 6 bits of time, EVT_TIME_HIGH the 28 above.

@@ -60,7 +60,7 @@ class File:
         repair: count and drop what cannot be used, rather than raise.
     """
 
-    path: Path
+    path: str | Path
     data: NDArray[np.uint8]
     repair: bool = False
     repairs: Counter[str] = field(default_factory=Counter)
@@ -87,7 +87,9 @@ class File:
     def records(self, start: int, dtype: np.dtype) -> NDArray:
         """The records of fixed width from byte `start` to the end; a part of one at the end is a fault."""
         rest = (len(self.data) - start) % dtype.itemsize
-        self.drop("truncated bytes", rest, f"it ends inside a record of {dtype.itemsize} bytes", len(self.data) - rest)
+        if rest:
+            problem = f"it ends inside a record of {dtype.itemsize} bytes"
+            self.drop("truncated bytes", rest, problem, len(self.data) - rest)
         return self.data[start : len(self.data) - rest].view(dtype)
 
 
@@ -116,36 +118,34 @@ def finish(file: File, events: Decoded, size: tuple[int, int] | None) -> Events:
     known = size or events.size
     t, x, y, p = events.t.astype(np.int64, copy=False), events.x, events.y, events.p
     offset = events.offset
-    if len(t):
-        height, width = known or events.largest
-        off = _off_sensor(x, y, height, width)
-        if off is not None:
-            first = int(off.argmax())
-            pixel = f"event {first:,} lies at x {x[first]}, y {y[first]}, off the sensor of {width} x {height}"
-            file.drop("events off the sensor", np.count_nonzero(off), pixel, offset(first))
-            kept = np.flatnonzero(~off)
-            t, x, y, p, offset = t[kept], x[kept], y[kept], p[kept], lambda k: events.offset(int(kept[k]))
+    extent, (height, width) = _extent(x, y), known or events.largest
+    if extent[0] > height or extent[1] > width:
+        off = (x >= width) | (y >= height)
+        first = int(off.argmax())
+        pixel = f"event {first:,} lies at x {x[first]}, y {y[first]}, off the sensor of {width} x {height}"
+        file.drop("events off the sensor", np.count_nonzero(off), pixel, offset(first))
+        kept = np.flatnonzero(~off)
+        t, x, y, p, offset = t[kept], x[kept], y[kept], p[kept], lambda k: events.offset(int(kept[k]))
+        extent = _extent(x, y)
     if not len(t):
         raise file.error(f"{events.format} without any event" + _among(file.repairs), len(file.data))
-    late = t[1:] < t[:-1]
-    if late.any():
+    if np.count_nonzero(t[1:] < t[:-1]):
         t, x, y, p = _sort(file, t, x, y, p, offset)
     return Events(
         t,
         x.astype(np.uint16, copy=False),
         y.astype(np.uint16, copy=False),
         p.astype(np.uint8, copy=False),
-        known or (int(y.max()) + 1, int(x.max()) + 1),
+        known or extent,
         events.format,
         known is not None,
         dict(file.repairs),
     )
 
 
-def _off_sensor(x: NDArray, y: NDArray, height: int, width: int) -> NDArray[np.bool_] | None:
-    if x.max() < width and y.max() < height:  # the usual case, without an array of bools
-        return None
-    return (x >= width) | (y >= height)
+def _extent(x: NDArray, y: NDArray) -> tuple[int, int]:
+    """Height and width of the smallest sensor that holds all events."""
+    return (int(y.max()) + 1, int(x.max()) + 1) if len(x) else (0, 0)
 
 
 def _sort(file: File, t: NDArray, x: NDArray, y: NDArray, p: NDArray, offset: Callable[[int], int]) -> tuple:
@@ -172,7 +172,10 @@ def unwrap(t: NDArray, bits: int) -> tuple[NDArray[np.int64], int]:
     The counter has run over where it falls from its last quarter into its first: a single damaged bit cannot do that.
     """
     t = t.astype(np.int64)
-    fell = np.flatnonzero(t[1:] < t[:-1])
+    falls = t[1:] < t[:-1]
+    if not np.count_nonzero(falls):
+        return t, 0
+    fell = np.flatnonzero(falls)
     quarter = 1 << (bits - 2)
     wraps = fell[(t[fell] >= 3 * quarter) & (t[fell + 1] < quarter)] + 1
     if len(wraps):

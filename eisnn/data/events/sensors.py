@@ -19,4 +19,5 @@ _SIZES = {  # by how the name begins; the longer name first
 
 def sensor_size(text: str) -> tuple[int, int] | None:
     """Height and width of the sensor that `text` names, wherever in it, or None."""
-    return next((size for name, size in _SIZES.items() if name in text.lower()), None)
+    text = text.lower()
+    return next((size for name, size in _SIZES.items() if name in text), None)
