@@ -37,9 +37,13 @@ def reading(source: Path | str) -> Iterator[None]:
         raise
     except PermissionError as error:
         raise DataError(f"{source} may not be read: {error.strerror or error}. Check its permissions.") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{source} is missing: there is no such file") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{source} is a folder, expected a file") from error
     except DAMAGE as error:
         raise DataError(
-            f"{source} is missing, truncated, damaged or of another format ({type(error).__name__}: {error}). "
+            f"{source} is truncated, damaged or of another format ({type(error).__name__}: {error}). "
             "Replace it with a complete copy."
         ) from error
 

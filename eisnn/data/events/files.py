@@ -98,6 +98,6 @@ def write(events: Events, path: str | Path) -> None:
     try:
         content = encode(events)
     except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{path}: {error}; .npz holds any recording") from error
     require_writable(path)
     write_atomically(path, content)

@@ -202,7 +202,7 @@ def test_an_image_left_out_by_a_damaged_name_in_the_directory_of_an_archive_is_n
     at = content.rindex(b"train/ant/01.png")
     for name in (b"train/ant/01.pnx", b"extra/ant/01.png"):
         archive.write_bytes(content[:at] + name + content[at + len(name) :])
-        with pytest.raises(DataError, match=r"a\.zip is missing, truncated, damaged"):
+        with pytest.raises(DataError, match=r"a\.zip is truncated, damaged"):
             load("folder", archive, cache=False)
 
 
