@@ -59,7 +59,7 @@ def images(own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["compiled", "torch", "triton"])
 def backend(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What uses it holds for the compiled operations, for torch operations and for Triton (interpreted without a GPU)."""
+    """What uses it holds for compiled operations, for those of torch and for Triton (interpreted without a GPU)."""
     if request.param == "compiled" and build.library() is None:
         pytest.skip("no C++ compiler here")
     if request.param == "triton" and not backends.HAS_TRITON:
