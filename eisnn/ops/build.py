@@ -52,7 +52,7 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.CalledProcessError) as error:
         why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
         warnings.warn(
-            f"eisnn runs on torch operations, which take longer; its own could not be compiled: {''.join(why)} "
+            f"eisnn runs on torch operations, which take longer; its own could not be built: {''.join(why)} "
             "(install a C++ compiler or name one in CXX; EISNN_NATIVE=0 says that none is wanted)",
             RuntimeWarning,
             stacklevel=2,

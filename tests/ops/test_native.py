@@ -167,7 +167,7 @@ def test_processes_that_start_together_compile_once(fresh, tmp_path):
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
 def test_a_compiler_that_does_not_work_is_said_once(fresh, compiler, monkeypatch):
     monkeypatch.setenv("CXX", compiler)
-    with pytest.warns(RuntimeWarning, match="runs on torch operations, which take longer.*could not be compiled"):
+    with pytest.warns(RuntimeWarning, match="runs on torch operations, which take longer.*could not be built"):
         assert fresh() is None
 
 
