@@ -1,6 +1,6 @@
 """Accuracy of `nmnist-demo` and its variants on real recordings: over seeds, and over folds of all of them.
 
-    python experiments/nmnist_demo.py --data ../shared/data/nmnist-1100.npz
+    python experiments/nmnist_demo.py --data-path ../shared/data/nmnist-1100.npz
 
 The archive holds 1,000 training and 100 test recordings of N-MNIST. A hundred say little (a standard error of 2 points
 at 95 %), so all 1,100 are also divided into five folds of 220, with as many of each class as possible, and each is
@@ -9,14 +9,16 @@ tested on once by a network that was trained on the others. It goes on where it 
 
 import argparse
 import statistics
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from study import budgeted, described, parser, run_script, train
+from telling import final
 
-from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
-from eisnn.train import Run, fit, recipe, resume
+from eisnn.train import recipe
 
 RECIPES = ("nmnist-demo", "nmnist-demo-plus", "nmnist-demo-bn")
 FOLDS, SEEDS = 5, 3
@@ -54,39 +56,36 @@ def write_folds(data: Path, folder: Path) -> list[Path]:
     return files
 
 
-def accuracy(name: str, folder: Path, data: Path, seed: int) -> float:
-    """Of one run after its last epoch, %; trains it as far as it is not trained yet."""
-    if Run(folder).config_file.exists():
-        return resume(folder, quiet=True).accuracy
-    config = recipe(name).changed(data_path=str(data), seed=seed, accelerator="cpu")
-    return fit(config, folder, quiet=True).accuracy
+def on_fold(name: str, k: int, file: Path, args: argparse.Namespace) -> float:
+    """Accuracy (%) on one fold. What a result keeps does not say on which, so no other study may take it."""
+    config = budgeted(recipe(name), args).changed(data_path=str(file), accelerator="cpu")
+    return final(train(f"{name}, fold {k}", config, 0, args, within=nullcontext))
 
 
 def summary(values: list[float]) -> dict[str, Any]:
     return {"accuracy": values, "mean": statistics.mean(values), "standard_deviation": statistics.stdev(values)}
 
 
-@subnormals_flushed()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="nmnist-1100.npz")
-    parser.add_argument("--runs", type=Path, default=Path("runs/nmnist-demo-study"))
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "nmnist_demo.json")
-    args = parser.parse_args()
-    folds = write_folds(args.data, args.runs / "folds")
+    options = parser(__doc__, rows=False)
+    args = options.parse_args()
+    if args.data_path is None:
+        options.error("--data-path is missing: nmnist-1100.npz")
+    folds = write_folds(Path(args.data_path), args.runs / "folds")
     networks: dict[str, Any] = {}
     for name in RECIPES:
+        config = budgeted(recipe(name), args).changed(accelerator="cpu")
         parts = {
-            "seeds": [accuracy(name, args.runs / f"{name}-seed-{seed}", args.data, seed) for seed in range(SEEDS)],
-            "folds": [accuracy(name, args.runs / f"{name}-fold-{k}", file, 0) for k, file in enumerate(folds)],
+            "seeds": [final(train(name, config, seed, args)) for seed in range(SEEDS)],
+            "folds": [on_fold(name, k, file, args) for k, file in enumerate(folds)],
         }
         networks[name] = {part: summary(values) for part, values in parts.items()}
-        networks[name]["config"] = recipe(name).json_fields()
+        networks[name]["config"] = described(config)
         for part, values in parts.items():
             print(f"{name:18} {part} {statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} %", flush=True)
     about = "real recordings of N-MNIST; seeds: 1,000 for training, 100 for testing; folds: 880 and 220 of all 1,100"
-    write_result(args.output, {**provenance(), "data": about, "networks": networks})
+    write_result(args.output / f"{args.output.name}.json", {**provenance(), "data": about, "networks": networks})
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

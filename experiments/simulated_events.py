@@ -1,21 +1,22 @@
 """Ten classes of simulated event recordings, trained end to end: the paper's circuit, `-plus`, batch norm.
 
     eisnn events simulate runs/simulated --dataset cifar10 --data-path ../shared/data/cifar10 --train 3000 --test 1000
-    python experiments/simulated_events.py --data runs/simulated
+    python experiments/simulated_events.py --data-path runs/simulated
 
 The recordings are simulated from images of CIFAR-10 and say nothing about CIFAR10-DVS. Networks, optimizers and rates
 are those of `nmnist-demo` and its variants. It goes on where it was stopped.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
+from study import budgeted, described, parser, run_script, train
+from telling import final
+
 from eisnn.data.events import EventAugmentation
-from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
-from eisnn.train import Result, Run, TrainConfig, fit, recipe, resume
+from eisnn.train import recipe
 
 EPOCHS = 8
 CHANGES: dict[str, Any] = {
@@ -32,28 +33,20 @@ CHANGES: dict[str, Any] = {
 }
 
 
-def trained(config: TrainConfig, folder: Path) -> Result:
-    """A run, trained as far as it is not trained yet."""
-    return resume(folder, quiet=True) if Run(folder).config_file.exists() else fit(config, folder, quiet=True)
-
-
-@subnormals_flushed()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder that `eisnn events simulate` wrote")
-    parser.add_argument("--runs", type=Path, default=Path("runs/simulated-study"))
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "simulated_events.json")
-    args = parser.parse_args()
-    changes = CHANGES | {"data_path": str(args.data)}
+    options = parser(__doc__, rows=False)
+    args = options.parse_args()
+    if args.data_path is None:
+        options.error("--data-path is missing: the folder that `eisnn events simulate` wrote")
+    about = json.loads((Path(args.data_path) / "simulated.json").read_text())
     networks: dict[str, Any] = {}
     for end in ("", "-plus", "-bn"):
-        config = recipe(f"nmnist-demo{end}").changed(**changes)
-        result = trained(config, args.runs / f"run{end}")
-        networks[end.removeprefix("-") or "paper"] = {"accuracy": result.accuracy, "config": config.json_fields()}
-        print(f"{end or 'paper':8} {result.accuracy:.1f} %", flush=True)
-    about = json.loads((args.data / "simulated.json").read_text())
-    write_result(args.output, {**provenance(), "recordings": about, "networks": networks})
+        name, config = end.removeprefix("-") or "paper", budgeted(recipe(f"nmnist-demo{end}").changed(**CHANGES), args)
+        accuracy = final(train(name, config, 0, args))
+        networks[name] = {"accuracy": accuracy, "config": described(config)}
+        print(f"{name:8} {accuracy:.1f} %", flush=True)
+    write_result(args.output / f"{args.output.name}.json", {**provenance(), "recordings": about, "networks": networks})
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

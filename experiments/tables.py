@@ -160,7 +160,7 @@ def _by_epoch(result: Result) -> dict[int, tuple[float, float]]:
 
 def recordings_of_nmnist() -> str:
     titles = {PAPER: "nmnist-demo", PLUS: "nmnist-demo-plus", TWIN: "nmnist-demo-bn"}
-    networks = read(RESULTS / "nmnist_demo.json")["networks"]
+    networks = read(RESULTS / "nmnist_demo" / "nmnist_demo.json")["networks"]
     rows = []
     for title, name in titles.items():
         seeds, folds = (networks[name][part] for part in ("seeds", "folds"))
@@ -170,7 +170,7 @@ def recordings_of_nmnist() -> str:
 
 
 def simulated_recordings() -> str:
-    networks = read(RESULTS / "simulated_events.json")["networks"]
+    networks = read(RESULTS / "simulated_events" / "simulated_events.json")["networks"]
     titles = {"paper": PAPER, "plus": PLUS, "bn": TWIN}
     return table(["network", "accuracy, %", "n"], [[t, f"{networks[k]['accuracy']:.1f}", 1] for k, t in titles.items()])
 
