@@ -175,7 +175,7 @@ def _words(curve: fig.Curve) -> str:
 def _by_layer(opened: Opened) -> Table:
     """A part of the I neurons of one layer at a time."""
     rows = []
-    for name in opened.drawn:
+    for name in opened.drawn_circuits:
         response = _dose(opened, "fraction", (PART,), SEEDS, Perturbation(activity=0.0), [name])
         _, means, deviations = response.curve("accuracy")
         change = means[0] - response.before["accuracy"] if len(means) else None

@@ -90,8 +90,8 @@ def balance(opened: Opened) -> Section:
     if opened.no_circuit:
         return Section(title, opened.no_circuit)
     images, what = opened.first(BALANCE_IMAGES), ["I_EE", "I_sub"]
-    after = _recorded(opened.model, images, opened.drawn, what)
-    before = {} if opened.initial is None else _recorded(opened.initial, images, opened.drawn, what)
+    after = _recorded(opened.model, images, opened.drawn_circuits, what)
+    before = {} if opened.initial is None else _recorded(opened.initial, images, opened.drawn_circuits, what)
     panels, rows = [], []
     for name, new in after.items():
         old = before.get(name)
@@ -154,7 +154,7 @@ def weights(opened: Opened) -> Section:
     }
     panels, rows = [], []
     everywhere = synapses(opened.model)
-    for name in opened.drawn:
+    for name in opened.drawn_circuits:
         drawn = {label: (color, getattr(everywhere[name], field)) for label, (field, color) in pathways.items()}
         found = {label: weight_summary(w) for label, (_, w) in drawn.items()}
         words = ", ".join(f"{label} {100 * summary.zero:.0f} %" for label, summary in found.items())

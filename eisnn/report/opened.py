@@ -158,6 +158,11 @@ class Opened:
         return [names[round(k * (len(names) - 1) / max(steps, 1))] for k in range(steps + 1)]
 
     @property
+    def drawn_circuits(self) -> list[str]:
+        """Those of them that are circuits: not attention, which has no weights."""
+        return [name for name in self.drawn if name in self.ei_layers]
+
+    @property
     def left_out(self) -> str:
         """A sentence if figures do not show all layers."""
         count = len(spiking_layers(self.model))

@@ -101,6 +101,17 @@ def test_the_page_has_all_sections_and_each_can_be_reached(page):
     assert len(seen.anchors) == len(set(seen.anchors))
 
 
+def test_attention_is_told_of_but_is_no_circuit(images, tmp_path):
+    network = {"model": "spikformer-2-64", "attention": "divisive", "circuit_options": PLUS, "width": 0.25}
+    folder = fit(tiny(images, epochs=1, warmup_epochs=0, lr=0.005, **network), tmp_path / "run", quiet=True).run_dir
+    run, name = open_run(folder, images=8), "stages.0.blocks.0.attention"
+    told = {section.__name__: str(section(run)) for section in (overview.layers, inside.balance, inside.weights)}
+    assert [name in text for text in told.values()] == [True, False, False]
+    assert "stages.0.blocks.0.out" in told["balance"]
+    assert name in run.drawn
+    assert name not in run.drawn_circuits
+
+
 def test_the_page_needs_nothing_else(page):
     html = page.read_text(encoding="utf-8")
     assert len(html) < 5e6
