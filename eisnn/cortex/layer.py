@@ -71,7 +71,7 @@ class CorticalLayer(DataDrivenLayer):
         n_pv = max(1, n_e // ei_ratio)
         n_sst = n_vip = max(1, n_pv // 2)
         self.sizes = {"E": n_e, "PV": n_pv, "SST": n_sst, "VIP": n_vip}
-        self.measured = ("the scale of the membrane",)
+        self.measured = ("the scale of the division",)
         self.stimuli: dict[str, FC.Stimulus] = {}  # see eisnn.cortex.stimulate
         self._call: tuple[Any, Tensor | None] = (None, None)
 

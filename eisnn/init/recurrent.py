@@ -4,30 +4,34 @@ The layer below is balanced as in E-I Init, here row by row. With J the mean exc
 of the E cells, spikes a step, recurrent excitation is `R = rho / (1 - rho) J`: the rows of `R_EE` sum to `R / r`, and
 those onto interneurons so that these take away as much.
 
-The scale is that of the membrane without threshold, for which E-I Init's `std(I_E) = 1` and tau = 2 stand: white
-current of variance `(1 - a^2) / 0.75`, a = 1 - 1/tau, gives it the same fluctuation for any tau. The same rate needs
-less: short steps see crossings of the threshold that long ones miss, as if it were lower by
-`0.5826 std(V) sqrt(2 / tau)` (after Broadie, Glasserman and Kou 1997), which the aim corrects. The division is scaled
-until the membrane has it.
+The scale is that at which E cells fire as E-I Init makes them fire, in Hz, whatever the time step: as often for each
+time constant of the membrane as an LIF neuron of tau = 2 steps under white currents of mean 0 and standard deviation 1.
+The standard deviation itself would not do: at shorter steps crossings of the threshold are seen that long ones miss,
+and where E and PV cells excite and inhibit one another, cells fluctuate together, the more the shorter the step.
 """
 
-from math import sqrt
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
 from eisnn import functional as EF
+from eisnn import ops
 from eisnn.cortex import CorticalLayer, OperatingPoint, largest_eigenvalue
 from eisnn.functional import cortex as FC
 from eisnn.init.from_data import adjust_, exponential_weights, fill_
-from eisnn.init.statistics import InputStatistics, inhibitory_gain, standard_deviation, sum_over, weight_scale
+from eisnn.init.statistics import (
+    InputStatistics,
+    inhibitory_gain,
+    mean_over,
+    scale_for_rate,
+    sum_over,
+    weight_scale,
+)
 
-WITHIN = 0.05  # of rates and scale, when the search ends
-ROUNDS = 30
-LEAST_RATE = 1.0  # Hz
-TWO_STEPS = 0.75  # 1 - a^2 of tau = 2
-BARRIER = 0.5826  # -zeta(1/2) / sqrt(2 pi)
+WITHIN = 0.03  # of the rate, when the search ends
+FAR = 0.25  # of the rate: then there is no scale that gives it
 RECURRENT = ("recurrent_ee", "recurrent_pe", "recurrent_se", "recurrent_ve")
 
 
@@ -67,48 +71,52 @@ def _(
 @adjust_.register
 @torch.no_grad()
 def _(layer: CorticalLayer, x: Tensor, group: Any = None, time_steps: int | None = None) -> None:
-    """Measure the rates and the membrane, set recurrence and division, and again until both have settled.
+    """Set recurrence for the rate that is aimed at, and scale the division until E cells fire at it.
 
-    A layer that hardly fires gets the recurrence of one that fires at `LEAST_RATE`.
-
-    Raises: ValueError if the search does not settle, or if the linearised network is unstable.
+    Raises: ValueError if there is no such scale, or if the linearised network is unstable.
     """
     o, name, steps = layer.options, type(layer).__name__, time_steps or len(x)
     currents = layer.feedforward(x, layer.weights())
-    n_e = layer.sizes["E"]
-    excitation = _mean(currents[:, :, :n_e], group)
+    of_e = currents[:, :, : layer.sizes["E"]]
+    excitation = mean_over(of_e, group)
     recurrent = excitation * o.recurrence / (1 - o.recurrence)
-    a = layer.neuron.constants.decay
-    aim = membrane_aim(layer.neuron.constants.tau, steps)
-    _set_recurrence(layer, excitation, recurrent, None)
-    # Without recurrence first, whose operating point says whether the loop may be closed; then by half of each
-    # correction, as the layer answers all of them.
-    used, least = None, LEAST_RATE * o.dt / 1000
-    for _ in range(ROUNDS):
+    aim = rate_aim(layer.neuron.constants)
+
+    def rate(scale: float) -> float:
+        layer.scale_division_(1 / scale)
+        found = mean_over(ops.cortical_circuit(currents, layer.weights(), layer.constants, None, steps)[0], group)
+        layer.scale_division_(scale)
+        return found
+
+    def watch() -> list[FC.CorticalStep]:
         seen: list[FC.CorticalStep] = []
-        spikes, _ = FC.cortical_circuit(currents, layer.weights(), layer.constants, None, steps, see=seen.append)
-        i_e = torch.stack([step.i_e for step in seen])
-        factor, rate = standard_deviation(_free_membrane(i_e, a), group) / aim, max(_mean(spikes, group), least)
-        scaled = abs(factor - 1) < WITHIN
-        if not scaled:
-            layer.scale_division_(factor if used is None else sqrt(factor))
-        if scaled and not o.recurrence:
-            return
-        if used is None and scaled:
-            used = rate
-            _set_recurrence(layer, excitation, recurrent, used)
-            _require_stability(layer, currents, seen, group)
-        elif used is not None:
-            if scaled and abs(rate / used - 1) < WITHIN:
-                _require_stability(layer, currents, seen, group)
-                return
-            used = sqrt(rate * used)
-            _set_recurrence(layer, excitation, recurrent, used)
-    raise ValueError(
-        f"E-I Init: rates and membrane of {name} did not settle within {ROUNDS} rounds (the last rate was {rate:.3g} "
-        f"spikes a step, the membrane {factor:.3g} times its aim): give a longer first batch or less recurrence than "
-        f"{o.recurrence}"
-    )
+        FC.cortical_circuit(currents, layer.weights(), layer.constants, None, steps, see=seen.append)
+        return seen
+
+    # Without recurrence first, whose operating point says whether the loop may be closed.
+    _set_recurrence(layer, excitation, recurrent, None)
+    layer.scale_division_(1 / scale_for_rate(rate, aim, WITHIN))
+    if o.recurrence:
+        seen = watch()
+        _set_recurrence(layer, excitation, recurrent, aim)
+        _require_stability(layer, currents, seen, group)
+        layer.scale_division_(1 / scale_for_rate(rate, aim, WITHIN))
+    found, chances = rate(1.0), of_e.new_tensor(of_e[0].numel() * steps, dtype=torch.float64)
+    sum_over(chances, group)
+    if abs(found - aim) > FAR * aim + 2 / float(chances):
+        raise ValueError(
+            f"E-I Init: {name} fires {found:.3g} spikes a step at the scale where it should fire {aim:.3g}: give a "
+            f"first batch that is longer or whose inputs differ, or less recurrence than {o.recurrence}"
+        )
+    if o.recurrence:
+        _require_stability(layer, currents, watch(), group)
+
+
+def rate_aim(constants: EF.LIFConstants, cells: int = 4096, steps: int = 200) -> float:
+    """Spikes a step of the E neurons that E-I Init aims at: for each time constant, what the same neuron of tau = 2
+    fires under white currents of mean 0 and standard deviation 1."""
+    white = torch.randn(steps, cells, generator=torch.Generator().manual_seed(0))
+    return float(EF.lif(white, replace(constants, tau=2.0))[0].mean()) * 2 / constants.tau
 
 
 def _require_stability(layer: CorticalLayer, currents: Tensor, seen: list[FC.CorticalStep], group: Any) -> None:
@@ -122,14 +130,6 @@ def _require_stability(layer: CorticalLayer, currents: Tensor, seen: list[FC.Cor
             f"unstable: its largest eigenvalue has the modulus {largest:.3f}, and must be below 1; give less "
             f"recurrence, a shorter dt than {layer.options.dt:g} ms, or faster inhibition"
         )
-
-
-def membrane_aim(tau: float, steps: int) -> float:
-    """Standard deviation of the membrane without threshold over the first `steps` steps from 0, at which the rate in Hz
-    is that of tau = 2 and `std(I_E) = 1`."""
-    settled = 1 / (sqrt(TWO_STEPS) + BARRIER * (1 - sqrt(2 / tau)))
-    a = 1 - 1 / tau
-    return settled * sqrt(sum(1 - a ** (2 * t) for t in range(1, steps + 1)) / steps)
 
 
 def _set_recurrence(layer: CorticalLayer, excitation: float, recurrent: float, rate: float | None) -> None:
@@ -158,29 +158,16 @@ def _set_recurrence(layer: CorticalLayer, excitation: float, recurrent: float, r
             getattr(layer, f"quantum_{kind}").fill_(mean / p if mean else 1)
 
 
-def _free_membrane(i_e: Tensor, a: float) -> Tensor:
-    """Potential that never meets a threshold, `[T, B, n_E, ...]`, less its mean at each step: what all cells share, as
-    when inhibition comes later than excitation at the start of a stimulus, drives none of them rather than another."""
-    v = FC.leaky(i_e, a, torch.zeros_like(i_e[0])) / (1 - a) if a < 1 else i_e.cumsum(0)
-    return v - v.flatten(1).mean(1).view(-1, *(1,) * (v.ndim - 1))
-
-
-def _mean(values: Tensor, group: Any) -> float:
-    sums = torch.stack([values.double().sum(), values.new_tensor(values.numel(), dtype=torch.float64)])
-    sum_over(sums, group)
-    return float(sums[0] / sums[1])
-
-
 def _current_gain(layer: CorticalLayer, seen: list[FC.CorticalStep], group: Any) -> Tensor:
     """`g_E` over the mean divisive current of each E cell (channel)."""
-    divisor = torch.stack([step.i_div for step in seen]).double().transpose(0, 2).flatten(1).mean(1)
-    if group is not None:
-        distributed.all_reduce(divisor, group=group)
-        divisor /= distributed.get_world_size(group)
-    return layer.gain_e.double() / divisor.clamp_min(1e-3 * float(divisor.mean()))
+    divisor = torch.stack([step.i_div for step in seen]).double().transpose(0, 2).flatten(1)
+    sums = torch.cat([divisor.sum(1), divisor.new_tensor([divisor.shape[1]])])
+    sum_over(sums, group)
+    mean = sums[:-1] / sums[-1]
+    return layer.gain_e.double() / mean.clamp_min(1e-3 * float(mean.mean()))
 
 
 def _rate_gain(i_e: Tensor, lif: EF.LIFConstants, group: Any, step: float = 0.02) -> float:
     """Change of the mean rate by a small lasting change of the current that was measured."""
-    up, down = (_mean(EF.lif(i_e + sign * step, lif)[0], group) for sign in (1, -1))
+    up, down = (mean_over(EF.lif(i_e + sign * step, lif)[0], group) for sign in (1, -1))
     return (up - down) / (2 * step)

@@ -89,17 +89,21 @@ def mean_over(values: Tensor, group: Any = None) -> float:
     return total / n
 
 
-def scale_for_rate(rate: Callable[[float], float], target: float) -> float:
+def scale_for_rate(rate: Callable[[float], float], target: float, within: float = 0.0) -> float:
     """The factor of a current at which its neurons fire at `target` spikes a step, by bisection within `LARGEST_SCALE`
     of 1 either way; the end of that range that comes nearer if none does.
 
     Args:
         rate: of a factor; grows with it where currents have both signs.
+        within: which share of the target a rate may be off.
     """
     low, high = -log(LARGEST_SCALE), log(LARGEST_SCALE)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if rate(exp(middle)) < target else (low, middle)
+        found = rate(exp(middle))
+        if abs(found - target) < within * target:
+            return exp(middle)
+        low, high = (middle, high) if found < target else (low, middle)
     return exp((low + high) / 2)
 
 

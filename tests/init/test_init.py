@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, distributed, nn
 
 import eisnn
+from eisnn.cortex import CorticalLinear, CorticalOptions
 from eisnn.init import (
     InputStatistics,
     bernoulli_statistics,
@@ -516,6 +517,10 @@ def two_layers() -> nn.Module:
     return nn.Sequential(*layers).double()
 
 
+def cortical() -> nn.Module:
+    return CorticalLinear(6, 12, options=CorticalOptions(recurrence=0.05)).double()
+
+
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
@@ -526,6 +531,9 @@ def worker(rank: int, folder: str) -> None:
     model = small(circuit_options=EVEN).double()
     x = image_batch(6).double()[part]
     seen = eisnn.ei_init_(model, x, generator=rng(rank), process_group=world)  # rank 0 draws
+
+    recurrent = cortical()
+    eisnn.ei_init_(recurrent, spikes((40, 6, 6), 0.3)[:, part], generator=rng(rank), process_group=world)
 
     broken = two_layers()
     if rank == 1:
@@ -539,6 +547,7 @@ def worker(rank: int, folder: str) -> None:
 
     result = {
         "parameters": parameters_of(model),
+        "cortical": recurrent.state_dict(),
         "widths": [layer.neuron.constants.width for layer in model.layers],
         "statistics": {k: list(v) for k, v in seen.items()},
         "error": error,
@@ -553,6 +562,8 @@ def test_two_processes_equal_one_and_fail_together(tmp_path):
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     model = small(circuit_options=EVEN).double()
     seen = eisnn.ei_init_(model, image_batch(6).double(), generator=rng(0))
+    recurrent = cortical()
+    eisnn.ei_init_(recurrent, spikes((40, 6, 6), 0.3), generator=rng(0))
     assert results[0]["widths"] == results[1]["widths"]
     for result in results:
         assert result["widths"] == pytest.approx([layer.neuron.constants.width for layer in model.layers], rel=1e-9)
@@ -561,5 +572,7 @@ def test_two_processes_equal_one_and_fail_together(tmp_path):
             assert result["statistics"][name] == pytest.approx(list(statistics), rel=1e-12)
         for name, p in model.named_parameters():
             assert_agree(result["parameters"][name], p, 1e-12)
+        for name, p in recurrent.state_dict().items():
+            assert_agree(result["cortical"][name], p, 1e-12)
         assert "the input of 2 has 3 values that are not finite" in result["error"]
         assert result["unharmed"]

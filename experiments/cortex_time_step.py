@@ -1,0 +1,69 @@
+"""Does a cortical layer depend on its time step? Rates, synchrony and the noise of the divisor at dt = 10, 5, 2 and 1 ms.
+
+Layers after E-I Init, driven by Poisson inputs of 20 Hz for 400 ms (batch 8). Of the membrane without threshold, after
+the first 100 ms and in units of the threshold: `shared` is the standard deviation of its mean over the cells of a sample,
+`own` that of the single cells around it. `divisor` is the standard deviation of the divisive current over time by its
+mean.
+
+    python experiments/cortex_time_step.py --output experiments/results/cortex_time_step.json
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import eisnn
+from eisnn.cortex import CorticalLinear, CorticalOptions
+from eisnn.functional import cortex as FC
+from eisnn.provenance import provenance, write_result
+
+STEPS = (10.0, 5.0, 2.0, 1.0)
+SIZES = {"200 inputs, 100 cells": (200, 100), "512 inputs, 512 cells": (512, 512)}
+CIRCUITS: dict[str, dict[str, Any]] = {
+    "no recurrence": {"recurrence": 0.0},
+    "rho = 0.2": {"recurrence": 0.2},
+    "rho = 0.2, delay of 10 ms": {"recurrence": 0.2, "delay": 10.0},
+    "spiking": {"recurrence": 0.2, "spiking": True},
+    "spiking, tau_gaba = 6": {"recurrence": 0.2, "spiking": True, "tau_gaba": 6.0},
+}
+
+
+def measure(inputs: int, cells: int, dt: float, options: dict[str, Any]) -> dict[str, float]:
+    steps, seen = round(400 / dt), []
+    x = (torch.rand(steps, 8, inputs, generator=torch.Generator().manual_seed(0)) < 20 * dt / 1000).float()
+    layer = CorticalLinear(inputs, cells, options=CorticalOptions(dt=dt, **options))
+    eisnn.ei_init_(layer, x, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        weights = layer.weights()
+        FC.cortical_circuit(layer.feedforward(x, weights), weights, layer.constants, see=seen.append)
+    i_e, i_div, s_e = (torch.stack([getattr(step, name) for step in seen]) for name in ("i_e", "i_div", "s_e"))
+    decay = layer.neuron.constants.decay
+    v = (FC.leaky(i_e, decay, torch.zeros_like(i_e[0])) / (1 - decay))[steps // 4 :]
+    shared = v.mean(2, keepdim=True)
+    return {
+        "rate_hz": float(s_e.mean()) * 1000 / dt,
+        "shared": float(shared.std()),
+        "own": float((v - shared).std()),
+        "divisor": float((i_div.std(0) / i_div.mean(0)).mean()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    rows: dict[str, Any] = {}
+    for size, (inputs, cells) in SIZES.items():
+        for circuit, options in CIRCUITS.items():
+            for dt in STEPS:
+                row = rows[f"{size}, {circuit}, {dt:g} ms"] = measure(inputs, cells, dt, options)
+                told = ", ".join(f"{name} {value:.2f}" for name, value in row.items())
+                print(f"{size}, {circuit}, {dt:g} ms: {told}", flush=True)
+    if args.output:
+        write_result(args.output, {**provenance(), "draws": 1, "layers": rows})
+
+
+if __name__ == "__main__":
+    main()
