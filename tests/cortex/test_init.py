@@ -30,10 +30,11 @@ def test_rates_in_hz_do_not_depend_on_the_time_step(options):
 
 
 def test_a_batch_that_no_scale_makes_fire_is_refused():
+    # All inputs or none: excitation and inhibition are equal in every cell at every step.
+    x = torch.tensor([0.0, 1, 1, 0, 1]).view(5, 1, 1).expand(5, 2, 20)
+    layer = CorticalLinear(20, 10, options=CorticalOptions(tau_pv=0.0, recurrence=0.0))
     with pytest.raises(ValueError, match=r"fires 0 spikes a step .* should fire 0\.148: give a first batch .* differ"):
-        # All inputs or none: excitation and inhibition are equal in every cell at every step.
-        x = torch.tensor([0.0, 1, 1, 0, 1]).view(5, 1, 1).expand(5, 2, 20)
-        eisnn.ei_init_(CorticalLinear(20, 10, options=CorticalOptions(tau_pv=0.0, recurrence=0.0)), x)
+        eisnn.ei_init_(layer, x)
 
 
 def test_what_spikes_evoke_balances_row_by_row():
