@@ -210,7 +210,7 @@ def first_gradients() -> str:
     names = ("the whole method", *(f"epsilon-1e-{k}" for k in (8, 7, 6, 5, 4, 3, 2)), "no-sign-constraint")
     folders = {"quarter width, batch 64": "figure5_quarter_width", "published width, batch 128": "figure5"}
     found = [read(RESULTS / folder / f"{folder}.json")["ablations"] for folder in folders.values()]
-    head = ["", *(f"[{title}](../experiments/results/{folder}/{folder}.md)" for title, folder in folders.items())]
+    head = ["", *(f"[{title}](../../experiments/results/{folder}/{folder}.md)" for title, folder in folders.items())]
     return table(
         head,
         [[name, *(f"{norms[name]['layers.0']['weight_ee']:.2g}" for norms in found)] for name in names],
