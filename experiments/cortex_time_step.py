@@ -2,8 +2,8 @@
 
 Layers after E-I Init, driven by Poisson inputs of 20 Hz for 400 ms (batch 8). Of the membrane without threshold, after
 the first 100 ms and in units of the threshold: `shared` is the standard deviation of its mean over the cells of a
-sample, `own` that of the single cells around it. `divisor` is the standard deviation of the divisive current over time by its
-mean.
+sample, `own` that of the single cells around it. `divisor` is the standard deviation of the divisive current over
+time by its mean.
 
     python experiments/cortex_time_step.py --output experiments/results/cortex_time_step.json
 """

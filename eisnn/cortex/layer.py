@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from eisnn import functional as EF
 from eisnn import ops
@@ -30,7 +31,8 @@ class CorticalLayer(DataDrivenLayer):
         inputs: shape of one cell's receptive field in the layer below, `(in_features,)` or `(C_in, kh, kw)`.
         forward: how the layer below projects, `Dense` or `Conv`.
         ei_ratio: E cells for each PV cell.
-        neuron: an `LIF`, copied: the E cells, with a time constant in steps (see `CorticalOptions.lif`).
+        neuron: an `LIF`, copied: the E cells, with a time constant in steps (see `CorticalOptions.lif`); None is one of
+            20 ms.
         options: populations, pathways, time constants.
     Raises: ValueError or TypeError that names the argument.
     """
@@ -66,6 +68,7 @@ class CorticalLayer(DataDrivenLayer):
         check_int(name, "ei_ratio", ei_ratio)
         if not isinstance(options, CorticalOptions):
             raise TypeError(f"{name}: options must be eisnn.cortex.CorticalOptions(...), got {options!r}")
+        neuron = options.lif() if neuron is None else neuron
         lif_constants(neuron, name)
         self.options, self.neuron = options, copy_neuron(neuron)  # type: ignore[assignment]
         n_pv = max(1, n_e // ei_ratio)
@@ -166,13 +169,27 @@ class CorticalLayer(DataDrivenLayer):
                 f"calls it, so a subclass, another module or a hook on it would do nothing; got {self.neuron!r}. Hook "
                 "the layer instead"
             )
-        weights, constants = self.weights(), self.constants
         steps = check_steps(type(self).__name__, x.shape, time_steps)
+        window, learns = self.options.window, torch.is_grad_enabled() and not (self.stimuli or self._forward_hooks)
+        fits = top_down is None or (_is_array(top_down) and len(top_down) in (1, steps))  # else it is refused below
+        if not (learns and fits and 0 < window < steps):
+            return self._respond(x, steps, state, top_down)
+        spikes = []
+        for start in range(0, steps, window):
+            now = slice(start, min(start + window, steps))
+            part, given = (each if each is None or len(each) == 1 else each[now] for each in (x, top_down))
+            out, state = checkpoint(
+                self._respond, part, now.stop - start, state, given, use_reentrant=False, preserve_rng_state=False
+            )
+            spikes.append(out)
+        return torch.cat(spikes), state
+
+    def _respond(self, x: Tensor, steps: int, state: Any, top_down: Tensor | None) -> tuple[Tensor, FC.CorticalState]:
+        weights, constants = self.weights(), self.constants
         currents = self.feedforward(x, weights)
         start = FC.start_state(currents, weights, constants)
         state = start if state is None else _as_state(state, start)
-        if top_down is not None:
-            self._check_top_down(top_down, (steps, *start.vip.u.shape))
+        self._check_given(steps, start, top_down)
         # What `measure` runs again; kept only while something watches this layer.
         self._call = (state, top_down) if self._forward_hooks else (None, None)
         if self.stimuli:
@@ -191,14 +208,22 @@ class CorticalLayer(DataDrivenLayer):
         """`W_EE x` and below it `W_PE x`, `[T or 1, B, n_E + n_PV, ...]`."""
         return self.connections["forward"].feedforward(x, torch.cat([weights.weight_ee, weights.weight_pe]))
 
-    def _check_top_down(self, top_down: Any, shape: tuple[int, ...]) -> None:
+    def _check_given(self, steps: int, start: FC.CorticalState, top_down: Any) -> None:
+        """ValueError unless `top_down` and the stimuli broadcast to this many steps of a state like `start`."""
         name = type(self).__name__
-        if not self.options.vip:
+        if top_down is not None and not self.options.vip:
             raise ValueError(f"{name}: top_down is current onto VIP cells, of which it has none; give options vip > 0")
-        fits = isinstance(top_down, Tensor) and top_down.ndim == len(shape)
-        if not fits or any(given not in (1, n) for given, n in zip(top_down.shape, shape, strict=True)):
-            given = list(top_down.shape) if isinstance(top_down, Tensor) else type(top_down).__name__
-            raise ValueError(f"{name}: top_down must be a tensor that broadcasts to {list(shape)}, got {given}")
+        cells = {"E": start.v, "PV": start.pv.u, "SST": start.sst.u, "VIP": start.vip.u}
+        given = {"top_down": ("VIP", top_down)} if top_down is not None else {}
+        for kind, stimulus in self.stimuli.items():
+            parts = zip(FC.Stimulus._fields, stimulus, strict=True)
+            given |= {f"the {part} of a stimulus of {kind}": (kind, value) for part, value in parts if _is_array(value)}
+        for what, (kind, value) in given.items():
+            shape = (steps, *cells[kind].shape)
+            fits = isinstance(value, Tensor) and value.ndim == len(shape)
+            if not fits or any(have not in (1, n) for have, n in zip(value.shape, shape, strict=True)):
+                has = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"{name}: {what} must be a tensor that broadcasts to {list(shape)}, got {has}")
 
     @property
     def watched(self) -> nn.Module:
@@ -251,6 +276,10 @@ class CorticalLayer(DataDrivenLayer):
         return f"inputs={tuple(self.weight_ee.shape[1:])}, {sizes}, {self.options}{state}"
 
 
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0
+
+
 def _around(size: tuple[int, ...]) -> ops.Connection:
     """How E cells project within the layer: to the same position and those around it."""
     return replace(ops.Conv(), padding=tuple(n // 2 for n in size)) if size else ops.Dense()  # type: ignore[arg-type]
@@ -299,7 +328,7 @@ def _without_feedback(
 class CorticalLinear(CorticalLayer):
     """Cortical circuit with all-to-all projections; `[T, B, in_features]` -> spikes `[T, B, out_features]`.
 
-    Arguments as in `CorticalLayer`; without a `neuron` the E cells have a membrane of 20 ms.
+    Arguments as in `CorticalLayer`.
     """
 
     def __init__(
@@ -312,7 +341,6 @@ class CorticalLinear(CorticalLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        neuron = options.lif() if neuron is None else neuron
         super().__init__(out_features, (in_features,), ops.Dense(), ei_ratio, neuron, options, device, dtype)
 
 
@@ -322,7 +350,7 @@ class CorticalConv2d(CorticalLayer):
     Args:
         in_channels, out_channels: of the E population below, and `n_E`.
         kernel_size, stride, padding, dilation: of the projection from below, as in `torch.nn.Conv2d`.
-    The others as in `CorticalLayer`; without a `neuron` the E cells have a membrane of 20 ms.
+    The others as in `CorticalLayer`.
     """
 
     def __init__(
@@ -340,7 +368,6 @@ class CorticalConv2d(CorticalLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         kernel, *geometry = conv_geometry(type(self).__name__, kernel_size, stride, padding, dilation)
-        neuron = options.lif() if neuron is None else neuron
         super().__init__(
             out_channels, (in_channels, *kernel), ops.Conv(*geometry), ei_ratio, neuron, options, device, dtype
         )

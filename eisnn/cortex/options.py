@@ -25,7 +25,7 @@ class CorticalOptions:
             `lif` makes one of milliseconds.
         tau_pv, tau_sst, tau_vip: time constants of interneurons, ms; 0 has no memory.
         tau_ampa, tau_gaba: of the synapses of E cells and of interneurons, ms; 0 has no memory.
-        delay: from a spike of an E cell to what it evokes in this layer, ms; one step at least.
+        delay: from a spike of an E cell to what it evokes in this layer, ms, a multiple of `dt`; None is one step.
         recurrence: rho, which share of the excitation of E cells comes from E cells of this layer, in [0, 1). What they
             excite is inhibited as much: by PV cells, and by SST cells with `sst`.
         sst: which share of that inhibition comes from SST cells, in [0, 1); 0 has none. Needs `recurrence`.
@@ -35,6 +35,8 @@ class CorticalOptions:
         spiking: interneurons are LIF neurons; otherwise they are graded.
         interneuron_rate: of spiking interneurons at the operating point, Hz; at most half of the steps.
         semisaturation: share of the divisive current that is a trainable constant, in [0, 1).
+        window: of steps, >= 0. While a layer learns, it keeps its state at the end of each window only, and runs the
+            window again in the backward pass: less memory, more time, the same gradients. 0 keeps every step.
         recurrent_size, surround_size: kernels of `R_EE`, `R_PE`, `R_VE`, and of `R_SE`, of convolutional layers; odd.
     Raises: ValueError or TypeError that names the option, what was given and what would be right.
     """
@@ -45,7 +47,7 @@ class CorticalOptions:
     tau_vip: float = 15.0
     tau_ampa: float = 0.0
     tau_gaba: float = 0.0
-    delay: float = 1.0
+    delay: float | None = None
     recurrence: float = 0.1
     sst: float = 0.0
     vip: float = 0.0
@@ -54,12 +56,17 @@ class CorticalOptions:
     spiking: bool = False
     interneuron_rate: float = 40.0
     semisaturation: float = 0.3
+    window: int = 0
     recurrent_size: int = 3
     surround_size: int = 7
 
     def __post_init__(self) -> None:
-        for name in ("dt", "delay", "interneuron_rate"):
+        for name in ("dt", "interneuron_rate"):
             self._require(name, 0 < self._number(name) < inf, "a finite number > 0")
+        if self.delay is not None:
+            steps = self._number("delay") / self.dt
+            whole = 0.5 < steps < inf and abs(steps - round(steps)) < 1e-6
+            self._require("delay", whole, f"None (one step) or a multiple of dt = {self.dt:g} ms")
         for name in ("tau_pv", "tau_sst", "tau_vip", "tau_ampa", "tau_gaba"):
             tau = self._number(name)
             self._require(
@@ -73,6 +80,7 @@ class CorticalOptions:
         self._require("pv_pv", 0 <= self._number("pv_pv") < inf, "a finite number >= 0")
         if not isinstance(self.spiking, bool):
             raise TypeError(f"CorticalOptions: spiking must be True or False, got {self.spiking!r}")
+        self._require("window", is_int(self.window, 0), "an int >= 0")
         for name in ("recurrent_size", "surround_size"):
             size = getattr(self, name)
             self._require(name, is_int(size, 1) and size % 2 == 1, "an odd int >= 1")
@@ -102,8 +110,8 @@ class CorticalOptions:
 
     @property
     def steps_delay(self) -> int:
-        """D: the delay in steps, rounded, at least 1."""
-        return max(1, round(self.delay / self.dt))
+        """D: the delay in steps."""
+        return 1 if self.delay is None else round(self.delay / self.dt)
 
     def decay(self, tau: float) -> float:
         """What remains after a step of what decays with `tau` ms."""

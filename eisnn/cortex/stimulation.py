@@ -21,7 +21,7 @@ def stimulate(model: nn.Module, stimuli: Mapping[str, Mapping[str, Stimulus]]) -
             `current` into it. Numbers, or tensors that broadcast to `[T, B, n, ...]`: a mask `[1, 1, n]` chooses cells,
             `[T, 1, 1]` is a time course.
     Raises: ValueError for a name that is no cortical layer's, a kind of cell that the layer has not, or a factor below
-        0 or NaN.
+        0 or NaN, or a current that is not finite; from the layer, when it runs, for a tensor of another size.
     """
     layers = {name: layer for name, layer in layers_of(model).items() if isinstance(layer, CorticalLayer)}
     for name, kinds in stimuli.items():
@@ -34,6 +34,8 @@ def stimulate(model: nn.Module, stimuli: Mapping[str, Mapping[str, Stimulus]]) -
         for kind, stimulus in kinds.items():
             if not bool((torch.as_tensor(stimulus.factor) >= 0).all()):
                 raise ValueError(f"the factor on the output of {kind} must be >= 0 (0 silences), got {stimulus.factor}")
+            if not bool(torch.as_tensor(stimulus.current).isfinite().all()):
+                raise ValueError(f"the current into {kind} must be finite, got {stimulus.current}")
     before = {name: layers[name].stimuli for name in stimuli}
     try:
         for name, kinds in stimuli.items():

@@ -1,6 +1,7 @@
 """Cortical layers: the paper's circuit as a limit, the contract of a layer, gradients, and what is refused."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from circuits import assert_agree, rng, spikes
 
 import eisnn
 from eisnn.analysis import record
+from eisnn.bench import saved_bytes
 from eisnn.cortex import LIMIT, CorticalConv2d, CorticalLinear, CorticalOptions
 from eisnn.functional import cortex as FC
 
@@ -117,6 +119,34 @@ def test_every_parameter_gets_a_gradient_and_keeps_its_sign(conv):
     made(inputs(conv, 12))
 
 
+@pytest.mark.parametrize("options", [{}, {"recurrence": 0.0, "sst": 0.0, "vip": 0.0, "sst_pv": 0.0, "pv_pv": 0.0}])
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("conv", [False, True])
+def test_windows_of_time_save_memory_and_change_no_gradient(conv, static, options):
+    made = layer(conv, replace(FULL, **options))
+    x = inputs(conv, 1 if static else 23)
+    with torch.no_grad():
+        state = made(inputs(conv, seed=4), return_state=True)[1]
+    shape = (23, 1, made.sizes["VIP"], *(1, 1) * conv)
+    top_down = torch.rand(shape, generator=rng(3), dtype=torch.float64) if made.options.vip else None
+    results, kept = [], []
+    for window in (0, 5):
+        made.options = replace(made.options, window=window)
+        made.zero_grad()
+        given = x.clone().requires_grad_()
+
+        def run(given=given):
+            return made(given, 23, state, return_state=True, top_down=top_down)
+
+        kept.append(saved_bytes(made, lambda run=run: run()[0]))
+        out, end = run()
+        (out.mul(torch.randn(out.shape, generator=rng(2), dtype=out.dtype)).sum() + end.v.sum()).backward()
+        results.append([out, end.v, end.pv.trace, given.grad, *(p.grad for p in made.parameters())])
+    for whole, windows in zip(*results, strict=True):
+        assert_agree(windows, whole, 1e-9, scale=1e-6)
+    assert kept[1] < kept[0] / 2
+
+
 def test_gradients_are_those_of_finite_differences():
     """Of what is smooth: the potential of E cells that stay below the threshold, 20 steps on."""
     made = layer(False)
@@ -181,6 +211,10 @@ def test_checkpoints_hold_everything():
         ({"recurrence": 0.0, "sst": 0.2}, "sst=0.2 needs recurrence > 0"),
         ({"vip": 0.2}, "vip=0.2 needs sst > 0"),
         ({"delay": "1"}, "delay must be a number; got '1'"),
+        ({"delay": 3.0}, r"delay must be None \(one step\) or a multiple of dt = 10 ms; got 3.0"),
+        ({"delay": 0}, r"delay must be None .* got 0"),
+        ({"dt": 0.1, "delay": float("inf")}, "delay must be None .* got inf"),
+        ({"window": -1}, "window must be an int >= 0; got -1"),
         ({"surround_size": 4}, "surround_size must be an odd int >= 1; got 4"),
         ({"spiking": True, "interneuron_rate": 60}, "at most half a spike a step, 50 Hz at dt 10 ms; got 60"),
     ],
@@ -199,6 +233,9 @@ def test_what_does_not_fit_is_named():
         plain(x, top_down=torch.zeros(1, 1, 1))
     with pytest.raises(ValueError, match=r"top_down must be a tensor that broadcasts to \[6, 3, 2\], got \[6, 3, 5\]"):
         made(x, top_down=torch.zeros(6, 3, 5))
+    made.options = replace(made.options, window=2)
+    with pytest.raises(ValueError, match=r"top_down must be a tensor that broadcasts to \[6, 3, 2\], got \[7, 3, 2\]"):
+        made(x, top_down=torch.zeros(7, 3, 2))
     _, state = made(x, return_state=True)
     for wrong in (state.v, state[:5], state._replace(v=state.v[:1])):
         with pytest.raises(ValueError, match="the state of a cortical layer is a CorticalState"):

@@ -91,5 +91,16 @@ def test_stimuli_of_what_is_not_there_are_named(circuits):
         stimulate(model, {"0": {"SST": Stimulus()}}).__enter__()
     with pytest.raises(ValueError, match=r"factor on the output of PV must be >= 0 \(0 silences\), got -1"):
         stimulate(model, {"0": {"PV": Stimulus(factor=-1)}}).__enter__()
+    with pytest.raises(ValueError, match="the current into PV must be finite, got nan"):
+        stimulate(model, {"0": {"PV": Stimulus(current=float("nan"))}}).__enter__()
+    x = poisson(20.0)
+    for stimulus in (torch.ones(1, 1, N + 1), torch.ones(N), torch.ones(9, 1, 1)):
+        with (
+            stimulate(model, {"0": {"E": Stimulus(factor=stimulus)}}),
+            pytest.raises(
+                ValueError, match=r"the factor of a stimulus of E must be a tensor .* to \[10, 8, 120\], got"
+            ),
+        ):
+            model(x)
     with pytest.raises(ValueError, match="no cortical layer is called '1'; there are: '0'"):
         stimulate(model, {"1": {}}).__enter__()
