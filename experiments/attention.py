@@ -19,6 +19,7 @@ from study import parser, run_script, study, trained
 from telling import Row
 from torch import Tensor
 
+from eisnn.analysis import record, spiking_layers
 from eisnn.data import load
 from eisnn.init import ei_init_
 from eisnn.nn import layers_of
@@ -54,21 +55,35 @@ def start(output: Path, count: int = 64) -> None:
         model = initial_model(row.config)
         if row.config.network.circuit == "ei":
             ei_init_(model, images, generator=torch.Generator().manual_seed(0), redraw=True)
-        found[row.name] = dict(zip(layers_of(model), propagation(model, images, labels), strict=False))
+        found[row.name] = dict(zip(spiking_layers(model), propagation(model, images, labels), strict=True))
+        twice = torch.nn.functional.interpolate(images, scale_factor=2)
+        with torch.no_grad(), record(model, attentions(model), "spikes") as seen:
+            model(twice)
+        for name, values in seen.items():
+            found[row.name][name]["rate_of_four_times_the_tokens"] = float(values["spikes"].mean())
     write_result(output / "start.json", {**provenance(), "images": count, "rows": found})
     print(start_table(output))
 
 
+def attentions(model: torch.nn.Module) -> list[str]:
+    """Names of the layers of attention."""
+    return [name for name in spiking_layers(model) if name.endswith("attention")]
+
+
 def start_table(folder: Path) -> str:
-    """The start by block as Markdown: the last layer of each, and its attention."""
+    """The start as Markdown: ranges over the circuits, and the attention of each block."""
     found = json.loads((folder / "start.json").read_text())["rows"]
-    lines = ["| network | layer | spikes/step | std(I_E) | share between images | gradient dL/dI_E |", "|" + "---|" * 6]
+    head = ["network", "spikes/step", "std(I_E)", "share between images", "gradient, first over last layer"]
+    head += ["spikes/step of attention, by block", "of four times the tokens"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row, layers in found.items():
-        for name, values in layers.items():
-            if name.endswith(("branch.layers.0", "attention", "mixed")):
-                shown = (values["rate"], values["std"], values["between_images"])
-                numbers = " | ".join(f"{value:.2f}" for value in shown)
-                lines.append(f"| {row} | {name.removeprefix('stages.0.')} | {numbers} | {values['gradient']:.1e} |")
+        circuits = [values for name, values in layers.items() if not name.endswith("attention")]
+        ranges = [sorted(values[key] for values in circuits) for key in ("rate", "std", "between_images")]
+        cells = [f"{values[0]:.2f} to {values[-1]:.2f}" for values in ranges]
+        cells.append(f"{circuits[0]['gradient'] / circuits[-1]['gradient']:.1f}")
+        attended = [values for name, values in layers.items() if name.endswith("attention")]
+        cells += [", ".join(f"{v[key]:.2f}" for v in attended) for key in ("rate", "rate_of_four_times_the_tokens")]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attention
 import cutout
 import depth
 import figure6
@@ -406,6 +407,16 @@ def step() -> str:
     )
 
 
+def attention_step() -> str:
+    """An attention layer beside SpikingJelly's."""
+    found = read(BENCHMARKS / "attention_intel.json")["rows"]
+    titles = {"spikingjelly": "SpikingJelly, batch norm", "batch norm, fixed": "batch norm, fixed scale"}
+    rows = [
+        [titles.get(name, name), f"{row['fastest_ms']:.0f}", f"{row['median_ms']:.0f}"] for name, row in found.items()
+    ]
+    return table(["layer", "fastest, ms", "median, ms"], rows)
+
+
 def published_recipes() -> str:
     """The recipes of E-I networks, and what the paper has for them."""
     rows = []
@@ -458,6 +469,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "acting weights": acting_weights,
     "depth at the start": lambda: depth.start_table(RESULTS / "depth"),
     "depth trained": lambda: depth.table(RESULTS / "depth"),
+    "attention": lambda: of_study("attention", attention.rows()),
+    "attention at the start": lambda: attention.start_table(RESULTS / "attention"),
+    "attention step": attention_step,
     "precision": precision,
     "training step": step,
     "recipes": published_recipes,
