@@ -11,14 +11,17 @@ TIGHTEST = 1000  # float32 keeps a weight's difference from its neighbours to 1e
 class CircuitOptions:
     """What a circuit does otherwise than the paper's; the default is the paper's.
 
+    Equations of docs/science/method.md: exact balance (M9), (M10), semisaturation (M11), pooled division (M12), unit
+    variance (M13), even gradients (M14), tightness (M15).
+
     Args:
-        conserved: exact balance (M9): each neuron's weights of a kind are shares of one conserved total, so that
+        conserved: exact balance: each neuron's weights of a kind are shares of one conserved total, so that
             excitation and inhibition balance; the folded weights then get one norm, which leaves the balance but not
             the totals: weight standardization under Dale's law. The readout is balanced at the start and its gradients
             are centred.
-        semisaturation: share of the expected divisive current that is a trainable constant `sigma` instead (M11), in
+        semisaturation: share of the expected divisive current that is a trainable constant `sigma` instead, in
             [0, 1); 0 divides by the current alone, stabilised. Needs `conserved`.
-        pooled: one divisive current for all E neurons at a position (M12), very nearly the mean activity in the
+        pooled: one divisive current for all E neurons at a position, very nearly the mean activity in the
             receptive field. Needs `conserved`.
         tapwise: totals are conserved, and excitation and inhibition balance, at each position of the receptive field
             by itself, and so at the borders of a map too; in convolutions with at least 8 input channels. Needs
@@ -26,11 +29,11 @@ class CircuitOptions:
         tightness: 1 to 1,000; conserved totals are this many times those of E-I Init, around the same differences
             between weights: stronger excitation and inhibition cancel to the same current, and weights lie farther from
             0. At 1 a gradient step conserves a total by scaling weights, at many by shifting them. Needs `conserved`.
-        unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer (M13).
+        unit_variance: E-I Init makes the integrated current's standard deviation 1 in each layer.
         start_rate: instead of that, E-I Init makes the neurons of each layer fire at this rate, spikes a step, in
             (0, 1); 0 leaves it. Of layers that end in a spiking neuron.
         even_gradients: E-I Init sets the width of each layer's surrogate, within a factor of 8, so that the gradient of
-            the integrated current has the same norm in every layer (M14); of layers that end in `LIF` or `PLIF`.
+            the integrated current has the same norm in every layer; of layers that end in `LIF` or `PLIF`.
         division: how currents are divided, to train for hardware that only approximates it: the forward pass divides
             by shifts or a table, the gradient is that of exact division (straight-through).
     """

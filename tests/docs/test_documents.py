@@ -72,6 +72,18 @@ def test_no_withdrawn_claim_is_made_again():
     assert made == []
 
 
+def test_nothing_is_cited_that_readers_do_not_have():
+    absent = r"\bMETHOD\b|[Mm]ethods?, sections? \d|\(P\d+\)"
+    assert [f for f in [*DOCUMENTS, *PROGRAMS] if re.search(absent, f.read_text(encoding="utf-8"))] == []
+
+
+def test_every_equation_of_ours_that_is_cited_is_there():
+    method = (ROOT / "docs" / "science" / "method.md").read_text(encoding="utf-8")
+    cited = {number for file in PROGRAMS for number in re.findall(r"\((M\d+)\)", file.read_text(encoding="utf-8"))}
+    assert cited
+    assert cited <= set(re.findall(r"\\tag\{(M\d+)\}", method))
+
+
 def plain(text: str) -> str:
     """Without line breaks, those of strings of a notebook among them, and marks of comments."""
     return re.sub(r"[\s#]+", " ", re.sub(r'\\n",?\s*"?', " ", text))
