@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import make_dataclass
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -58,8 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         print(__version__)
         return 0
     if args[0] not in COMMANDS:
-        print(f"eisnn: unknown command {args[0]!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        near = get_close_matches(args[0], COMMANDS, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        return _fail(f"unknown command {args[0]!r}; {hint}known: {', '.join(COMMANDS)}", EXIT_USER_ERROR)
     return guarded(args[0], partial(COMMANDS[args[0]], args[1:]))
 
 
@@ -334,9 +336,9 @@ def _publish(args: list[str]) -> None:
         """Share a trained network: its weights, curves and a card.
 
         Args:
-            run: The run's folder; its last checkpoint is taken.
+            run: The run's folder, whose last checkpoint is taken, or a name that `eisnn.load` knows.
             name: OWNER/NAME on the Hugging Face hub.
-            out: The new folder; left out, it is `published` in the run's.
+            out: The new folder; left out, it is `published` in the run's, of a shared network `NAME-published` here.
             dry_run: Write the folder and upload nothing.
             private: Only the owner can see it.
             license: As the hub calls it, such as apache-2.0.

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -81,7 +82,29 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["trian"]) == 2
     err = capsys.readouterr().err
-    assert err == f"eisnn: unknown command 'trian'; known: {', '.join(cli.COMMANDS)}\n"
+    assert err == f"eisnn: unknown command 'trian'; did you mean train? known: {', '.join(cli.COMMANDS)}\n"
+
+
+@pytest.mark.parametrize("command", ["report", "evaluate", "explore", "cost", "publish"])
+def test_a_name_that_is_nothing_is_answered_by_those_that_are(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run([command, "demo_plus", *(["me/net"] if command == "publish" else [])]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "eisnn: there is no demo_plus (did you mean demo-plus?): neither a folder or file, nor one of"
+    )
+    assert "(demo, demo-bn, demo-plus)" in said
+    if command == "evaluate":
+        assert run([command, "."]) == 2
+        assert ". holds no trained network: there is no last.safetensors" in capsys.readouterr().err
+
+
+def test_help_is_without_codes_of_the_method(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["train", "demo"], ["report"], ["explore"], ["bench"]):
+        assert run([*command, "--help"]) == 0
+    assert not re.findall(r"\bP\d+\b", capsys.readouterr().out)
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ class DataConfig(Config):
     """A data set, how much of it is used, and how it comes in batches."""
 
     dataset: str = Field("cifar10", description="Data set, see `eisnn list`.")
-    data_path: str | None = Field(None, description="Its archive or folder; None looks in the data folder.")
+    data_path: str | None = Field(None, description="Its archive or folder; left out: looked for in the data folder.")
     download: bool = Field(False, description="Fetch the data set if it is not there.")
     image_size: Positive = Field(32, description="Side of the images, pixels; smaller ones are padded, larger resized.")
     hold_out: float = Field(

@@ -8,7 +8,7 @@ from typing import Any
 
 from eisnn import __version__
 from eisnn.files import write_atomically
-from eisnn.interop.shared import CARD
+from eisnn.interop.shared import CARD, locate
 from eisnn.interop.trained import Trained, load_trained
 from eisnn.provenance import versions
 from eisnn.train.build import trained_on
@@ -33,9 +33,9 @@ def publish(
     from where `eisnn.load("hf:OWNER/NAME")` gets it.
 
     Args:
-        run: the run's folder; its last checkpoint is taken.
+        run: the run's folder, whose last checkpoint is taken, or a name that `eisnn.load` knows.
         name: OWNER/NAME on the hub.
-        out: the new folder; None is `published` in the run's.
+        out: the new folder; None is `published` in the run's, of a shared network `NAME-published` here.
         dry_run: write the folder, upload nothing.
         private: only the owner can see it.
         license: as the hub calls it, such as "apache-2.0"; None leaves it open.
@@ -47,12 +47,13 @@ def publish(
     """
     if name.count("/") != 1 or not all(name.split("/")):
         raise ValueError(f"name is {name!r}, expected OWNER/NAME, as on the hub")
-    opened = Run(Path(run))
+    opened = Run(locate(run))
     opened.config()
     epochs = opened.metrics()
     if not epochs or "test_accuracy" not in epochs[-1]:
         raise RunError(f"{run} was not evaluated after its last epoch, so its card would say nothing; let it end first")
-    folder = opened.folder / "published" if out is None else Path(out)
+    usual = opened.folder / "published" if opened.last.exists() else Path(f"{opened.folder.name}-published")
+    folder = usual if out is None else Path(out)
     if folder.exists() and any(folder.iterdir()):
         raise RunError(f"{folder} is there already; name another folder (--out) or remove it")
     if not dry_run:

@@ -51,9 +51,13 @@ def locate(path: str | Path) -> Path:
     """Where a trained network is: `path` itself if it exists, the folder of a network in the package of that name, or
     the folder into which "hf:OWNER/NAME" (or "hf:OWNER/NAME@REVISION") was downloaded.
 
-    Raises: CheckpointError for a name that is nearly known, and for what cannot be downloaded; ImportError without
-        huggingface_hub.
+    Raises: CheckpointError for what is not there, and what cannot be downloaded; TypeError for what is no name and no
+        path; ImportError without huggingface_hub.
     """
+    if not isinstance(path, str | Path):
+        raise TypeError(
+            f"a trained network has a name or a path, got {path!r}; `eisnn list` names those in the package"
+        )
     text = str(path)
     if text.startswith(HUB):
         return _download(text.removeprefix(HUB))
@@ -62,9 +66,11 @@ def locate(path: str | Path) -> Path:
     names = network_names()
     if text in names:
         return IN_PACKAGE / text
-    if near := get_close_matches(text, names, 1):
-        raise CheckpointError(f"there is no {text}; did you mean {near[0]}? In the package are {', '.join(names)}")
-    return Path(path)
+    near = get_close_matches(text, names, 1)
+    raise CheckpointError(
+        f"there is no {text}{f' (did you mean {near[0]}?)' if near else ''}: neither a folder or file, nor one of the "
+        f"networks in the package ({', '.join(names)}); those on the hub are called {HUB}OWNER/NAME"
+    )
 
 
 def load(name: str | Path) -> SpikingNetwork:
@@ -81,11 +87,6 @@ def load(name: str | Path) -> SpikingNetwork:
     if (released := released_folder(there)) is not None:
         found = read_released(released)
         return _with(found.model, About(str(name), found.file, found.config, notes=found.notes))
-    if not there.exists():
-        raise CheckpointError(
-            f"there is no {name}: neither a folder or file, nor one of the networks in the package "
-            f"({', '.join(network_names())}); those on the hub are called hf:OWNER/NAME"
-        )
     file, config, tensors, metadata = open_checkpoint(there)
     data = metadata.get("data")
     classes = data.get("classes") if isinstance(data, dict) else None

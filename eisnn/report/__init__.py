@@ -7,7 +7,7 @@ page       how sections become HTML
 
 from pathlib import Path
 
-from eisnn.files import write_atomically
+from eisnn.files import require_writable, write_atomically
 from eisnn.report.opened import Opened, open_run
 
 __all__ = ["report"]
@@ -42,6 +42,10 @@ def report(
         raise ValueError(
             f"{against} saw other images than {run}: {_data(other)} and {_data(opened)}; compare runs on the same data"
         )
+    shared = not opened.run.last.exists()
+    usual = Path(f"{opened.run.folder.name}-report.html") if shared else opened.run.folder / "report.html"
+    file = usual if out is None else out
+    require_writable(file)
     sections = [
         overview.training(opened, other),
         *([maps.recordings(opened)] if opened.are_sequences else []),
@@ -58,10 +62,6 @@ def report(
     ]
     subtitle = f"{opened.network}, on {opened.dataset.name} ({len(opened.dataset.classes)} classes)"
     html = render(opened.name, subtitle, overview.facts(opened), overview.notes(opened), sections)
-    shared = not opened.run.last.exists()
-    usual = Path(f"{opened.run.folder.name}-report.html") if shared else opened.run.folder / "report.html"
-    file = usual if out is None else out
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, html.encode())
     return file
 

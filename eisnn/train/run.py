@@ -131,6 +131,8 @@ class Run:
         """The run's configuration; RunError if the folder holds no run or the file is damaged."""
         if self.folder.is_file():
             raise RunError(f"{self.folder} is a file; give the folder of the run, such as {self.folder.parent}")
+        if not self.folder.exists():
+            raise RunError(f"{self.folder} holds no run: there is no such folder")
         if not self.config_file.exists():
             raise RunError(f"{self.folder} holds no run: there is no {self.config_file.name} in it")
         try:
@@ -230,6 +232,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """A checkpoint file, or a run folder's last checkpoint; CheckpointError if it is missing or damaged."""
     path = Path(path)
     file = Run(path).weights if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        raise CheckpointError(f"{path} holds no trained network: there is no {file.name} and no {SHARED} in it")
     tensors, metadata = load_checkpoint(file)
     return Checkpoint(file, config_of(metadata, file), tensors, metadata)
 

@@ -82,6 +82,16 @@ def test_wrong_names_are_refused(run: Path, tmp_path: Path) -> None:
         eisnn.load("demo-pluss")
     with pytest.raises(CheckpointError, match="neither a folder or file, nor one of the networks in the package"):
         eisnn.load("nothing-like-it")
+    with pytest.raises(TypeError, match="a trained network has a name or a path, got None"):
+        eisnn.load(None)
+
+
+def test_a_network_of_the_package_is_published_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = publish("demo-plus", "me/demo-plus", dry_run=True)
+    assert folder.resolve() == tmp_path / "demo-plus-published"
+    same = zip(eisnn.load(folder).parameters(), eisnn.load("demo-plus").parameters(), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in same)
 
 
 class Hub(BaseHTTPRequestHandler):

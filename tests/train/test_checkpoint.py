@@ -448,7 +448,7 @@ def test_other_data_is_noticed(images: Path, finished: Path, tmp_path: Path) -> 
 
 
 def test_a_missing_run_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"nowhere holds no run: there is no config\.json in it"):
+    with pytest.raises(RunError, match=r"nowhere holds no run: there is no such folder"):
         finish(tmp_path / "nowhere")
 
 
