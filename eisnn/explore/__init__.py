@@ -42,7 +42,7 @@ def serve(run: str | Path, *, images: int = 100, port: int = 0, data_path: str |
         raise ValueError(f"{run} cannot be explored. {opened.unseen}")
     laboratory = Laboratory(opened.model, opened.images, opened.labels)
     subtitle = f"{opened.network}; {len(opened.labels)} {opened.split} of {opened.dataset.name}"
-    app = make_app(laboratory, f"Explore {opened.name}", subtitle)
+    app = make_app(laboratory, opened.dataset.classes, f"Explore {opened.name}", subtitle)
     app.server.config["TRUSTED_HOSTS"] = [HOST, "localhost"]
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line for each request
     try:

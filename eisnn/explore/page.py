@@ -1,22 +1,42 @@
-"""The page of `eisnn explore`: sliders on the left, what the network does on the right. Plotly draws in the browser."""
+"""The page of `eisnn explore`: controls on the left, what the network does on the right. Plotly draws
+in the browser."""
 
+from base64 import b64encode
+from collections.abc import Sequence
+from io import BytesIO
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
-from dash import Dash, Input, Output, dcc, html
+import torch
+from dash import Dash, Input, Output, ctx, dcc, html
+from PIL import Image
+from torch import Tensor
 
-from eisnn.analysis import UndefinedDivision
-from eisnn.explore.laboratory import Laboratory, Response, Setting
+from eisnn.explore.laboratory import RASTER, Laboratory, Response, Setting, indices
+from eisnn.report.opened import picture_of
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"  # told apart by colour-blind readers (Okabe and Ito)
 
-# Field of `Setting`, what it is called, its range, and whether it needs circuits.
+EVERY = "every layer"
+
+
+class Slider(NamedTuple):
+    """A field of `Setting`, what it is called, its range, where it starts, and whether it needs circuits."""
+
+    name: str
+    label: str
+    low: float
+    high: float
+    start: float
+    needs_circuits: bool = False
+
+
 SLIDERS = [
-    ("subtractive", "Subtractive inhibition", 0.0, 2.0, True),
-    ("divisive", "Divisive inhibition", 0.0, 2.0, True),
-    ("silenced", "Silenced I neurons", 0.0, 1.0, True),
-    ("contrast", "Contrast of the images", 0.0, 1.0, False),
-    ("noise", "Noise on the images", 0.0, 0.5, False),
+    Slider("subtractive", "Subtractive inhibition", 0.0, 2.0, 1.0, True),
+    Slider("divisive", "Divisive inhibition", 0.0, 2.0, 1.0, True),
+    Slider("silenced", "Silenced I neurons", 0.0, 1.0, 0.0, True),
+    Slider("contrast", "Contrast of the images", 0.0, 1.0, 1.0),
+    Slider("noise", "Noise on the images", 0.0, 0.5, 0.0),
 ]
 
 STYLE = """
@@ -28,7 +48,19 @@ h1 { font-size: 1.5rem; margin: 0; }
 .columns { display: grid; grid-template-columns: minmax(0, 1fr); gap: 1.5rem; }
 @media (min-width: 60rem) { .columns { grid-template-columns: 20rem minmax(0, 1fr); gap: 3rem; } }
 .control { margin-bottom: 1.1rem; }
-.control label { font-weight: 600; font-size: .95rem; }
+.control label { font-weight: 600; font-size: .95rem; display: block; }
+.control .head { display: flex; justify-content: space-between; align-items: center; gap: 1rem; }
+.control input { font: inherit; box-sizing: border-box; padding: .2rem .4rem; border: 1px solid #8c959f;
+  border-radius: .3rem; min-width: 0; }
+.control .head label { flex: 1; font-size: .9rem; }
+.where input { width: 100%; }
+.where label { margin-top: .6rem; }
+.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)); gap: .6rem; margin: .6rem 0; }
+.images figure { margin: 0; }
+.images img { width: 100%; image-rendering: pixelated; display: block; border-radius: .2rem; }
+.images figcaption { font-size: .8rem; line-height: 1.3; margin-top: .15rem; }
+.right { color: #0072B2; } .wrong { color: #b34700; }
+h3 { font-size: .95rem; margin: .8rem 0 0; }
 .facts { display: flex; gap: 1rem; flex-wrap: wrap; margin-bottom: .5rem; }
 .fact { background: #f6f8fa; border-radius: .5rem; padding: .6rem 1rem; min-width: 9rem; flex: 1; }
 .fact .value { font-size: 1.6rem; font-weight: 650; }
@@ -46,48 +78,81 @@ INDEX = (
 )
 
 
-def make_app(laboratory: Laboratory, title: str, subtitle: str) -> Dash:
+def make_app(laboratory: Laboratory, classes: Sequence[str], title: str, subtitle: str) -> Dash:
     """The page as a Dash application. It loads nothing from elsewhere."""
     app = Dash(__name__, title=title, update_title="", serve_locally=True, index_string=INDEX)
-    app.layout = _layout(laboratory, title, subtitle)
-    names = [name for name, *_ in SLIDERS]
+    sliders = [slider for slider in SLIDERS if laboratory.inhibited or not slider.needs_circuits]
+    sliders += [Slider(f"cells-{kind}", f"Output of {kind} cells", 0.0, 2.0, 1.0) for kind in laboratory.cells]
+    app.layout = _layout(laboratory, sliders, title, subtitle)
+    for slider in sliders:
+        _follow(app, slider)
 
     @app.callback(
         Output("accuracy", "children"),
         Output("rate", "children"),
         Output("message", "children"),
+        Output("images", "children"),
         Output("rates", "figure"),
         Output("currents", "figure"),
+        Output("raster", "figure"),
         Input("layer", "value"),
-        *(Input(name, "value") for name in names),
+        Input("changed", "value"),
+        Input("neurons", "value"),
+        *(Input(slider.name, "value") for slider in sliders),
     )
-    def update(layer: str, *values: float) -> tuple[Any, ...]:
-        setting = Setting(**dict(zip(names, values, strict=True)))
+    def update(layer: str, changed: str, neurons: str | None, *values: float) -> tuple[Any, ...]:
+        given = dict(zip((slider.name for slider in sliders), values, strict=True))
+        cells = {kind: given.pop(f"cells-{kind}") for kind in laboratory.cells}
+        cells = {kind: factor for kind, factor in cells.items() if factor != 1}
         try:
-            response, message = laboratory.respond(setting), ""
-        except UndefinedDivision as error:
-            response, message = None, f"There is no response: {error}"
-        return _shown(laboratory, response, layer, message)
+            where = None if changed == EVERY else changed
+            response = laboratory.respond(Setting(**given, layer=where, neurons=indices(neurons), cells=cells))
+        except ValueError as error:
+            return _shown(laboratory, None, classes, layer, f"There is no response: {error}")
+        return _shown(laboratory, response, classes, layer, "")
 
-    @app.callback(*(Output(name, "value") for name in names), Input("reset", "n_clicks"), prevent_initial_call=True)
-    def reset(_: int) -> list[float]:
-        return [getattr(Setting(), name) for name in names]
+    @app.callback(
+        Output("changed", "value"), Output("neurons", "value"), Input("reset", "n_clicks"), prevent_initial_call=True
+    )
+    def reset(_: int) -> tuple[str, str]:
+        return EVERY, ""
 
     return app
 
 
-def _layout(laboratory: Laboratory, title: str, subtitle: str) -> html.Div:
-    controls: list[Any] = [_slider(*slider) for slider in SLIDERS if laboratory.has_inhibition or not slider[-1]]
-    hidden = [dcc.Input(id=name, type="hidden", value=getattr(Setting(), name)) for name, *_, needs in SLIDERS if needs]
-    if not laboratory.has_inhibition:
-        controls.append(
-            html.P(
-                "This network has no E-I circuits, or ablated ones, so there is no inhibition to change.",
-                className="reading",
-            )
-        )
-        controls += hidden
-    layers = [{"label": name, "value": name} for name in laboratory.layers]
+def _follow(app: Dash, slider: Slider) -> None:
+    """A slider and its box of numbers show the same; what is no number in the range changes nothing."""
+    name, typed = slider.name, f"{slider.name}-typed"
+
+    @app.callback(
+        Output(name, "value"),
+        Output(typed, "value"),
+        Input(name, "value"),
+        Input(typed, "value"),
+        Input("reset", "n_clicks"),
+        prevent_initial_call=True,
+    )
+    def follow(slid: float, number: float | None, _: int) -> tuple[float, float]:
+        value = slider.start if ctx.triggered_id == "reset" else slid
+        if ctx.triggered_id == typed and number is not None:
+            value = number
+        return value, value
+
+
+def _layout(laboratory: Laboratory, sliders: Sequence[Slider], title: str, subtitle: str) -> html.Div:
+    options = [{"label": name, "value": name} for name in laboratory.layers]
+    there = [{"label": EVERY, "value": EVERY}, *(o for o in options if o["value"] in laboratory.inhibited)]
+    where = [
+        html.Label("Inhibition changes in", htmlFor="changed"),
+        dcc.Dropdown(there, EVERY, id="changed", clearable=False, searchable=False),
+        html.Label("Silent I neurons of that layer", htmlFor="neurons"),
+        dcc.Input(id="neurons", type="text", value="", debounce=True, placeholder="such as 0, 2, 5-8, then Enter"),
+    ]
+    hidden = {} if laboratory.inhibited else {"display": "none"}
+    controls: list[Any] = [*map(_slider, sliders), html.Div(where, className="control where", style=hidden)]
+    if not laboratory.inhibited and not laboratory.cells:
+        absent = "This network has no E-I circuits, or ablated ones, so there is no inhibition to change."
+        controls.append(html.P(absent, className="reading"))
     results = [
         html.Div(id="message", className="message", role="status"),
         html.Div(
@@ -97,27 +162,52 @@ def _layout(laboratory: Laboratory, title: str, subtitle: str) -> html.Div:
             ],
             className="facts",
         ),
+        html.H2("What the network sees and says"),
+        html.P("Some of the images at this setting, and the class that each is taken for.", className="reading"),
+        html.Div(id="images", className="images"),
         html.H2("Firing rate of each layer"),
         html.P("Bars: at this setting. Lines: the intact network, on the images as they are.", className="reading"),
         _chart("rates"),
-        html.H2("Integrated current I_E"),
+        html.H2("Inside one layer"),
+        dcc.Dropdown(options, laboratory.layers[0], id="layer", clearable=False, searchable=False),
+        html.H3("Integrated current I_E"),
         html.P(
-            "How often each value occurs in one layer, in units of the firing threshold. The outermost bins also count "
-            "what lies beyond them.",
+            "How often each value occurs, in units of the firing threshold. The outermost bins also count what lies "
+            "beyond them.",
             className="reading",
         ),
-        dcc.RadioItems(options=layers, value=laboratory.layers[0], id="layer", inline=True),
         _chart("currents"),
+        html.H3("Spikes"),
+        html.P(
+            f"One mark for each spike of at most {RASTER} neurons, drawn by chance; the time steps of one image after "
+            "those of the other.",
+            className="reading",
+        ),
+        _chart("raster"),
     ]
     reset = html.Button("Back to the intact network", id="reset")
     columns = html.Div([html.Div([*controls, reset]), html.Div(results)], className="columns")
     return html.Div([html.H1(title), html.P(subtitle, className="subtitle"), columns], className="page")
 
 
-def _slider(name: str, label: str, low: float, high: float, needs_circuits: bool) -> html.Div:
-    ends = {low: f"{low:g}", high: f"{high:g}"}
-    slider = dcc.Slider(low, high, 0.05, value=getattr(Setting(), name), id=name, marks=ends, included=False)
-    return html.Div([html.Label(label, htmlFor=name), slider], className="control")
+def _slider(slider: Slider) -> html.Div:
+    low, high = slider.low, slider.high
+    marks = {low: f"{low:g}", high: f"{high:g}"}
+    slide = dcc.Slider(
+        low, high, 0.01, value=slider.start, id=slider.name, marks=marks, included=False, allow_direct_input=False
+    )
+    typed = dcc.Input(
+        id=f"{slider.name}-typed",
+        type="number",
+        min=low,
+        max=high,
+        step="any",
+        value=slider.start,
+        debounce=True,
+        style={"width": "7.5rem", "flex": "none"},
+    )
+    head = html.Div([html.Label(slider.label, htmlFor=f"{slider.name}-typed"), typed], className="head")
+    return html.Div([head, slide], className="control")
 
 
 def _chart(name: str) -> dcc.Graph:
@@ -128,8 +218,10 @@ def _fact(name: str, label: str) -> html.Div:
     return html.Div([html.Div(id=name, className="value"), html.Div(label, className="label")], className="fact")
 
 
-def _shown(laboratory: Laboratory, response: Response | None, layer: str, message: str) -> tuple[Any, ...]:
-    """Accuracy, mean rate, message and the two charts."""
+def _shown(
+    laboratory: Laboratory, response: Response | None, classes: Sequence[str], layer: str, message: str
+) -> tuple[Any, ...]:
+    """Accuracy, mean rate, message, images and the three charts."""
     intact = laboratory.intact
     bars = {"type": "bar", "x": laboratory.layers, "y": [] if response is None else list(response.rates.values())}
     marks = {"type": "scatter", "mode": "markers", "x": laboratory.layers, "y": list(intact.rates.values())}
@@ -142,22 +234,54 @@ def _shown(laboratory: Laboratory, response: Response | None, layer: str, messag
     currents = [_histogram("intact", centres, intact.currents[layer], GREY, "dash")]
     if response is not None:
         currents.append(_histogram("this setting", centres, response.currents[layer], BLUE, "solid"))
-    threshold = {
-        "type": "line",
-        "x0": 1,
-        "x1": 1,
-        "yref": "paper",
-        "y0": 0,
-        "y1": 1,
-        "line": {"color": ORANGE, "dash": "dot"},
-    }
+    dotted = {"color": ORANGE, "dash": "dot"}
+    threshold = {"type": "line", "x0": 1, "x1": 1, "yref": "paper", "y0": 0, "y1": 1, "line": dotted}
+    raster, frame = _raster(None if response is None else response.spikes[layer])
     return (
         "–" if response is None else f"{response.accuracy:.1f} %",
         "–" if response is None else f"{_mean_rate(response):.3f}",
         message,
+        [] if response is None else _images(response, laboratory.labels, classes),
         {"data": rates, "layout": _frame("", "spikes a neuron and step")},
         {"data": currents, "layout": _frame("I_E (threshold: 1)", "part of the values") | {"shapes": [threshold]}},
+        {"data": raster, "layout": frame},
     )
+
+
+def _images(response: Response, labels: Tensor, classes: Sequence[str]) -> list[html.Figure]:
+    """The images looked at one by one, and what the network says."""
+    found = []
+    for k, (said, label) in enumerate(zip(response.answers.tolist(), labels.tolist(), strict=True)):
+        right = said == label
+        words = f"{classes[said]} ✓" if right else f"{classes[said]}, is {classes[label]}"
+        picture = html.Img(src=_png(picture_of(response.seen, k)), alt=f"image {k + 1}: {classes[label]}")
+        found.append(html.Figure([picture, html.Figcaption(words, className="right" if right else "wrong")]))
+    return found
+
+
+def _png(picture: Tensor) -> str:
+    """`[C, H, W]` in [0, 1] as a data URL."""
+    pixels = picture.expand(3, -1, -1).mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+
+
+def _raster(spikes: Tensor | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Spikes `[T, SHOWN, n]` as a chart: its data and its frame."""
+    frame = _frame("image (each: its time steps)", "neuron")
+    if spikes is None:
+        return [], frame
+    steps, count = spikes.shape[:2]
+    t, image, neuron = spikes.nonzero().T
+    mark = {"symbol": "square", "size": 3, "color": BLUE}
+    x = (image * (steps + 1) + t).tolist()
+    ticks = [k * (steps + 1) + (steps - 1) / 2 for k in range(count)]
+    axis = frame["xaxis"] | {"tickvals": ticks, "ticktext": [str(k + 1) for k in range(count)], "showgrid": False}
+    axis |= {"range": [-1, count * (steps + 1)], "zeroline": False}
+    height = frame["yaxis"] | {"range": [-1, RASTER], "zeroline": False}
+    data = {"type": "scatter", "mode": "markers", "x": x, "y": neuron.tolist(), "marker": mark, "hoverinfo": "skip"}
+    return [data], frame | {"xaxis": axis, "yaxis": height}
 
 
 def _mean_rate(response: Response) -> float:

@@ -30,6 +30,15 @@ def drawn_counts(counts: Tensor) -> Tensor:
     return torch.from_numpy(colours(counts.movedim(-3, 0).numpy(), full)).movedim(-1, -3) / 255
 
 
+def picture_of(images: Tensor, k: int) -> Tensor:
+    """Image k of `[N, C, H, W]` or `[T, N, 2, H, W]` to look at, `[C, H, W]` in [0, 1]; of events the frame with most
+    of them, polarity in colour."""
+    if images.ndim == 4:
+        return images[k]
+    frames = images[:, k]
+    return drawn_counts(frames[int(frames.sum((1, 2, 3)).argmax())])
+
+
 @dataclass(frozen=True)
 class Opened:
     """A run and what sections are made from.
@@ -100,11 +109,8 @@ class Opened:
         return self.images.mean(0) if self.are_sequences else self.images
 
     def picture(self, k: int) -> Tensor:
-        """Image k to look at, `[C, H, W]` in [0, 1]; of events the frame with most of them, polarity in colour."""
-        if not self.are_sequences:
-            return self.images[k]
-        frames = self.images[:, k]
-        return drawn_counts(frames[int(frames.sum((1, 2, 3)).argmax())])
+        """Image k to look at; see `picture_of`."""
+        return picture_of(self.images, k)
 
     @property
     def initial(self) -> SpikingNetwork | None:

@@ -12,10 +12,12 @@ from browser import PHONE, is_wider_than_the_screen, opened
 from train_runs import tiny, write_images
 
 import eisnn
-from eisnn.analysis import UndefinedDivision
+from eisnn.analysis import UndefinedDivision, spiking_layers
+from eisnn.analysis.stimuli import scale_contrast
 from eisnn.cli import main
+from eisnn.cortex import CorticalOptions
 from eisnn.explore import serve
-from eisnn.explore.laboratory import BINS, Laboratory, Setting
+from eisnn.explore.laboratory import BINS, Laboratory, Setting, indices
 from eisnn.nn.options import PLUS
 from eisnn.train import fit
 
@@ -80,9 +82,58 @@ def test_no_divisive_inhibition_at_all(batch):
 
 def test_a_network_without_circuits(batch):
     laboratory = Laboratory(network(circuit="bn"), *batch)
-    assert not laboratory.has_inhibition
+    assert not laboratory.inhibited
     assert laboratory.respond(Setting(subtractive=0.0)) == laboratory.intact
     assert laboratory.respond(Setting(contrast=0.2)) != laboratory.intact
+
+
+def test_chosen_neurons_of_one_layer_are_silenced(batch):
+    model = network()
+    laboratory = Laboratory(model, *batch)
+    assert laboratory.inhibited == {name: layer.n_i for name, layer in spiking_layers(model).items()}
+    count = laboratory.inhibited["layers.1"]
+    lesion = laboratory.respond(Setting(layer="layers.1", neurons=tuple(range(count // 2))))
+    assert lesion.rates["layers.0"] == laboratory.intact.rates["layers.0"]
+    assert lesion.rates["layers.1"] > laboratory.intact.rates["layers.1"]
+    half = Setting(layer="layers.1", silenced=0.5)
+    assert laboratory.respond(half).rates["layers.0"] == laboratory.intact.rates["layers.0"]
+    with pytest.raises(ValueError, match=rf"must be indices of its {count} I neurons"):
+        laboratory.respond(Setting(layer="layers.1", neurons=(count,)))
+    with pytest.raises(ValueError, match="choose it under 'Inhibition changes in'"):
+        laboratory.respond(Setting(neurons=(0,)))
+    assert laboratory.respond(Setting()) == laboratory.intact
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("", ()), (None, ()), ("3", (3,)), ("0, 2,5-7", (0, 2, 5, 6, 7)), (" 4 4 ", (4,))]
+)
+def test_neurons_as_they_are_typed(typed, meant):
+    assert indices(typed) == meant
+
+
+@pytest.mark.parametrize("typed", ["a", "1-", "-1", "1.5", "2--3", "1;2"])
+def test_neurons_typed_wrong(typed):
+    with pytest.raises(ValueError, match=r"neurons are given as 3 or 0, 2, 5-8; got"):
+        indices(typed)
+
+
+def test_what_is_looked_at_image_by_image(batch):
+    model, (images, _) = network(), batch
+    response = Laboratory(model, *batch).respond(Setting(contrast=0.5))
+    assert torch.equal(response.seen, scale_contrast(images, 0.5)[[0, 3, 5, 8, 11, 14, 16, 19]])
+    assert torch.equal(response.answers, model(response.seen).argmax(-1))
+    assert response.spikes["layers.0"].shape == (2, 8, 60)
+    assert set(response.spikes["layers.0"].unique().tolist()) == {0.0, 1.0}
+
+
+def test_cells_of_a_cortical_network(batch):
+    options = CorticalOptions(sst=0.25, vip=0.25)
+    laboratory = Laboratory(network(circuit="cortex", circuit_options=options), *batch)
+    assert laboratory.cells == ["PV", "SST", "VIP"]
+    assert not laboratory.inhibited
+    without = laboratory.respond(Setting(cells={"PV": 0.0}))
+    assert without.rates["layers.0"] > laboratory.intact.rates["layers.0"]
+    assert laboratory.respond(Setting()) == laboratory.intact
 
 
 @pytest.fixture
@@ -122,6 +173,24 @@ def test_the_page_in_a_browser(address):
         page.click("text=Back to the intact network")
         page.wait_for_function("rate => document.querySelector('#rate').innerText == rate", arg=rate)
         assert page.inner_text("#message") == ""
+        page.fill("#silenced-typed", "1")
+        page.keyboard.press("Enter")
+        page.wait_for_function("rate => document.querySelector('#rate').innerText != rate", arg=rate)
+        assert page.get_attribute("#silenced [role=slider]", "aria-valuenow") == "1"
+        page.fill("#silenced-typed", "")  # what is no number changes nothing
+        page.keyboard.press("Enter")
+        page.wait_for_function("document.querySelector('#silenced-typed').value == '1'")
+        page.click("text=Back to the intact network")
+        page.wait_for_function("rate => document.querySelector('#rate').innerText == rate", arg=rate)
+        assert page.input_value("#silenced-typed") == "0"
+        page.fill("#neurons", "0-1")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#message:not(:empty)")
+        assert "neurons are those of one layer" in page.inner_text("#message")
+        page.click("text=Back to the intact network")
+        page.wait_for_function("rate => document.querySelector('#rate').innerText == rate", arg=rate)
+        assert page.locator("#images img").count() == 8
+        page.wait_for_selector("#raster .points path", state="attached")
         page.set_viewport_size(PHONE)
         page.wait_for_timeout(300)  # charts follow the size
         assert not is_wider_than_the_screen(page)
