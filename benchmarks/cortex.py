@@ -36,6 +36,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "SST": {"sst": 0.1},
     "SST and VIP": {"sst": 0.1, "vip": 0.2},
     "spiking interneurons": {"spiking": True, "tau_gaba": 6.0},
+    "windows of 25 steps": {"window": 25},
     "steps of 10 ms": {"dt": 10.0, "delay": 10.0},
 }
 

@@ -85,8 +85,9 @@ class _Scan(torch.autograd.Function):
         given = {name: x.detach().contiguous() for name, x in zip(INPUTS, tensors, strict=True) if x is not None}
         made = _empty_outputs(given, constants, steps)
         _run("forward", given | made, constants)
-        ctx.constants, ctx.names = constants, [*given, *made]
-        ctx.save_for_backward(*given.values(), *made.values())
+        kept = {name: x for name, x in (given | made).items() if name != "currents"}
+        ctx.constants, ctx.names, ctx.static = constants, list(kept), len(given["currents"]) < steps
+        ctx.save_for_backward(*kept.values())
         ctx.set_materialize_grads(False)
         end = {"v": made["v_end"], "history": _history(given, made)}
         for kind in KINDS:
@@ -103,7 +104,7 @@ class _Scan(torch.autograd.Function):
         known |= {name: grad.contiguous() for name, grad in given.items() if grad is not None} | made
         _run("backward", known, ctx.constants)
         needed = {name for name, needs in zip(INPUTS, ctx.needs_input_grad[2:], strict=True) if needs}
-        found = _gradients(known, needed)
+        found = _gradients(known, needed, ctx.static)
         return (None, None, *(found.get(name) for name in INPUTS))
 
 
@@ -154,6 +155,7 @@ def _run(direction: str, arrays: Arrays, constants: FC.CorticalConstants) -> Non
         return {name: arrays[full].data_ptr() for name, full in there.items()}
 
     steps, batch, n_e = arrays["spikes"].shape
+    static = "currents" in arrays and len(arrays["currents"]) == 1
     cells = {}
     for kind, name in KINDS.items():
         beta, quantum, unit = constants.decay[name], 1.0, 1.0
@@ -180,18 +182,19 @@ def _run(direction: str, arrays: Arrays, constants: FC.CorticalConstants) -> Non
         alpha=constants.lif.width,
         excitatory=constants.excitatory,
         inhibitory=constants.inhibitory,
-        current_step=arrays["currents"][0].numel() if len(arrays["currents"]) > 1 else 0,
+        current_step=0 if static else batch * (n_e + cells["pv"].n),
     )
     getattr(build.library(), f"cortex_{direction}_{TYPES[arrays['h'].dtype]}")(ctypes.byref(circuit))
 
 
-def _gradients(known: Arrays, needed: set[str]) -> dict[str, Tensor]:
-    """Of the inputs, those of weights where they are `needed`, of what the backward pass found."""
+def _gradients(known: Arrays, needed: set[str], static: bool) -> dict[str, Tensor]:
+    """Of the inputs, those of weights where they are `needed`, of what the backward pass found; `static` currents are
+    those of all steps."""
     grad_y = known["grad_y"]
     found = {name: known[_grad(name)].sum(0) for name in VECTORS if name in known}
     found |= {f"{name}_start": known[_grad(f"{name}_start")] for name in STATE}
-    below = grad_y[:, :, : known["currents"].shape[2]]
-    found["currents"] = below if len(known["currents"]) == len(grad_y) else below.sum(0, keepdim=True)
+    below = grad_y[:, :, : known["h"].shape[2] + known["pv_u"].shape[2]]
+    found["currents"] = below.sum(0, keepdim=True) if static else below
     if "top_down" in known:
         found["top_down"] = grad_y[:, :, -known["top_down"].shape[2] :].clone()
     if "recurrent" in needed:
