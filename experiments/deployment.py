@@ -7,6 +7,7 @@ of seed 0 are the ones in the package.
 """
 
 import argparse
+import json
 import resource
 import shutil
 import statistics
@@ -14,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -142,14 +144,13 @@ def costs(model: nn.Module, images: Tensor) -> dict[str, Any]:
     return {name: {key: v for key, v in found.items() if key != "layers"} for name, found in counted.items()}
 
 
-def tuned(name: str, network: Path, seed: int, args: argparse.Namespace) -> dict[str, Trained]:
+def tuned(name: str, network: Path, seed: int, args: argparse.Namespace) -> dict[str, Path]:
     """The network after a few more epochs, through exact division (what the epochs alone bring) and through shifts."""
     found = {}
     for kind, division in TUNED.items():
-        options = replace(TUNED_LIKE[name], division=division)
-        row = f"{name}, {kind}"
+        row, options = f"{name}, {kind}", replace(TUNED_LIKE[name], division=division)
         train(row, going_on(name, network, EPOCHS, circuit_options=options), seed, args, keep=True)
-        found[kind] = load_trained(run_folder(row, seed, args))
+        found[f"{name}, {EPOCHS} more epochs, {kind}"] = run_folder(row, seed, args)
     return found
 
 
@@ -172,7 +173,7 @@ def summary(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    file, told = args.output / f"{args.output.name}.json", {**provenance(), "n": args.seeds}
+    file, told = args.output / f"{args.output.name}.json", provenance()
     if args.other:
         trained = load_trained(args.other, data_path=args.data_path)
         runs = [evaluated(trained, args.images)]
@@ -180,24 +181,25 @@ def main(args: argparse.Namespace) -> None:
         size = {"test images": args.images, "n": 1, "costs": costs(trained.model, trained.training_images(32))}
         write_result(file, told | size | {"runs": runs, "network": described(trained.config)})
         return
-    found: dict[str, list[dict[str, float]]] = {}
+    found: dict[str, dict[str, dict[str, float]]] = {}  # by network and seed
     measured: dict[str, Any] = {}
-    for seed in range(args.seeds):
-        for name in RECIPES:
-            network = demo_network(name, seed, args)
-            forms = {name: load_trained(network)}
-            if name in TUNED_LIKE:
-                forms |= {f"{name}, {k} {EPOCHS} epochs on": t for k, t in tuned(name, network, seed, args).items()}
-            for key, trained in forms.items():
-                found.setdefault(key, []).append(evaluated(trained))
-                print(key, seed, {k: round(v, 1) for k, v in found[key][-1].items()}, flush=True)
-            if seed == 0:
-                measured[name] = {"costs": costs(forms[name].model, forms[name].training_images(256))}
-            if seed == 0 and name == TIMED_NETWORK:
-                measured[name] |= sizes_and_times(forms[name].model, forms[name].test_pixels())
+    if file.exists():
+        found, measured = (json.loads(file.read_text())[key] for key in ("runs", "seed 0"))
+    for seed, name in product(range(args.seeds), args.only or RECIPES):
+        network = demo_network(name, seed, args)
+        forms = {name: network} | (tuned(name, network, seed, args) if name in TUNED_LIKE else {})
+        for key, run in forms.items():
+            if str(seed) not in found.setdefault(key, {}):
+                found[key][str(seed)] = evaluated(load_trained(run))
+                print(key, seed, {k: round(v, 1) for k, v in found[key][str(seed)].items()}, flush=True)
+        if seed == 0 and name not in measured:
+            trained = load_trained(network)
+            measured[name] = {"costs": costs(trained.model, trained.training_images(256))}
+            if name == TIMED_NETWORK:
+                measured[name] |= sizes_and_times(trained.model, trained.test_pixels())
                 print(measured[name], flush=True)
-    means = {name: summary(runs) for name, runs in found.items()}
-    write_result(file, told | {"summary": means, "runs": found, "seed 0": measured})
+        means = {key: {"n": len(runs)} | summary(list(runs.values())) for key, runs in found.items()}
+        write_result(file, told | {"summary": means, "runs": found, "seed 0": measured})
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def write_c(network: IntegerNetwork, classes: Sequence[str], folder: Path, name:
         width=network.sample_shape[2],
         height=network.sample_shape[1],
         kind="a binary PPM" if network.sample_shape[0] == 3 else "a binary PGM",
+        image="image.ppm" if network.sample_shape[0] == 3 else "image.pgm",
         logit_scale=network.logit_scale,
         classes=", ".join(classes),
         time_steps=network.time_steps,

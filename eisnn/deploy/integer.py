@@ -27,12 +27,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor, nn
 
 from eisnn import functional as EF
 from eisnn.deploy.stages import Stage, stages
-from eisnn.files import require_writable
+from eisnn.files import require_writable, write_atomically
 from eisnn.functional import Division
 
 ONE = 1 << 12  # the potential 1, in fixed point
@@ -117,12 +117,12 @@ class IntegerNetwork:
 
     def save(self, file: str | Path) -> None:
         """Write it as safetensors."""
-        require_writable(Path(file))
+        require_writable(file := Path(file))
         plain = [{k: v for k, v in asdict(s).items() if k not in ARRAYS} for s in self.stages]
         described = {"sample_shape": self.sample_shape, "stages": plain, "time_steps": self.time_steps}
         described |= {"division": asdict(self.division), "logit_scale": self.logit_scale}
         arrays = {f"{k}.{name}": getattr(s, name) for k, s in enumerate(self.stages) for name in ARRAYS}
-        save_file(arrays, file, {"format": FORMAT, "network": json.dumps(described)})
+        write_atomically(file, save(arrays, {"format": FORMAT, "network": json.dumps(described)}))
 
     @staticmethod
     def load(file: str | Path) -> "IntegerNetwork":
