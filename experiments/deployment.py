@@ -22,7 +22,7 @@ from typing import Any
 
 import onnxruntime
 import torch
-from study import demo_network, described, going_on, parser, run_folder, run_script, train
+from study import demo_network, described, going_on, parser, positive, run_folder, run_script, train
 from torch import Tensor, nn
 
 from eisnn.deploy import Division, cost, divide, hold, integer, write_aoti, write_c, write_onnx
@@ -155,9 +155,11 @@ def tuned(name: str, network: Path, seed: int, args: argparse.Namespace) -> dict
 
 
 def evaluated(trained: Trained, images: int | None = None) -> dict[str, float]:
-    """`accuracies` of a network on its test images, or the first of them."""
-    pixels, labels = trained.test_pixels()[:images], trained.dataset.test.labels[:images]
-    return accuracies(trained.model.eval(), trained.training_images(1000), pixels, labels)
+    """`accuracies` of a network on its test images, or on so many of them, evenly chosen: they are sorted by class."""
+    pixels, labels = trained.test_pixels(), trained.dataset.test.labels
+    step = len(pixels) // (images or len(pixels))
+    shown = trained.training_images(1000)
+    return accuracies(trained.model.eval(), shown, pixels[::step][:images], labels[::step][:images])
 
 
 def summary(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
@@ -205,5 +207,5 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     options = parser(__doc__, runs=Path("runs/deploy"))
     options.add_argument("--other", type=Path, help="another trained network, in the place of the demo's")
-    options.add_argument("--images", type=int, default=2000, help="of its test images")
+    options.add_argument("--images", type=positive, default=1000, help="of its test images")
     run_script(lambda: main(options.parse_args()))

@@ -5,11 +5,13 @@ python experiments/rates.py --output experiments/results/rates
 
 import argparse
 import statistics
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from study import collect, demo_network, going_on, parser, run_script, study
-from telling import Row
+from telling import Result, Row
 
 from eisnn.analysis.figures import COLORS, bare
 from eisnn.provenance import provenance, write_result
@@ -40,22 +42,21 @@ def main(args: argparse.Namespace) -> None:
     made = rows(args)
     study(made, args)
     found = collect(made, args)
-    curves = {
-        name: [
-            {
-                "target": target,
-                "firing_rate": statistics.mean(r["firing_rate"][-1] for r in found[row_name(name, target)]),
-                "accuracy": statistics.mean(r["accuracy"][-1] for r in found[row_name(name, target)]),
-            }
-            for target in TARGETS
-        ]
-        for name in RECIPES
-    }
-    write_result(args.output / "curves.json", {**provenance(), "n": args.seeds, "curves": curves})
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for name, target in product(RECIPES, TARGETS):
+        if results := found[row_name(name, target)]:
+            curves.setdefault(name, []).append(point(target, results))
+    write_result(args.output / "curves.json", {**provenance(), "curves": curves})
     draw(args.output / "curves.png", curves)
 
 
-def draw(file: Path, curves: dict[str, list[dict[str, float]]]) -> None:
+def point(target: float | None, results: list[Result]) -> dict[str, Any]:
+    """Means over seeds after the last epoch."""
+    means = {key: statistics.mean(r[key][-1] for r in results) for key in ("firing_rate", "accuracy")}
+    return {"target": target, "n": len(results), **means}
+
+
+def draw(file: Path, curves: dict[str, list[dict[str, Any]]]) -> None:
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     for color, (name, points) in zip(COLORS, curves.items(), strict=False):
