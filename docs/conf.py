@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util import logging
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
@@ -171,11 +173,14 @@ def skip(app: Any, what: str, name: str, obj: Any, skipped: bool, options: Any) 
 def mathml(writer: Any, node: Any) -> None:
     """Equations as MathML, which browsers draw by themselves: no script, no network."""
     tex, _, tag = node.astext().strip().partition(r"\tag{")
-    if isinstance(node, nodes.math):
-        writer.body.append(tex2mathml(tex))
-    else:
-        number = f'<span class="number">({tag.rstrip("}")})</span>' if tag else ""
-        writer.body.append(f'<div class="equation">{tex2mathml(tex.strip(), as_block=True)}{number}</div>')
+    block = not isinstance(node, nodes.math)
+    try:
+        made = tex2mathml(tex.strip(), as_block=block)
+    except MathError as error:
+        logging.getLogger(__name__).warning("%s in %s", error, tex, location=node)
+        raise nodes.SkipNode from error
+    number = f'<span class="number">({tag.rstrip("}")})</span>' if tag else ""
+    writer.body.append(f'<div class="equation">{made}{number}</div>' if block else made)
     raise nodes.SkipNode
 
 
