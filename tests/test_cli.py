@@ -95,7 +95,7 @@ def test_a_name_that_is_nothing_is_answered_by_those_that_are(
     assert said.startswith(
         "eisnn: there is no demo_plus (did you mean demo-plus?): neither a folder or file, nor one of"
     )
-    assert "(demo, demo-bn, demo-plus)" in said
+    assert "(demo, demo-bn, demo-plus, nmnist-demo)" in said
     if command == "evaluate":
         assert run([command, "."]) == 2
         assert ". holds no trained network: there is no last.safetensors" in capsys.readouterr().err
@@ -116,7 +116,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         "ablations": list(ABLATIONS),
         "data sets": list_datasets(),
         "recipes": list(recipes()),
-        "trained networks": ["demo", "demo-bn", "demo-plus"],
+        "trained networks": ["demo", "demo-bn", "demo-plus", "nmnist-demo"],
     }
     assert run(["list", "models"]) == 2
     assert capsys.readouterr().err == "eisnn: list takes no arguments, got models\n"

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from eisnn import __version__
+from eisnn.data.events.recordings import Recordings
 from eisnn.files import write_atomically
 from eisnn.interop.shared import CARD, locate
 from eisnn.interop.trained import Trained, load_trained
@@ -98,13 +99,20 @@ def card(name: str, trained: Trained, result: dict[str, Any], license: str | Non
     config, dataset = trained.config, trained.dataset
     network, optimization = config.network, config.optimization
     split = "held-out training images" if config.data.hold_out else "test"
+    if isinstance(dataset.test, Recordings):
+        task, sample = "video-classification", f"frames)  # [T, B, {dataset.channels}, H, W], counts of events"
+        told = "Frames hold counts of events, never\nnegative"
+    else:
+        task, sample = "image-classification", f"images)  # [B, {dataset.channels}, H, W] in [0, 1]"
+        told = "Images are values in [0, 1], never\nmean-subtracted"
     measured = [
         {
-            "task": {"type": "image-classification"},
+            "task": {"type": task},
             "dataset": {"name": dataset.name, "type": dataset.name, "split": split},
             "metrics": [{"type": "accuracy", "value": round(result["test_accuracy"] / 100, 5)}],
         }
     ]
+    wide = f", {config.data.image_size} pixels wide" if config.data.image_size else ""
     about: dict[str, Any] = {
         "library_name": "eisnn",
         "tags": list(TAGS),
@@ -129,7 +137,7 @@ A spiking network of [eisnn](https://pypi.org/project/eisnn): `{network.model}`,
 import eisnn
 
 model = eisnn.load("hf:{name}")
-logits = model(images)  # [B, {dataset.channels}, H, W] in [0, 1] -> [B, {len(dataset.classes)}]
+logits = model({sample} -> [B, {len(dataset.classes)}]
 model.about.classes
 ```
 
@@ -143,8 +151,7 @@ model.about.classes
 | classes | {", ".join(dataset.classes)} |
 | versions | {", ".join(f"{key} {value}" for key, value in versions().items())} |
 
-`config.json` holds every setting of the run, `metrics.jsonl` its curves. Images are values in [0, 1], never
-mean-subtracted{f", {config.data.image_size} pixels wide" if config.data.image_size else ""}. The same run again:
+`config.json` holds every setting of the run, `metrics.jsonl` its curves. {told}{wide}. The same run again:
 
 ```python
 from pathlib import Path

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eisnn.data.events import Events, read
+from eisnn.data import DataError
+from eisnn.data.events import EventAugmentation, Events, read
 from eisnn.data.events.draw import colours
 from eisnn.data.events.recordings import Recordings
 from eisnn.live import Step, from_pipe, watch, windows
@@ -37,11 +38,12 @@ def live(
     """Watch a network that has been trained on events while it watches events: its frames, and what it says.
 
     Args:
-        run: The run's folder, or a checkpoint.
+        run: The run's folder, a checkpoint, or a name that `eisnn.load` knows, such as nmnist-demo.
         source: A recording in any format, or - for a pipe that carries DAT; None shows recordings of the run's own
             evaluation split, one after the other, each from rest.
         data_path: Where the data set is, if not where it was at training.
-        window: Time of a step, us; None divides the length of a recording of the training by its time steps.
+        window: Time of a step, us; None divides the length of a recording of the training by its time steps. With it
+            and a source, the data set need not be there.
         size: Height and width of the sensor, pixels, where the source does not say it.
         speed: 1 plays at the recording's own speed, 2 twice as fast, 0 as fast as possible.
         recordings: How many of the evaluation split to show.
@@ -49,23 +51,45 @@ def live(
     from rich.console import Console
     from rich.live import Live
 
-    from eisnn.interop import load_trained
+    from eisnn.interop.shared import About, load
 
-    trained = load_trained(run, data_path=None if data_path is None else str(data_path))
-    split = trained.dataset.test
-    if not isinstance(split, Recordings):
-        raise ValueError(f"{run} was trained on {trained.dataset.name}, which holds no recordings of events")
-    steps = window or _step(split)
-    frame_size, settings = trained.config.data.image_size, split.settings
-    next(watch(trained.model, [split.recording(0)], size=frame_size, settings=settings))  # compiles, before it counts
-    shown = View(trained.dataset.classes)
+    model = load(run)
+    about: About = model.about  # type: ignore[assignment]
+    data = about.config.data
+    if not isinstance(data.augmentation, EventAugmentation):
+        raise ValueError(f"{run} was trained on {data.dataset}, which holds no recordings of events")
+    if source is not None and window is not None:
+        sensor, steps, streams = None, window, _source(source, size)
+    else:
+        split = _recordings(run, data_path)
+        sensor, steps = split.recording(0).size, window or _step(split)
+        streams = _drawn(split, recordings) if source is None else _source(source, size)
+    frame_size, settings = data.image_size, data.frames
+    x, y, p = np.zeros(1, np.uint16), np.zeros(1, np.uint16), np.zeros(1, np.uint8)
+    one = Events(np.zeros(1, np.int64), x, y, p, (frame_size, frame_size))
+    next(watch(model, [one], size=frame_size, settings=settings))  # compiles, before it counts
+    shown = View(about.classes)
     with Live(console=Console(), auto_refresh=False, transient=False) as terminal:
-        for name, stream in _sources(source, size, split, recordings):
-            paced = pace(noted(windows(stream, steps), split.recording(0).size), speed)
-            for step in watch(trained.model, paced, size=frame_size, settings=settings):
+        for name, stream in streams:
+            paced = pace(noted(windows(stream, steps), sensor), speed)
+            for step in watch(model, paced, size=frame_size, settings=settings):
                 terminal.update(shown.drawn(name, step), refresh=True)
             shown.end()
     print(f"\n{shown.summary()}")
+
+
+def _recordings(run: Path, data_path: Path | None) -> Recordings:
+    """The evaluation split of the run's data set."""
+    from eisnn.interop import load_trained
+
+    try:
+        split = load_trained(run, data_path=None if data_path is None else str(data_path)).dataset.test
+    except DataError as error:
+        raise DataError(
+            f"{error}. With --source and --window, the time of a step in us, no data set is needed"
+        ) from error
+    assert isinstance(split, Recordings)
+    return split
 
 
 def _step(split: Recordings) -> int:
@@ -74,24 +98,25 @@ def _step(split: Recordings) -> int:
     return max(1, -(-int(np.median(lengths)) // split.time_steps))
 
 
-def _sources(
-    source: str | None, size: tuple[int, int] | None, split: Recordings, count: int
-) -> Iterator[tuple[str, Iterable[Events]]]:
+def _source(source: str, size: tuple[int, int] | None) -> Iterator[tuple[str, Iterable[Events]]]:
     """What to watch, and what to call it."""
     if source == "-":
         yield "the pipe", from_pipe(sys.stdin.buffer, size)  # type: ignore[arg-type]
-    elif source is not None:
-        yield source, [read(source, size=size)]
     else:
-        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:count].tolist()
-        for k in order:
-            yield f"recording {k}, class {int(split.labels[k])}", [split.recording(k)]
+        yield source, [read(source, size=size)]
 
 
-def noted(stream: Iterable[Events], size: tuple[int, int]) -> Iterator[Events]:
-    """The same windows, with a warning if they are of a sensor of another size than `size`, that of the training."""
+def _drawn(split: Recordings, count: int) -> Iterator[tuple[str, Iterable[Events]]]:
+    """Recordings of a data set, at random, and what to call them."""
+    for k in torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:count].tolist():
+        yield f"recording {k}, class {int(split.labels[k])}", [split.recording(k)]
+
+
+def noted(stream: Iterable[Events], size: tuple[int, int] | None) -> Iterator[Events]:
+    """The same windows, with a warning if they are of a sensor of another size than `size`, that of the training where
+    it is known."""
     for k, events in enumerate(stream):
-        if k == 0 and events.size != size:
+        if k == 0 and size is not None and events.size != size:
             seen, known = (f"{height} x {width}" for height, width in (events.size, size))
             warnings.warn(
                 f"the recording is of a sensor of {seen} pixels, the network was trained on {known}: what it sees is "

@@ -3,9 +3,12 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tables
+from event_files import random_events
 
+from eisnn.data.events import write
 from eisnn.train import recipes
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +39,7 @@ RUN = {  # and what of other libraries they import
     "docs/quick-start.md": ("matplotlib",),
     "docs/how-to/coming-from.md": ("spikingjelly", "snntorch"),
     "docs/how-to/convert.md": ("snntorch",),
+    "docs/how-to/events.md": (),
     "docs/how-to/record-measure-perturb.md": (),
     "docs/how-to/runs.md": (),
 }
@@ -46,6 +50,8 @@ def test_python_blocks_run_one_after_the_other(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for library in RUN[document]:
         pytest.importorskip(library)
+    write(random_events(np.random.default_rng(0), 2000, (34, 34)), "a.dat")
+    Path("a.dat").rename("recording.raw")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
     exec(compile("\n".join(blocks), document, "exec"), {})

@@ -16,7 +16,7 @@ import torch
 from train_runs import tiny
 
 import eisnn
-from eisnn.interop import load_trained
+from eisnn.interop import evaluate, load_trained
 from eisnn.interop.hub import publish
 from eisnn.interop.shared import locate, network_names
 from eisnn.train import Run, fit
@@ -37,7 +37,8 @@ def test_every_network_of_the_package_loads_offline_with_what_is_known_of_it() -
         assert not model.training
         assert model.about.name == name
         assert len(model.about.classes) == 10
-        assert model(torch.rand(2, 3, 16, 16)).shape == (2, 10)
+        frames = torch.ones(6, 2, 2, 17, 17) if name == "nmnist-demo" else torch.rand(2, 3, 16, 16)
+        assert model(frames).shape == (2, 10)
         assert eisnn.dale_violations(model) == {}
         assert model.about.accuracy == Run(model.about.file.parent).metrics()[-1]["test_accuracy"]
     assert sum(file.stat().st_size for file in locate("demo").parent.rglob("*.*")) < 10e6
@@ -50,6 +51,14 @@ def test_the_accuracy_on_the_card_is_that_of_the_weights() -> None:
     with torch.no_grad():
         right = (trained.model.eval()(batch.images).argmax(1) == batch.labels).float().mean()
     assert abs(100 * float(right) - eisnn.load("demo-plus").about.accuracy) < 0.3  # of 1,000 images, on any machine
+
+
+def test_the_network_of_recordings_has_the_accuracy_of_its_card() -> None:
+    recordings = Path(__file__).parents[3] / "shared/data/nmnist-1100.npz"
+    if not recordings.exists():
+        pytest.skip(f"needs {recordings}")
+    measured = evaluate("nmnist-demo", data_path=str(recordings))["accuracy"]
+    assert abs(measured - eisnn.load("nmnist-demo").about.accuracy) <= 2  # of 100 recordings, on any machine
 
 
 def test_a_published_folder_gives_the_same_answers(run: Path, tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def simulate(
     *,
     dataset: str = "cifar10",
     data_path: Path | None = None,
+    download: bool = False,
     train: int | None = None,
     test: int | None = None,
     seed: int = 0,
@@ -117,6 +118,7 @@ def simulate(
         output: Folder to write.
         dataset: Image set, see `eisnn list`.
         data_path: Its archive or folder; None looks in the data folder.
+        download: Fetch it if it is not there.
         train: Training images, as many of each class; None takes all.
         test: Test images, likewise.
         seed: Of the choice of images, their paths and the pixels' thresholds.
@@ -124,7 +126,7 @@ def simulate(
     """
     from eisnn.data import Images, load
 
-    images = load(dataset, data_path).subset(train, test, seed)
+    images = load(dataset, data_path, download=download).subset(train, test, seed)
     if not (isinstance(images.train, Images) and isinstance(images.test, Images)):
         raise DataError(f"the data set {dataset!r} holds no images")
     about = {"simulated": True, "images": dataset, "seed": seed, "train": train, "test": test, "camera": asdict(camera)}
