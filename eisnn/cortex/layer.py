@@ -312,7 +312,7 @@ def _without_feedback(
     currents = FC.leaky(currents, c.excitatory, state.feedforward)
     u = FC.leaky(currents[:, :, n_e:], c.decay["PV"], state.pv.u)
     trace = FC.leaky(u, c.inhibitory, state.pv.trace)
-    weight_ep = EF.scale_gradient(w.weight_ep, 1 / EF.fan_in(w.weight_ee))
+    weight_ep = FC.onto_e(w)
     divisive = weight_ep * w.gain_p
     stacked = [currents[:, :, :n_e] - EF.lateral(trace, weight_ep), trace]
     if w.sigma is not None:

@@ -207,6 +207,74 @@ class CorticalStep(NamedTuple):
     s_vip: Tensor | None
 
 
+class Drive(NamedTuple):
+    """What drives the E cells in one step, each `[B, n_E, ...]`; and what interneurons do in it: their output, None
+    without such neurons, and their state."""
+
+    i_ee: Tensor
+    i_rec: Tensor | None
+    i_sub: Tensor
+    s_pv: Tensor
+    s_sst: Tensor | None
+    s_vip: Tensor | None
+    pv: Interneurons
+    sst: Interneurons
+    vip: Interneurons
+
+    @property
+    def balanced(self) -> Tensor:
+        """`N[t]`."""
+        return (self.i_ee if self.i_rec is None else self.i_ee + self.i_rec) - self.i_sub
+
+
+def drive(
+    feedforward: Tensor,
+    state: CorticalState,
+    weights: CorticalWeights,
+    constants: CorticalConstants,
+    top_down: Tensor | None = None,
+    stimuli: Stimuli | None = None,
+) -> Drive:
+    """The interneurons of one step, and the currents of its E cells but for the division; arguments as in
+    `cortical_step`."""
+    w, c, stimuli = weights, constants, stimuli or {}
+    n_e = len(w.weight_ee)
+    i_ee, i_pe = feedforward[:, :n_e], feedforward[:, n_e:]
+    e = state.history[:, 0] if state.history.shape[1] else state.v  # the latter is not used
+
+    i_pv = i_pe + onto(e, w.recurrent_pe, c.recurrent)
+    i_pv = i_pv - onto(state.pv.trace, w.weight_pp) - onto(state.sst.trace, w.weight_ps)
+    s_pv, pv = _respond("PV", i_pv, state.pv, c, stimuli)
+    s_sst, sst, s_vip, vip = None, state.sst, None, state.vip
+    if w.recurrent_se is not None:
+        i_sst = onto(e, w.recurrent_se, c.surround) - onto(state.vip.trace, w.weight_sv)
+        s_sst, sst = _respond("SST", i_sst, state.sst, c, stimuli)
+    if w.recurrent_ve is not None:
+        i_vip = onto(e, w.recurrent_ve, c.recurrent) - onto(state.sst.trace, w.weight_vs)
+        i_vip = i_vip if top_down is None else i_vip + top_down
+        s_vip, vip = _respond("VIP", i_vip, state.vip, c, stimuli)
+
+    i_rec = None if w.recurrent_ee is None else c.recurrent.feedforward(e[None], w.recurrent_ee)[0]
+    i_sub = onto(pv.trace, onto_e(w)) + onto(state.sst.trace, w.weight_es)
+    return Drive(i_ee, i_rec, i_sub, s_pv, s_sst, s_vip, pv, sst, vip)
+
+
+def onto_e(weights: CorticalWeights) -> Tensor:
+    """`W_EP`, whose gradient E-I Prop scales by `1/d`."""
+    return scale_gradient(weights.weight_ep, 1 / fan_in(weights.weight_ee))
+
+
+def after(
+    state: CorticalState, feedforward: Tensor, drive: Drive, s_e: Tensor, v: Tensor, constants: CorticalConstants
+) -> CorticalState:
+    """The state after a step in which E cells gave `s_e` and were left at `v`."""
+    history = state.history
+    if history.shape[1]:
+        passed_on = constants.excitatory * history[:, -1] + (1 - constants.excitatory) * s_e
+        history = torch.cat([history[:, 1:], passed_on[:, None]], 1)
+    return CorticalState(v, history, feedforward, drive.pv, drive.sst, drive.vip)
+
+
 def cortical_step(
     feedforward: Tensor,
     state: CorticalState,
@@ -223,42 +291,18 @@ def cortical_step(
         top_down: current onto the VIP neurons, which broadcasts to `[B, n_VIP, ...]`.
         stimuli: what is done to a population at this step, by its name.
     """
-    w, c, stimuli = weights, constants, stimuli or {}
-    n_e = len(w.weight_ee)
-    i_ee, i_pe = feedforward[:, :n_e], feedforward[:, n_e:]
-    e = state.history[:, 0] if state.history.shape[1] else state.v  # the latter is not used
-    weight_ep = scale_gradient(w.weight_ep, 1 / fan_in(w.weight_ee))
-
-    i_pv = i_pe + onto(e, w.recurrent_pe, c.recurrent)
-    i_pv = i_pv - onto(state.pv.trace, w.weight_pp) - onto(state.sst.trace, w.weight_ps)
-    s_pv, pv = _respond("PV", i_pv, state.pv, c, stimuli)
-    s_sst, sst, s_vip, vip = None, state.sst, None, state.vip
-    if w.recurrent_se is not None:
-        i_sst = onto(e, w.recurrent_se, c.surround) - onto(state.vip.trace, w.weight_sv)
-        s_sst, sst = _respond("SST", i_sst, state.sst, c, stimuli)
-    if w.recurrent_ve is not None:
-        i_vip = onto(e, w.recurrent_ve, c.recurrent) - onto(state.sst.trace, w.weight_vs)
-        i_vip = i_vip if top_down is None else i_vip + top_down
-        s_vip, vip = _respond("VIP", i_vip, state.vip, c, stimuli)
-
-    i_rec = None if w.recurrent_ee is None else c.recurrent.feedforward(e[None], w.recurrent_ee)[0]
-    i_sub = onto(pv.trace, weight_ep) + onto(state.sst.trace, w.weight_es)
-    balanced = (i_ee if i_rec is None else i_ee + i_rec) - i_sub
-    i_div = onto(per_neuron(w.gain_p, pv.trace[None]) * pv.trace, weight_ep)
+    w = weights
+    driven = drive(feedforward, state, w, constants, top_down, stimuli)
+    trace = driven.pv.trace
+    i_div = onto(per_neuron(w.gain_p, trace[None]) * trace, onto_e(w))
     if w.sigma is not None:
-        i_div = i_div + per_neuron(w.sigma, i_ee[None])
-    i_e = integrate(balanced[None], i_div[None], w.gain_e, w.bias)[0]
-
-    stimulus = stimuli.get("E", Stimulus())
-    i_e = i_e + stimulus.current
-    s_e, v = lif_step(i_e, state.v, c.lif)
+        i_div = i_div + per_neuron(w.sigma, i_div[None])
+    stimulus = (stimuli or {}).get("E", Stimulus())
+    i_e = integrate(driven.balanced[None], i_div[None], w.gain_e, w.bias)[0] + stimulus.current
+    s_e, v = lif_step(i_e, state.v, constants.lif)
     s_e = stimulus.factor * s_e
-    history = state.history
-    if history.shape[1]:
-        passed_on = c.excitatory * history[:, -1] + (1 - c.excitatory) * s_e
-        history = torch.cat([history[:, 1:], passed_on[:, None]], 1)
-    now = CorticalStep(s_e, i_ee, i_rec, i_sub, i_div, i_e, s_pv, s_sst, s_vip)
-    return now, CorticalState(v, history, feedforward, pv, sst, vip)
+    now = CorticalStep(s_e, *driven[:3], i_div, i_e, *driven[3:6])
+    return now, after(state, feedforward, driven, s_e, v, constants)
 
 
 def cortical_circuit(

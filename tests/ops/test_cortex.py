@@ -143,6 +143,38 @@ def test_two_hundred_steps_in_float64(pathways, spiking):
     assert_equal_to_the_reference(given, constants_of(EF.LIFConstants(4.0), True, spiking, 2), 200, 1e-8)
 
 
+@pytest.mark.parametrize("conv", [False, True])
+@pytest.mark.parametrize("pathways", [("E",), tuple(WITH)])
+@pytest.mark.usefixtures("backend")
+def test_step_by_step_with_the_population_operation(pathways, conv, monkeypatch):
+    """As on a GPU, there by Triton's kernels."""
+    monkeypatch.setitem(CIRCUITS.serves, "compiled", lambda *_: False)
+    monkeypatch.setitem(CIRCUITS.serves, "triton", lambda *_: True)
+    given = inputs(pathways, 3, 2, 2, 1, torch.float64)
+    constants = constants_of(EF.LIFConstants(), True, False, 2)
+    if conv:
+        maps = {
+            "currents",
+            "v",
+            "feedforward",
+            "history",
+            "top_down",
+            *(n for n in given if n.endswith(("_u", "_trace"))),
+        }
+        given = {name: spread(value) if name in maps else value for name, value in given.items()}
+        given |= {name: value[:, :, None, None] for name, value in given.items() if name.startswith("recurrent")}
+        constants = replace(constants, recurrent=EF.Conv(), surround=EF.Conv())
+    ours, reference = (run(op, given, constants, 3) for op in (ops.cortical_circuit, FC.cortical_circuit))
+    assert torch.equal(ours["spikes"], reference["spikes"])
+    for name, value in reference.items():
+        assert_agree(ours[name], value, 1e-10, scale=1e-3)
+
+
+def spread(values: Tensor) -> Tensor:
+    """`[..., n]` as a map of two positions, `[..., n, 1, 2]`."""
+    return torch.stack([values, 0.7 * values], -1).unsqueeze(-2)
+
+
 def test_threads_do_not_show(monkeypatch):
     given = inputs(tuple(WITH), 6, 5, 2, 3, torch.float32)
     constants, results = constants_of(EF.LIFConstants(), False, False, 2), []

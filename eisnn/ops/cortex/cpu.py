@@ -10,8 +10,7 @@ from torch import Tensor
 
 from eisnn.functional import cortex as FC
 from eisnn.functional.checks import differentiated_once
-from eisnn.functional.circuit import scale_gradient
-from eisnn.functional.connection import Dense, fan_in
+from eisnn.functional.connection import Dense
 from eisnn.ops import build
 from eisnn.ops.cortex.torch import CIRCUITS
 from eisnn.ops.structs import fields_of
@@ -62,7 +61,7 @@ def compiled(
     if constants.excitatory:
         currents = FC.leaky(currents.expand(steps, *currents.shape[1:]), constants.excitatory, state.feedforward)
     given: dict[str, Tensor | None] = {name: getattr(weights, name) for name in (*LATERAL, *VECTORS)}
-    given["weight_ep"] = scale_gradient(weights.weight_ep, 1 / fan_in(weights.weight_ee))
+    given["weight_ep"] = FC.onto_e(weights)
     onto_all = (weights.recurrent_ee, weights.recurrent_pe, weights.recurrent_se, weights.recurrent_ve)
     recurrent = [weight for weight in onto_all if weight is not None]
     given |= {"currents": currents, "recurrent": torch.cat(recurrent) if recurrent else None}
