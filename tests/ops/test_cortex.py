@@ -62,7 +62,8 @@ def inputs(pathways: tuple[str, ...], t: int, b: int, delay: int, seed: int, dty
         made["sigma"] += 0.1
     made["bias"] = torch.randn(N_E, generator=g, dtype=torch.float64) / 2
     made["currents"] = positive(t, b, N_E + N_PV) * (N_E + N_PV) * spikes((t, b, N_E + N_PV), 0.8, seed)
-    if "sigma" not in made:  # nothing inhibits the second sample at first
+    if "sigma" not in made:  # nothing inhibits the first cell, nor, at first, the last sample
+        made["weight_ep"][0] = 0
         made["currents"][0, -1] = 0
     kinds = {"pv": N_PV, "sst": N_SST * ("SST" in pathways), "vip": N_VIP * ("VIP" in pathways)}
     made["v"] = torch.randn(b, N_E, generator=g, dtype=torch.float64)
@@ -71,6 +72,9 @@ def inputs(pathways: tuple[str, ...], t: int, b: int, delay: int, seed: int, dty
     for kind, n in kinds.items():
         made[f"{kind}_u"] = torch.rand(b, n, generator=g, dtype=torch.float64)
         made[f"{kind}_trace"] = torch.rand(b, n, generator=g, dtype=torch.float64) * spikes((b, 1), 0.5, seed + 2)
+    if "sigma" not in made:
+        for name in ("pv_u", "pv_trace", "history"):
+            made[name][-1] = 0
     if "VIP" in pathways:
         made["top_down"] = torch.rand(1, b, N_VIP, generator=g, dtype=torch.float64)
     return {name: value.to(dtype) for name, value in made.items()}
