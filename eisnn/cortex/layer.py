@@ -194,7 +194,7 @@ class CorticalLayer(DataDrivenLayer):
         self._call = (state, top_down) if self._forward_hooks else (None, None)
         if self.stimuli:
             return FC.cortical_circuit(currents, weights, constants, state, steps, top_down, self.stimuli)
-        if self.options.feedback:
+        if self.options.feedback or ops.scans(currents, weights, constants):
             return ops.cortical_circuit(currents, weights, constants, state, steps, top_down)
         return _without_feedback(currents, weights, constants, state, steps)
 

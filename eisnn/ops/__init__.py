@@ -18,7 +18,7 @@ from eisnn.ops.backends import exporting
 from eisnn.ops.circuit import StackedCurrents, ei_circuit, ei_readout, folded_currents, stacked_currents
 from eisnn.ops.connection import Connection, Conv, Dense
 from eisnn.ops.conv2d.op import conv2d
-from eisnn.ops.cortex.op import cortical_circuit
+from eisnn.ops.cortex.op import cortical_circuit, scans
 from eisnn.ops.lif.op import lif
 from eisnn.ops.pool.op import average_pool
 from eisnn.ops.population.op import population
@@ -46,6 +46,7 @@ __all__ = [
     "lif",
     "population",
     "project",
+    "scans",
     "split_currents",
     "stacked_currents",
 ]

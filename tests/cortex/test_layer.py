@@ -12,6 +12,7 @@ from eisnn.analysis import record
 from eisnn.bench import saved_bytes
 from eisnn.cortex import LIMIT, CorticalConv2d, CorticalLinear, CorticalOptions
 from eisnn.functional import cortex as FC
+from eisnn.ops.cortex.torch import CIRCUITS
 
 T, B = 6, 3
 PAIRS = {"weight_ee": "weight_ee", "weight_pe": "weight_ie", "weight_ep": "weight_ei", "gain_p": "gain_i"}
@@ -44,10 +45,17 @@ def without_shortcut(made):
     return other
 
 
-@pytest.mark.parametrize("stepwise", [False, True])
+@pytest.fixture(params=["compiled", "all steps at once", "stepwise"])
+def way(request, monkeypatch):
+    """How layers without feedback run."""
+    if request.param != "compiled":
+        monkeypatch.setitem(CIRCUITS.serves, "compiled", lambda *_: False)
+    return request.param
+
+
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("conv", [False, True])
-def test_the_papers_circuit_is_a_limit(conv, static, stepwise):
+def test_the_papers_circuit_is_a_limit(conv, static, way):
     paper = eisnn.EIConv2d(6, 8, 3, padding=1) if conv else eisnn.EILinear(30, 16)
     x = inputs(conv)
     eisnn.ei_init_(paper.double(), x, generator=rng(1))
@@ -55,7 +63,7 @@ def test_the_papers_circuit_is_a_limit(conv, static, stepwise):
     with torch.no_grad():
         for mine, theirs in PAIRS.items():
             getattr(ours, mine).copy_(getattr(paper, theirs))
-    ours = without_shortcut(ours) if stepwise else ours
+    ours = without_shortcut(ours) if way == "stepwise" else ours
     x = x[:1] if static else x
     results = []
     for each in (paper, ours):
@@ -74,7 +82,7 @@ def test_the_papers_circuit_is_a_limit(conv, static, stepwise):
 
 @pytest.mark.parametrize("options", [{}, {"tau_ampa": 3.0}, {"tau_gaba": 4.0}, {"tau_pv": 0.0}])
 @pytest.mark.parametrize("conv", [False, True])
-def test_without_feedback_all_steps_at_once_are_the_steps_one_by_one(conv, options):
+def test_without_feedback_all_steps_at_once_are_the_steps_one_by_one(conv, options, way):
     made = layer(conv, CorticalOptions(recurrence=0.0, **options))
     x, results = inputs(conv), []
     with torch.no_grad():

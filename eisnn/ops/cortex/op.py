@@ -8,6 +8,11 @@ from eisnn.ops.backends import exporting
 from eisnn.ops.cortex.torch import CIRCUITS
 
 
+def scans(currents: Tensor, weights: FC.CorticalWeights, constants: FC.CorticalConstants) -> bool:
+    """Whether `cortical_circuit` takes all steps in one compiled call."""
+    return not exporting() and CIRCUITS.name(currents, weights, constants) == "compiled"
+
+
 def cortical_circuit(
     currents: Tensor,
     weights: FC.CorticalWeights,
