@@ -76,6 +76,8 @@ PAGE = """\
 
 .. automodule:: {room}
 
+{elsewhere}
+
 .. autosummary::
 
    {names}
@@ -93,8 +95,8 @@ def write_api(app: Any) -> None:
         module = importlib.import_module(room)
         exported = eisnn._EXPORTS if module is eisnn else module.__all__
         names = [name for name in exported if not inspect.ismodule(getattr(module, name))]
-        if module is not eisnn:  # what is exported at the top has its place there
-            names = [name for name in names if eisnn._EXPORTS.get(name) != room]
+        at_the_top = [name for name in names if module is not eisnn and eisnn._EXPORTS.get(name) == room]
+        names = [name for name in names if name not in at_the_top]
         values = {name: getattr(module, name) for name in names}
         summed = "\n   ".join(
             name for name, value in values.items() if inspect.isclass(value) or inspect.isroutine(value)
@@ -104,6 +106,8 @@ def write_api(app: Any) -> None:
             title=heading,
             line="=" * len(heading),
             room=room,
+            elsewhere="Described under ``eisnn``: " * bool(at_the_top)
+            + ", ".join(f":py:obj:`~eisnn.{name}`" for name in at_the_top),
             names=summed,
             entries="\n\n".join(entry(n, v, any(v is seen for seen in described)) for n, v in values.items()),
         )
