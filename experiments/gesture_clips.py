@@ -1,27 +1,29 @@
 """Ten real clips of DVS128 Gesture: drawn, and run through `dvs-gesture-vgg8` as the data set comes.
 
-    python experiments/gesture_clips.py --clips ../shared/data/dvsgesture-10.npz
+    python experiments/gesture_clips.py --data-path ../shared/data/dvsgesture-10.npz
 
 The clips, one of each of ten classes, are written as AEDAT 3.1 with tables of labels and lists of trials, the layout of
 the official files; the test list names the same clips as the training list. `eisnn events show` draws each, and the
 recipe trains on them at 48 x 48 pixels and 16 time steps. That it runs says that everything from the raw file to the
 prediction works; what it makes of ten clips says nothing about accuracy on gestures. `ON ahead` is the share of moments
 in which the ON events of a clip lie further along its motion than the OFF events: a moving arm brighter than what is
-behind it has them ahead, a darker one behind.
+behind it has them ahead, a darker one behind. `isolated ON` is the share of ON among events that no other is near, in
+place and time: pixels of such a camera leak, which makes ON events without any motion (Nozaki & Delbruck, 2017).
 """
 
-import argparse
 import struct
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial import KDTree
+from study import budgeted, described, parser, run_script, train
+from telling import evaluated
 
 from eisnn.data.events import Events, read
 from eisnn.data.events.dvs_gesture import CLASSES, COLUMNS, LISTS, SIZE
 from eisnn.data.events.show import show
-from eisnn.process import subnormals_flushed
 from eisnn.provenance import provenance, write_result
-from eisnn.train import Run, fit, recipe, resume
+from eisnn.train import recipe
 
 HEADER = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#!END-HEADER\r\n"
 PACKET = 10_000  # events
@@ -72,38 +74,37 @@ def on_ahead(events: Events, step: int = 20_000, fewest: int = 300) -> float:
     return float(np.mean(found))
 
 
-@subnormals_flushed()
+def isolated_on(events: Events, pixels: int = 4, time: int = 50_000) -> float:
+    """The share of ON among events without another nearer than so many pixels in x and y, and so many us."""
+    places = np.stack((events.x / pixels, events.y / pixels, events.t / time), 1)
+    # Away from 0: where subnormal numbers are flushed, SciPy cannot divide what lies between it and the next number.
+    places += 1
+    nearest = KDTree(places).query(places, k=2, p=np.inf, distance_upper_bound=1)[0][:, 1]
+    return float(events.p[np.isinf(nearest)].mean())
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=Path, required=True, help="dvsgesture-10.npz")
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--runs", type=Path, default=Path("runs/gesture-clips"))
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "gesture_clips.json")
-    args = parser.parse_args()
-    files = write_clips(args.clips, args.runs / "DvsGesture")
+    options = parser(__doc__, rows=False, epochs=6)
+    args = options.parse_args()
+    if args.data_path is None:
+        options.error("--data-path is missing: dvsgesture-10.npz")
+    files = write_clips(Path(args.data_path), args.runs / "DvsGesture")
     for name, file in files.items():
         show(file, output=args.runs / name)
-    config = recipe("dvs-gesture-vgg8").changed(
-        data_path=str(args.runs / "DvsGesture"),
-        epochs=args.epochs,
-        warmup_epochs=args.epochs / 10,
-        evaluate_epochs=args.epochs,
-        lr=0.003,
-    )
-    run = Run(args.runs / "run")
-    if run.config_file.exists():
-        resume(run.folder, quiet=True)
-    else:
-        fit(config, run.folder, quiet=True)
-    curve = {line["epoch"]: line["test_accuracy"] for line in run.metrics("epoch") if "test_accuracy" in line}
+    config = budgeted(recipe("dvs-gesture-vgg8").changed(lr=0.003), args)
+    config = config.changed(data_path=str(args.runs / "DvsGesture"), evaluate_epochs=args.epochs)
+    result = train("ten clips", config, 0, args)
+    curve = dict(zip(evaluated(result), result["accuracy"], strict=True))
     print(f"accuracy on the ten clips that it was trained on, by epoch: {curve}")
     about = {}
     for name, file in files.items():
         events = read(file)
-        about[name] = {"events": len(events), "on_ahead": round(on_ahead(events), 3)}
-        print(f"{name:27} {len(events):7,} events, ON ahead in {about[name]['on_ahead']:.0%} of the moments")
-    write_result(args.output, {**provenance(), "clips": about, "accuracy": curve, "config": config.json_fields()})
+        ahead, alone = on_ahead(events), isolated_on(events)
+        about[name] = {"events": len(events), "on_ahead": round(ahead, 3), "isolated_on": round(alone, 3)}
+        print(f"{name:27} {len(events):7,} events; ON ahead in {ahead:.0%} of moments; {alone:.0%} ON of isolated ones")
+    told = {**provenance(), "clips": about, "accuracy": curve, "config": described(config)}
+    write_result(args.output / f"{args.output.name}.json", told)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from damaged_events import FAULTS, read_like_the_slow_reader
 from event_files import FORMATS, Format, aedat4_header, aedat4_packets, in_order, table
+from gesture_clips import isolated_on
 from hypothesis import given
 from hypothesis import strategies as st
 from mutants import mutations
@@ -409,6 +410,11 @@ def test_the_leading_edge_of_a_bright_digit_is_on(samples: Path) -> None:
         along = np.stack((between.x, between.y), 1) @ (motion / np.linalg.norm(motion))
         leading.append(between.p[along > np.percentile(along, 85)].mean())
     assert np.mean(leading) > 0.8
+
+
+def test_events_that_come_alone_are_on(samples: Path) -> None:
+    """The leak of a DVS128's pixels makes ON events without motion: a second sign of which bit is which."""
+    assert isolated_on(read(samples / "mnistdvs_mnist_0_scale04_0001.aedat")) > 0.8
 
 
 def centre(events: Events) -> np.ndarray:
