@@ -165,7 +165,7 @@ def test_step_by_step_with_the_population_operation(pathways, conv, monkeypatch)
             "top_down",
             *(n for n in given if n.endswith(("_u", "_trace"))),
         }
-        given = {name: spread(value) if name in maps else value for name, value in given.items()}
+        given = {name: spread(x) if name in maps and x.numel() else x for name, x in given.items()}
         given |= {name: value[:, :, None, None] for name, value in given.items() if name.startswith("recurrent")}
         constants = replace(constants, recurrent=EF.Conv(), surround=EF.Conv())
     ours, reference = (run(op, given, constants, 3) for op in (ops.cortical_circuit, FC.cortical_circuit))
@@ -195,6 +195,26 @@ def test_nan_does_not_vanish():
     out = run(ops.cortical_circuit, given, constants_of(EF.LIFConstants(), False, False, 1), 4)
     assert out["spikes"][1:, 0, 3].isnan().all()
     assert not out["spikes"][:, 1].isnan().any()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("currents", (4, 2, N_E), "third axis must be 24, got 19"),
+        ("weight_ep", (N_E, N_PV + 1), r"the shape of weight_ep must be \[19, 5\], got \[19, 6\]"),
+        ("gain_p", (1,), r"the shape of gain_p must be \[5\], got \[1\]"),
+        ("recurrent_ve", None, r"recurrent weights reach must be \['e', 'p', 's', 'v'\], got \['e', 'p', 's'\]"),
+        ("history", (2, 1, N_E), r"part of the state must be \[2, 2, 19\], got \[2, 1, 19\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused(name, shape, message):
+    given = inputs(tuple(WITH), 4, 2, 2, 0, torch.float64)
+    if shape is None:
+        del given[name]
+    else:
+        given[name] = torch.ones(shape, dtype=torch.float64)
+    with pytest.raises(ValueError, match=message):
+        run(ops.cortical_circuit, given, constants_of(EF.LIFConstants(), False, False, 2), 4)
 
 
 def test_what_the_routine_does_not_serve_runs_in_torch_operations():
