@@ -87,6 +87,9 @@ class DoseResponse:
     during: list[dict[str, Any]]
     after: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"DoseResponse({self.dose!r}, doses={self.doses}, seeds={self.seeds})"
+
     def curve(
         self, value: str | Callable[[dict[str, Any]], float] = "accuracy"
     ) -> tuple[list[float], list[float], list[float]]:

@@ -52,6 +52,10 @@ class Recording(Mapping[str, dict[str, Tensor]]):
             raise ValueError(f"passes of {layer} with different steps or maps cannot be joined along B: {shapes}")
         return torch.cat(values, 1)
 
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{layer}: {'/'.join(self._parts[layer]) or 'nothing yet'}" for layer in self)
+        return f"Recording({shown})"
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._parts)
 

@@ -33,6 +33,9 @@ class Split(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} of {list(self.sample_shape)})"
+
     @property
     @abstractmethod
     def sample_shape(self) -> Sequence[int]:
@@ -70,7 +73,7 @@ class Split(ABC):
         return self
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Images(Split):
     """Images, which come in batches float32 [B, C, H, W] in [0, 1].
 
@@ -132,7 +135,7 @@ class Images(Split):
         return Images(padded, self.labels)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """A named data set; label k means `classes[k]`.
 
@@ -153,6 +156,9 @@ class Dataset:
     test: Split
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     content: str = ""
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.name!r}, {len(self.classes)} classes, train={self.train}, test={self.test})"
 
     def __post_init__(self) -> None:
         kinds = [(type(split).__name__, list(split.sample_shape)) for split in (self.train, self.test)]

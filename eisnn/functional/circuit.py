@@ -43,6 +43,10 @@ class Synapses(NamedTuple):
     divisive: Tensor
     sigma: Tensor | None = None
 
+    def __repr__(self) -> str:
+        shapes = (f"{name}={None if w is None else list(w.shape)}" for name, w in self._asdict().items())
+        return f"Synapses({', '.join(shapes)})"
+
 
 class _ScaleGradient(torch.autograd.Function):
     @staticmethod

@@ -41,6 +41,10 @@ class About:
     accuracy: float | None = None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        network, accuracy = self.config.network, "" if self.accuracy is None else f", accuracy {self.accuracy:.2f} %"
+        return f"About({self.name!r}: {network.model}, circuit {network.circuit}, {self.config.data.dataset}{accuracy})"
+
 
 def network_names() -> list[str]:
     """The trained networks in the package."""

@@ -37,6 +37,9 @@ class Trained:
     average: SpikingNetwork | None = None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Trained({str(self.file)!r}, {self.config.network.model}, {self.dataset})"
+
     def test_pixels(self) -> Tensor:
         """All test images as the network takes them, rounded to bytes, `[N, C, H, W]`."""
         loader = Loader(self.dataset.test, len(self.dataset.test), size=self.config.data.image_size)

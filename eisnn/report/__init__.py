@@ -1,7 +1,7 @@
 """`eisnn report`: one HTML page about a run, with everything in it (the extra `report`).
 
 opened     a run, its networks before and after training, and the images they are shown
-overview, inside, experiments, maps, costs   sections, each a function of what was opened
+overview, classes, inside, experiments, maps, costs   sections, each a function of what was opened
 page       how sections become HTML
 """
 
@@ -33,7 +33,7 @@ def report(
     Raises: RunError for a folder that holds no run; CheckpointError, DataError; ValueError if `images` is less than 1,
         or the two runs were trained on different data.
     """
-    from eisnn.report import costs, experiments, inside, maps, overview
+    from eisnn.report import classes, costs, experiments, inside, maps, overview
     from eisnn.report.page import render
 
     opened = open_run(run, images, data_path)
@@ -55,6 +55,7 @@ def report(
         inside.weights(opened),
         experiments.gain(opened, other),
         experiments.lesions(opened),
+        classes.classes(opened),
         maps.feature_maps(opened, other),
         costs.costs(opened),
         overview.configuration(opened),

@@ -14,7 +14,9 @@ def costs(opened: Opened) -> Section:
     if opened.unseen:
         return Section("Cost", opened.unseen)
     shown = opened.first(IMAGES)
-    counted = {"as written": cost(opened.model, shown), "folded": cost(fold(opened.model), shown)}
+    counted = {"as written": cost(opened.model, shown)}
+    if opened.config.network.ablation is None:  # an ablated circuit has no folded form
+        counted["folded"] = cost(fold(opened.model), shown)
     panels = []
     for name, each in counted.items():
         bars = {layer: counts for layer, counts in each.operations().items() if layer in (*opened.drawn, "readout")}

@@ -141,7 +141,7 @@ def lesions(opened: Opened) -> Section:
     )
     missing = f" Doses that are not drawn: {'; '.join(undefined)}." if undefined else ""
     legend = [
-        Key("silenced, or subtractive inhibition scaled", fig.BLUE),
+        Key("I neurons silenced, or subtractive inhibition scaled", fig.BLUE),
         Key("divisive inhibition scaled", fig.ORANGE, "dashed"),
         Key("guessing", fig.GREY, "dotted"),
     ]

@@ -112,7 +112,11 @@ def balance(opened: Opened) -> Section:
         "balance (inhibition follows each stimulus), a ratio near 1 without it is loose balance. A dash: not "
         "defined, as one of the two does not vary."
     )
-    legend = [Key("at initialization (crosses)", fig.GREY), Key("after training (dots)", fig.BLUE)]
+    legend = [
+        Key("at initialization", fig.GREY, "cross"),
+        Key("after training", fig.BLUE, "dot"),
+        Key("balance", fig.ORANGE, "dotted"),
+    ]
     blocks: list[Block] = [
         Figure("Excitation against inhibition", panels, reading, legend if before else legend[1:]),
         Table("How close, and in step with what", columns, rows, table_reading),

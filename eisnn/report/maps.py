@@ -30,7 +30,9 @@ def recordings(opened: Opened) -> Section:
         answers = [opened.dataset.classes[label] for label in said[:, k].tolist()]
         label = opened.dataset.classes[int(opened.labels[k])]
         svg = fig.svg(fig.frame_sequence, drawn_counts(opened.images[:, k]), answers, size=(2.9, 2.6))
-        panels.append(Panel(svg, f"{len(answers)} frames of {label}; the network says {', '.join(answers)}", label))
+        panels.append(
+            Panel(svg, f"{len(answers)} frames of {label}; the network says {', '.join(answers)}", label, photo=True)
+        )
     reading = (
         "The frames of a recording, row by row, orange where it became brighter (ON), blue where darker (OFF). "
         "Above each: what the network says after it, by the mean of its logits so far."
@@ -55,7 +57,7 @@ def feature_maps(opened: Opened, against: Opened | None) -> Section:
         drawn = {each.name: each.rates[k, _most_varied(each.rates)] for each in maps}
         svg = fig.svg(fig.feature_maps, opened.picture(k), drawn, size=(2.6, 2 + 1.6 * len(maps)), rows=1 + len(maps))
         words = ", ".join(f"{name} {100 * float((m > 0).float().mean()):.0f} %" for name, m in drawn.items())
-        panels.append(Panel(svg, f"A test image and its maps; active positions: {words}", label))
+        panels.append(Panel(svg, f"A test image and its maps; active positions: {words}", label, photo=True))
     rows = []
     for each in maps:
         r = contour_correlation(each.rates, opened.stills)

@@ -62,6 +62,9 @@ class Opened:
     images: Tensor
     labels: Tensor
 
+    def __repr__(self) -> str:
+        return f"Opened({self.name!r}: {self.network}, {len(self.labels)} {self.split} of {self.dataset.name})"
+
     @property
     def name(self) -> str:
         """Of its folder."""

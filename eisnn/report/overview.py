@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import docstring_parser
 from pydantic import BaseModel
 
 from eisnn.analysis import figures as fig
@@ -120,18 +121,16 @@ def layers(opened: Opened) -> Section:
         sizes = [*(str(neurons.get(name, "–")) for name in ("E", "I")), fan_in]
         shares = [f"{active['rate']:.3f}", f"{100 * active['silent']:.1f}", f"{100 * active['saturated']:.1f}"]
         undivided = f"{100 * active['undivided']:.2f}" if "undivided" in active else "–"
-        drive = f"{active['current_mean']:+.2f} ± {active['current_std']:.2f}"
-        rows.append([name, type(layer).__name__, *sizes, f"{parameters:,}", *shares, undivided, drive])
+        rows.append([name, type(layer).__name__, *sizes, f"{parameters:,}", *shares, undivided])
     readout = opened.model.readout
     size = sum(p.numel() for p in readout.parameters())
-    rows.append(["readout", type(readout).__name__, *["–"] * 3, f"{size:,}", *["–"] * 5])
+    rows.append(["readout", type(readout).__name__, *["–"] * 3, f"{size:,}", *["–"] * 4])
     columns = ["layer", "kind", "E", "I", "fan-in d", "parameters"]
-    columns += ["rate", "silent %", "always firing %", "undivided %", "I_E"]
+    columns += ["rate", "silent %", "always firing %", "undivided %"]
     reading = (
         "E and I: excitatory and inhibitory neurons (channels of a convolution). Rate: spikes a neuron and time step. "
         f"Silent: neurons that never fire for {len(opened.labels)} {opened.samples}; always firing: at every step of "
-        "each. Undivided: currents that no inhibition divides (stabilised). I_E: mean ± standard deviation of the "
-        "integrated current, in units of the threshold."
+        "each. Undivided: currents that no inhibition divides (stabilised)."
     )
     return Section(
         "Layers",
@@ -153,9 +152,19 @@ def _fields(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str
         if isinstance(value, BaseModel):
             yield from _fields(value, f"{prefix}{name}.")
         elif hasattr(value, "__dataclass_fields__"):
-            yield from ((f"{prefix}{name}.{key}", str(inner), "") for key, inner in vars(value).items())
+            yield from _options(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", str(value), field.description or ""
+
+
+def _options(options: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Of a dataclass, whose docstring says what each field means."""
+    meanings = {p.arg_name: p.description or "" for p in docstring_parser.parse(type(options).__doc__ or "").params}
+    for name, value in vars(options).items():
+        if hasattr(value, "__dataclass_fields__"):
+            yield from _options(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value), " ".join(meanings.get(name, "").split())
 
 
 def origin(opened: Opened) -> Section:

@@ -15,6 +15,7 @@ class Panel(NamedTuple):
     svg: bytes
     alt: str
     heading: str = ""
+    photo: bool = False  # its brightness means something, so that a dark page does not invert it
 
     @property
     def source(self) -> str:
@@ -23,7 +24,7 @@ class Panel(NamedTuple):
 
 
 class Key(NamedTuple):
-    """An entry of a figure's legend; `line` is solid, dashed or dotted."""
+    """An entry of a figure's legend; `line` is solid, dashed, dashdot or dotted, or the mark dot or cross."""
 
     label: str
     color: str

@@ -65,6 +65,9 @@ class Run:
         self.currents_file = folder / "currents.npz"
         self.last, self.best = folder / "last.safetensors", folder / "best.safetensors"
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
     @property
     def weights(self) -> Path:
         """The last checkpoint, or the weights of a shared network, which cannot be continued."""

@@ -87,3 +87,13 @@ def test_histograms_are_told_apart_and_hold_what_they_count():
     assert one.get_edgecolor() != other.get_edgecolor()
     assert one.get_linestyle() != other.get_linestyle()
     assert one.get_path().vertices[:, 1].max() < 1  # parts of all weights
+
+
+def test_a_pathway_keeps_its_line_where_another_is_closed():
+    """The legend of a page names line styles by pathway."""
+    styles = []
+    for closed in (torch.ones(4), torch.zeros(4)):
+        axes = Figure().subplots()
+        weights(axes, {"a": ("red", torch.ones(4)), "b": ("green", closed), "c": ("blue", torch.ones(4))})
+        styles.append([patch.get_linestyle() for patch in axes.patches])
+    assert styles[1] == [styles[0][0], styles[0][2]]

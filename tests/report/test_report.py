@@ -17,7 +17,7 @@ from eisnn.cli import main
 from eisnn.deploy import cost
 from eisnn.explore.laboratory import Laboratory
 from eisnn.nn.options import PLUS
-from eisnn.report import costs, inside, overview, report
+from eisnn.report import classes, costs, inside, overview, report
 from eisnn.report.opened import open_run
 from eisnn.report.page import Fact, Figure, Panel, Section, Table, render
 from eisnn.train import Diverged, Interrupted, Run, fit
@@ -32,6 +32,7 @@ SECTIONS = [
     "Weights",
     "Gain control",
     "Lesions",
+    "Classes",
     "Feature maps",
     "Cost",
     "Configuration",
@@ -196,7 +197,7 @@ def test_an_ablated_circuit_is_not_perturbed(images, tmp_path):
     assert "E-I circuit, ablation epsilon-1e-3" in seen.text
     assert seen.text.count("A part of these circuits is ablated (epsilon-1e-3)") == 3
     seen_by = open_run(run, 12)
-    assert not Laboratory(seen_by.model, seen_by.images, seen_by.labels).has_inhibition
+    assert not Laboratory(seen_by.model, seen_by.images, seen_by.labels).inhibited
 
 
 def test_a_network_without_maps_and_one_too_deep_to_draw_whole(images, tmp_path, monkeypatch):
@@ -380,6 +381,29 @@ def test_the_table_of_contents_leads_to_the_sections(address):
             assert target.evaluate("e => e.getBoundingClientRect().top < innerHeight")
 
 
+def test_confusions_are_counted(runs):
+    opened_run = open_run(runs["paper"], images=24)
+    answers = opened_run.model(opened_run.images).argmax(-1)
+    section = classes.classes(opened_run)
+    assert f"{int((answers == opened_run.labels).sum())} are right" in section.text
+    (table,) = [block for block in section.blocks if isinstance(block, Table)]
+    names = opened_run.dataset.classes
+    for pair, count, part in table.rows:
+        true, said = (names.index(name) for name in pair.split(" taken for "))
+        images = opened_run.labels == true
+        assert int(count) == int((answers[images] == said).sum())
+        assert int(part) == round(100 * int(count) / int(images.sum()))
+    assert sum(int(count) for _, count, _ in table.rows) == int((answers != opened_run.labels).sum())
+
+
+def test_every_field_of_the_configuration_has_a_meaning(runs):
+    (table,) = overview.configuration(open_run(runs["paper"], images=2)).blocks
+    assert [name for name, _, meaning in table.rows if not meaning] == []
+    meanings = {name: meaning for name, _, meaning in table.rows}
+    assert meanings["network.circuit_options.conserved"].startswith("exact balance")
+    assert "network.circuit_options.division.kind" in meanings
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_scrolls_downwards_only(address, scheme):
     with opened(address, viewport=PHONE, color_scheme=scheme) as shown:
@@ -392,6 +416,12 @@ def test_a_phone_scrolls_downwards_only(address, scheme):
         )
         brightness = [sum(map(int, re.findall(r"\d+", color)[:3])) / 3 for color in (text, page_color)]
         assert abs(brightness[0] - brightness[1]) > 150  # legible in both
+        panels = shown.eval_on_selector_all(".panel", "all => all.map(p => getComputedStyle(p).backgroundColor)")
+        assert set(panels) == {"rgba(0, 0, 0, 0)"}  # no white ones on a dark page
+        inverted = shown.eval_on_selector_all(
+            ".panel:not(.photo) img", "all => all.map(p => getComputedStyle(p).filter)"
+        )
+        assert set(inverted) == {"invert(1) hue-rotate(180deg)" if scheme == "dark" else "none"}
 
 
 def test_on_paper(address):

@@ -1,5 +1,6 @@
 """Figures: the only place that imports matplotlib (the extra `report`)."""
 
+from eisnn.analysis.figures.confusion import confusion
 from eisnn.analysis.figures.costs import operations, operations_figure, pathway_color
 from eisnn.analysis.figures.currents import balance, currents, weights
 from eisnn.analysis.figures.maps import feature_maps, frame_sequence
@@ -22,6 +23,7 @@ __all__ = [
     "accuracy_curves",
     "balance",
     "bare",
+    "confusion",
     "current_movie",
     "currents",
     "feature_maps",

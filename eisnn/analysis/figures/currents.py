@@ -33,7 +33,7 @@ def currents(axes: Axes, before: Tensor | None, after: Tensor) -> None:
         }
         axes.hist(values, bins=80, range=(low, high), density=True, **style)
     axes.axvline(1, color=ORANGE, linewidth=1.2, linestyle=":", label="threshold")
-    axes.set(xlabel="$I_E$", yticks=[])
+    axes.set(xlabel="$I_E$ (threshold: 1)", ylabel="density")
     bare(axes)
 
 
@@ -54,7 +54,7 @@ def balance(axes: Axes, before: tuple[Tensor, Tensor] | None, after: tuple[Tenso
         axes.scatter(x[chosen], y[chosen], s=9, marker=marker, color=color, alpha=0.6, linewidths=0.6, rasterized=True)
         top = max(top, 1.05 * float(max(x.max(), y.max())))
     axes.plot([0, top], [0, top], color=ORANGE, linewidth=1.2, linestyle=":")
-    axes.set(xlabel="$I_{sub}$", ylabel="$I_{EE}$", xlim=(0, top), ylim=(0, top), aspect="equal")
+    axes.set(xlabel="inhibition $I_{sub}$", ylabel="excitation $I_{EE}$", xlim=(0, top), ylim=(0, top), aspect="equal")
     axes.locator_params(nbins=4)
     bare(axes)
 
@@ -66,13 +66,15 @@ def weights(axes: Axes, pathways: dict[str, tuple[str, Tensor]]) -> None:
         axes: to draw on.
         pathways: colour and weights (>= 0, any shape) by name.
     """
-    found = {name: (color, _flat(w)[_flat(w) > 0]) for name, (color, w) in pathways.items()}
-    found = {name: (color, w) for name, (color, w) in found.items() if len(w)}
+    everything = {name: (color, _flat(w)[_flat(w) > 0]) for name, (color, w) in pathways.items()}
+    found = {name: w for name, (_, w) in everything.items() if len(w)}
     if found:
-        ends = [np.percentile(w, [0.5, 100]) for _, w in found.values()]
+        ends = [np.percentile(w, [0.5, 100]) for w in found.values()]
         low, high = min(e[0] for e in ends), max(e[1] for e in ends)
         edges = np.geomspace(low, max(high, low * 1.01) * 1.05, 50)
-        for k, (name, (color, w)) in enumerate(found.items()):
+        for k, (name, (color, w)) in enumerate(everything.items()):
+            if not len(w):
+                continue  # its place in the legend stays its own
             style: dict[str, Any] = {
                 "color": color,
                 "linestyle": ("-", "--", ":")[k % 3],
@@ -80,7 +82,7 @@ def weights(axes: Axes, pathways: dict[str, tuple[str, Tensor]]) -> None:
                 "label": name,
             }
             axes.hist(w, bins=edges.tolist(), weights=np.full(len(w), 1 / len(w)), histtype="step", **style)
-    axes.set(xlabel="weight", xscale="log", yticks=[])
+    axes.set(xlabel="weight", ylabel="part of the synapses", xscale="log")
     bare(axes)
 
 

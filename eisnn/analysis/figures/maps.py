@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from eisnn.analysis.figures.style import GREY
+
 
 def feature_maps(axes: Sequence[Axes], pixels: Tensor, maps: Mapping[str, Tensor]) -> None:
     """Draw an image and, below it, the feature maps that each network makes of it (Fig. 8).
@@ -26,7 +28,7 @@ def feature_maps(axes: Sequence[Axes], pixels: Tensor, maps: Mapping[str, Tensor
         below.imshow(
             _sheet(np.asarray(each.detach().float().cpu())), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
         )
-        below.set_title(name, fontsize="medium")
+        below.set_title(name, fontsize="medium", color=GREY)
         below.set_axis_off()
 
 
@@ -45,7 +47,9 @@ def frame_sequence(axes: Axes, frames: Tensor, captions: Sequence[str]) -> None:
         place = (left, left + width, top + height, top)
         axes.imshow(frame.transpose(1, 2, 0), extent=place, interpolation="nearest")
         axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="0.8", linewidth=0.6))
-        axes.text(left + width / 2, top - 0.05 * height, caption, ha="center", va="bottom", fontsize="small")
+        axes.text(
+            left + width / 2, top - 0.05 * height, caption, ha="center", va="bottom", fontsize="small", color=GREY
+        )
     rows = ceil(len(frames) / columns)
     axes.set(xlim=(-1, 1.1 * width * columns), ylim=(1.4 * height * rows, -0.4 * height))
     axes.set_axis_off()

@@ -26,12 +26,12 @@ def svg(draw: Callable[..., None], *args: Any, size: tuple[float, float] = (2.9,
         draw: called with the axes (a list of them for several rows) and `args`, such as `currents`.
         size: width and height, inches.
         rows: axes below each other.
-    Returns: the same bytes for the same drawing.
+    Returns: the same bytes for the same drawing, on a transparent ground.
     """
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, 1, squeeze=False)[:, 0].tolist()
     draw(axes[0] if rows == 1 else axes, *args)
     file = BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "eisnn", "svg.fonttype": "path"}):
-        figure.savefig(file, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
+        figure.savefig(file, format="svg", dpi=200, transparent=True, metadata={"Date": None, "Creator": None})
     return file.getvalue()

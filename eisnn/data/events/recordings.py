@@ -25,7 +25,7 @@ from .recording import Events
 from .store import Store, open_store
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recordings(Split):
     """N recordings of one sensor, which come in batches of frames, float32 [T, B, 2, H, W] >= 0.
 
