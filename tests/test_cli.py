@@ -17,6 +17,7 @@ from train_runs import SIZE, assert_same_run, interrupt_at, tiny
 import eisnn
 from eisnn import cli, train
 from eisnn.data import list_datasets
+from eisnn.interop.shared import locate
 from eisnn.methods import ABLATIONS, CIRCUITS
 from eisnn.train import Result, Run, TrainConfig, recipe, recipes
 from eisnn.train import loss as objective
@@ -153,7 +154,7 @@ def test_without_options_a_recipe_is_itself(asked: list[tuple[TrainConfig, Path]
         ("--checkpoint-seconds 0", "checkpoint_seconds", 0.0),
         ("--warmup-epochs 0", "warmup_epochs", 0.0),
         ("--optimizer adam", "optimizer", "adam"),
-        ("--teacher runs/twin", "teacher", "runs/twin"),
+        ("--teacher demo", "teacher", str(locate("demo"))),
         ("--average 0.999", "average", 0.999),
         ("--augmentation.cutmix 1", "augmentation.cutmix", 1.0),
         ("--augmentation.trivial", "augmentation.trivial", True),

@@ -102,7 +102,7 @@ def load_data(data: DataConfig, time_steps: int, told_by: Path | None = None) ->
         if told_by is None:
             raise
         where = f"{told_by} says that this is the data; if it has moved, name the place (--data-path)"
-        raise DataError(f"{error}. {where}") from error
+        raise DataError(f"{str(error).rstrip('.')}. {where}") from error
     dataset = dataset.hold_out(data.hold_out, seed=0) if data.hold_out else dataset
     return dataset.subset(data.train_images, data.test_images, seed=0)
 

@@ -38,7 +38,9 @@ def from_pipe(pipe: BufferedReader, size: tuple[int, int] | None = None) -> Iter
             continue
         events = decode(name, np.frombuffer(header + rest[:whole], np.uint8), size=size)
         if not events.size_known:
-            raise DataError(f"{name} does not say how large its sensor is; give the size")
+            raise DataError(
+                f"{name} does not say how large its sensor is; give size=(height, width) (in a shell --size)"
+            )
         over += (1 << 32) * bool(last - events.t[0] > 3 << 30)  # the counter of 32 bits has run over
         rest, last = rest[whole:], int(events.t[-1])
         yield replace(events, t=events.t + over)
