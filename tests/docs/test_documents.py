@@ -78,6 +78,12 @@ def test_no_withdrawn_claim_is_made_again():
     assert made == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_line_is_a_comment_of_the_site(document):
+    """MyST leaves out a line that begins with a percent sign, without a word."""
+    assert not re.findall(r"^ *%.*", document.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_nothing_is_cited_that_readers_do_not_have():
     absent = r"\bMETHOD\b|[Mm]ethods?, sections? \d|\(P\d+\)"
     assert [f for f in [*DOCUMENTS, *PROGRAMS] if re.search(absent, f.read_text(encoding="utf-8"))] == []
