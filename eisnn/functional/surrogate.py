@@ -21,7 +21,7 @@ class Surrogate(NamedTuple):
     Args:
         derivative: of `h` and the width parameter alpha, >= 0.
         alpha: the default width parameter.
-        number: of its form in the compiled and the Triton routines (`slopes` in population.cpp, `_slope` in triton.py);
+        number: of its form in the compiled and the Triton routines (`slopes` in surrogate.h, `_slope` in triton.py);
             None where they have none, and torch operations serve it.
     """
 
