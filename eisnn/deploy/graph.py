@@ -26,6 +26,22 @@ class _Classifier(nn.Module):
         return self.model(images)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch's exporters say of their own parts and of torchvision to themselves."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@_quiet()
 @torch.no_grad()
 def exported(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
     """`model`, folded, as a graph of torch's own operators; the size of the batch is free, T is fixed.
@@ -43,6 +59,7 @@ def exported(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
     return torch.export.export(_Classifier(fold(model)), (images,), dynamic_shapes=shapes)
 
 
+@_quiet()
 def write_onnx(model: nn.Module, images: Tensor, file: Path) -> Path:
     """Write `model`, folded, as ONNX with the input "images" and the output "logits"; arguments as of `exported`.
 
@@ -57,13 +74,13 @@ def write_onnx(model: nn.Module, images: Tensor, file: Path) -> Path:
         )
     require_writable(file)
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}
-    with _quiet():
-        program = torch.onnx.export(exported(model, images), dynamo=True, verbose=False, **names)
-        assert program is not None
-        program.save(str(file))
+    program = torch.onnx.export(exported(model, images), dynamo=True, verbose=False, **names)
+    assert program is not None
+    program.save(str(file))
     return file
 
 
+@_quiet()
 def write_torch(model: nn.Module, images: Tensor, file: Path) -> Path:
     """Write `model`, folded, so that `torch.export.load(file).module()` is it; arguments as of `exported`."""
     require_writable(file)
@@ -71,6 +88,7 @@ def write_torch(model: nn.Module, images: Tensor, file: Path) -> Path:
     return file
 
 
+@_quiet()
 def write_aoti(model: nn.Module, images: Tensor, file: Path) -> Path:
     """Write `model`, folded and compiled for this kind of processor by AOTInductor, so that
     `torch._inductor.aoti_load_package(file)` runs it, also from C++; arguments as of `exported`. It needs a compiler.
@@ -78,18 +96,3 @@ def write_aoti(model: nn.Module, images: Tensor, file: Path) -> Path:
     require_writable(file)
     torch._inductor.aoti_compile_and_package(exported(model, images), package_path=str(file.absolute()))
     return file
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep to itself what torch's exporter says of its own parts and of torchvision."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        logger.setLevel(level)
