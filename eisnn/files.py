@@ -23,6 +23,8 @@ def require_writable(path: Path) -> None:
     Raises: OSError naming `path` if that is a folder, or nothing can be written where it lies.
     """
     with writing(path):
+        if path.parent.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is a file; name a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder; name a file")

@@ -35,8 +35,8 @@ SLIDERS = [
     Slider("subtractive", "Subtractive inhibition", 0.0, 2.0, 1.0, True),
     Slider("divisive", "Divisive inhibition", 0.0, 2.0, 1.0, True),
     Slider("silenced", "Silenced I neurons", 0.0, 1.0, 0.0, True),
-    Slider("contrast", "Contrast of the images", 0.0, 1.0, 1.0),
-    Slider("noise", "Noise on the images", 0.0, 0.5, 0.0),
+    Slider("contrast", "Contrast of images", 0.0, 1.0, 1.0),
+    Slider("noise", "Noise on images", 0.0, 0.5, 0.0),
 ]
 
 STYLE = """

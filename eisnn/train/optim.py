@@ -60,7 +60,7 @@ class OptimizationConfig(Config):
         if self.warmup_epochs > self.epochs:
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs}, more than epochs = {self.epochs}; for a shorter run give a "
-                "shorter warm-up as well"
+                "shorter warm-up as well (--warmup-epochs)"
             )
         if self.first_step == "published" and not (self.optimizer == "sgd" and self.momentum):
             raise ValueError(

@@ -267,7 +267,7 @@ def test_a_run_before_its_first_epoch_has_no_curves(images, tmp_path, monkeypatc
 def test_what_is_no_run(runs, tmp_path, capsys):
     cases = {
         tmp_path: "holds no run: there is no config.json in it",
-        tmp_path / "nowhere": "nor one of the networks in the package (demo, demo-bn, demo-plus)",
+        tmp_path / "nowhere": "nor one of the networks in the package (demo, demo-bn, demo-plus",
         runs["paper"] / "best.safetensors": "is a file; give the folder of the run",
     }
     for folder, message in cases.items():
@@ -280,6 +280,9 @@ def test_what_is_no_run(runs, tmp_path, capsys):
     assert "holds no trained network: there is no last.safetensors" in capsys.readouterr().err
     assert main(["report", str(runs["paper"]), "--out", str(tmp_path)]) == 2
     assert "could not be written: it is a folder; name a file" in capsys.readouterr().err
+    file = runs["paper"] / "config.json"
+    assert main(["report", str(runs["paper"]), "--out", str(file / "page.html")]) == 2
+    assert f"could not be written: {file} is a file; name a folder" in capsys.readouterr().err
     assert main(["report", str(runs["paper"]), "--images", "0"]) == 2
     assert "images is 0, expected at least 1" in capsys.readouterr().err
 
