@@ -218,7 +218,7 @@ def _evaluate(args: list[str]) -> None:
             print(f"note: {note}")
         average = f"averaged weights {r['average_accuracy']:.2f} %, " if "average_accuracy" in r else ""
         print(
-            f"{r['accuracy']:.2f} % of {r['images']} images, {average}loss {r['loss']:.4f}, "
+            f"{r['accuracy']:.2f} % of {r['images']} {r['kind']}, {average}loss {r['loss']:.4f}, "
             f"firing rate {r['firing_rate']:.3f} ({r['checkpoint']}, {r['dataset']}, {r['split']})"
         )
 

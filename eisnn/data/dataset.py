@@ -24,11 +24,13 @@ class Split(ABC):
         labels: int64 [N].
         batch_axis: where the samples of a batch lie: 0 of images [B, C, H, W], 1 of sequences [T, B, C, H, W].
         augmentation: the class of its random augmentation; without settings that makes plain batches.
+        kind: what messages call its samples.
     """
 
     labels: Tensor
     batch_axis: ClassVar[int]
     augmentation: ClassVar[type[RandomTransform]]
+    kind: ClassVar[str] = "samples"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -89,6 +91,7 @@ class Images(Split):
     labels: Tensor
     batch_axis = 0
     augmentation = Augmentation
+    kind = "images"
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:

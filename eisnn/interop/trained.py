@@ -129,6 +129,7 @@ def evaluate(path: str | Path, *, data_path: str | None = None, accelerator: str
         "dataset": config.data.dataset,
         "split": split,
         "images": len(dataset.test),
+        "kind": dataset.test.kind,
         "notes": trained.notes,
         **result,
     }

@@ -100,7 +100,7 @@ class Opened:
     @property
     def samples(self) -> str:
         """What the data set is made of."""
-        return "recordings" if self.are_sequences else "images"
+        return self.dataset.test.kind
 
     def first(self, count: int) -> Tensor:
         """The first `count` of `images`, or all if there are fewer."""

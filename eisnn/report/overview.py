@@ -79,9 +79,9 @@ def training(opened: Opened, against: Opened | None) -> Section:
     )
     seconds = sum(line["seconds"] for line in epochs)
     text = (
-        f"{len(epochs)} {'epoch' if len(epochs) == 1 else 'epochs'} of {len(opened.dataset.train):,} images in "
-        f"{_duration(seconds)} "
-        f"({epochs[-1]['images_per_second']:,.0f} images/s in the last), evaluated on "
+        f"{len(epochs)} {'epoch' if len(epochs) == 1 else 'epochs'} of {len(opened.dataset.train):,} {opened.samples} "
+        f"in {_duration(seconds)} "
+        f"({epochs[-1]['images_per_second']:,.0f} a second in the last), evaluated on "
         f"{len(opened.dataset.test):,} {opened.split}."
     )
     return Section(title, text, [Figure("Learning curves", panels, reading, legend)])

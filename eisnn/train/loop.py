@@ -96,12 +96,12 @@ class Loop:
     def _summary(self) -> str:
         """What is trained on what, in one line."""
         config, data = self.config, self.dataset
-        kind = "held-out" if config.data.hold_out else "test"
+        split = "held-out" if config.data.hold_out else "test"
         parameters = sum(parameter.numel() for parameter in self.bare.parameters())
         devices = f"{self.fabric.world_size} x " if self.fabric.world_size > 1 else ""
         return (
-            f"{data.name}: {len(data.classes)} classes, {len(data.train):,} training and {len(data.test):,} {kind} "
-            f"images; {config.network.model} ({config.network.circuit}), "
+            f"{data.name}: {len(data.classes)} classes, {len(data.train):,} training and {len(data.test):,} {split} "
+            f"{data.test.kind}; {config.network.model} ({config.network.circuit}), "
             f"{parameters:,} parameters; {devices}{self.fabric.device.type}"
         )
 

@@ -51,6 +51,7 @@ class Recordings(Split):
     time_steps: int
     batch_axis = 1
     augmentation = EventAugmentation
+    kind = "recordings"
 
     @property
     def sample_shape(self) -> Sequence[int]:

@@ -329,6 +329,13 @@ def test_packets_of_aedat4_that_grow_are_refused(tmp_path: Path, monkeypatch: py
         read(save(tmp_path, aedat4_header(3) + packets))
 
 
+@pytest.mark.parametrize("event", [(1, 2, 3, 2), (-1, 2, 3, 1)])
+def test_impossible_events_of_aedat4(event: tuple[int, int, int, int], tmp_path: Path) -> None:
+    file = save(tmp_path, aedat4_header() + aedat4_packets([(1, 2, 3, 1)] * 25 + [event]))
+    with pytest.raises(DataError, match=f"event 25 has time {event[0]} and polarity {event[3]}, at byte"):
+        read(file)
+
+
 def test_headers_of_aedat4_that_make_no_sense(tmp_path: Path) -> None:
     packets = example(FORMATS["AEDAT4"])
     for header, message in (
