@@ -46,4 +46,4 @@ def draw_explore(folder: Path, width: int, height: int) -> None:
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs"
     draw_explore(folder, 1400, 1000)
-    draw_report(folder, 1400, 1000)
+    draw_report(folder, 1400, 1700)

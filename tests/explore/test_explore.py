@@ -136,6 +136,25 @@ def test_cells_of_a_cortical_network(batch):
     assert laboratory.respond(Setting()) == laboratory.intact
 
 
+@pytest.mark.parametrize(
+    ("options", "sliders"),
+    [
+        ({}, {"subtractive", "divisive", "silenced", "contrast", "noise"}),
+        ({"circuit": "bn"}, {"contrast", "noise"}),
+        ({"circuit": "cortex"}, {"contrast", "noise", "cells-PV"}),
+    ],
+)
+def test_a_network_has_the_sliders_that_change_it(batch, options, sliders):
+    pytest.importorskip("dash")
+    from eisnn.explore.page import make_app
+
+    app = make_app(Laboratory(network(**options), *batch), [str(k) for k in range(10)], "title", "subtitle")
+    found = [part for part in app.layout._traverse() if type(part).__name__ == "Slider"]
+    assert {slider.id for slider in found} == sliders
+    update = next(item for key, item in app.callback_map.items() if "accuracy" in key)
+    assert {item["id"] for item in update["inputs"]} == sliders | {"layer", "changed", "neurons"}
+
+
 @pytest.fixture
 def address(run):
     pytest.importorskip("dash")

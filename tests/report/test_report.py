@@ -419,6 +419,8 @@ def test_a_phone_scrolls_downwards_only(address, scheme):
         )
         brightness = [sum(map(int, re.findall(r"\d+", color)[:3])) / 3 for color in (text, page_color)]
         assert abs(brightness[0] - brightness[1]) > 150  # legible in both
+        headings = shown.eval_on_selector_all(".table:not(.text) tbody th", "all => all.map(th => th.clientWidth)")
+        assert max(headings) < 0.6 * PHONE["width"]  # they stay where they are while the numbers scroll
         panels = shown.eval_on_selector_all(".panel", "all => all.map(p => getComputedStyle(p).backgroundColor)")
         assert set(panels) == {"rgba(0, 0, 0, 0)"}  # no white ones on a dark page
         inverted = shown.eval_on_selector_all(
