@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from eisnn.analysis.figures.style import COLORS, bare
+from eisnn.analysis.figures.style import COLORS, GREY, bare
 
-PATHWAYS = ("E->E", "E->I", "I->E, subtractive", "I->E, divisive")  # that have a colour; others share the first
+PATHWAYS = ("E->E", "E->I", "I->E, subtractive", "I->E, divisive")  # that have a colour; others are grey
 
 
 def pathway_color(pathway: str) -> str:
     """Of a pathway in all figures."""
-    return COLORS[PATHWAYS.index(pathway) if pathway in PATHWAYS else 0]
+    return COLORS[PATHWAYS.index(pathway)] if pathway in PATHWAYS else GREY
 
 
 def operations(axes: Axes, layers: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
