@@ -87,7 +87,6 @@ def start_table(folder: Path) -> str:
     return "\n".join(lines)
 
 
-@torch.no_grad()
 def maps(file: Path, args: Any, count: int = 4) -> None:
     """What the token in the middle of photographs attends to, by the trained networks: the mean over steps and heads of
     the last block's attention, in coincidences, at twice the size that they were trained at."""
@@ -111,6 +110,7 @@ def maps(file: Path, args: Any, count: int = 4) -> None:
     figure.savefig(file, dpi=130)
 
 
+@torch.no_grad()
 def attended(model: torch.nn.Module, images: Tensor) -> Tensor:
     """How much the tokens around the middle attend to each, `[B, H, W]`, as a share of all."""
     seen: list[Tensor] = []
