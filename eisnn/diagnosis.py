@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from eisnn.nn import SpikingLayer, dale_violations, layers_of, uninitialized
 
+BRIGHT = 10  # a pixel above it is no pixel in [0, 1], as all data of this package are
 DWARFED = 0.95  # of the divisive current: a constant part above it says that the input is much weaker than at E-I Init
 
 
@@ -56,6 +57,11 @@ def check(model: nn.Module, batch: Tensor, *, images: int | None = None) -> Diag
     if not layers:
         raise ValueError(f"{type(model).__name__} has no spiking layer to check")
     findings = [*_of_weights(model), *_of_values("the batch", batch, layers)]
+    if batch.ndim == 4 and batch.numel() and float(batch.amax()) > BRIGHT:
+        findings.append(
+            f"the batch has pixels up to {float(batch.amax()):g}: networks of this package are started and trained on "
+            "pixels in [0, 1]; divide by 255, unless this one was not"
+        )
     if names := uninitialized(model):
         return Diagnosis(
             (*findings, f"{', '.join(names)} was never initialised: call eisnn.ei_init_(model, batch)"), {}

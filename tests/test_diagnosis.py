@@ -77,6 +77,12 @@ def test_another_scale_than_at_the_start_of_plus():
     assert "conv divides by its constant alone" in findings(net(255.0, options=PLUS), images())
 
 
+def test_pixels_up_to_255():
+    batch = 255 * torch.rand(4, 3, 16, 16, generator=rng(3))
+    assert "the batch has pixels up to 25" in findings(eisnn.load("demo-plus"), batch)
+    assert findings(eisnn.load("demo-plus"), batch / 255) == ""
+
+
 def test_a_silent_and_a_saturated_layer():
     made = net()
     with torch.no_grad():

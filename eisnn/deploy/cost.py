@@ -216,20 +216,31 @@ def cost(model: nn.Module, batch: Tensor) -> Cost:
 
 def _layer(name: str, layer: SpikingLayer, x: Tensor, out: Tensor) -> LayerCost:
     batch, fires = x.shape[1], layer.neuron is not None
-    neurons = out[0, 0].numel() if fires else 0
-    paths = layer.pathways()
-    inhibitory = _inhibitory(layer, paths, x)
+    paths, interneurons = layer.pathways(), _interneurons(layer, x, out)
+    neurons = sum(population[0, 0].numel() for population in (out, *interneurons.values())) if fires else 0
+    sources = {"E": out, **interneurons}
+    if not interneurons and (inhibitory := _inhibitory(layer, paths, x)) is not None:
+        sources["I"] = inhibitory
+    steps = len(out) if interneurons else len(x)  # what has no dynamics of its own is computed once for a static input
     products = (PathwayCost(name, p.name, 0, 0, p.dense / batch, p.effective / batch, True) for p in layer.products(x))
     return LayerCost(
         name,
-        (*(_pathway(name, pathway, x, out, inhibitory) for pathway in paths), *products),
+        (*(_pathway(name, pathway, x, sources) for pathway in paths), *products),
         neurons,
         updates=float(neurons * len(out)),
-        divisions=float(out[0, 0].numel() * len(x)) if "I_div" in layer.quantities() else 0.0,
+        divisions=float(out[0, 0].numel() * steps) if "I_div" in layer.quantities() else 0.0,
         outputs=out.numel() / batch,
         spikes=float((out != 0).sum()) / batch,
         parameters=sum(t.numel() for t in (*layer.parameters(), *layer.buffers())),
     )
+
+
+def _interneurons(layer: SpikingLayer, x: Tensor, out: Tensor) -> dict[str, Tensor]:
+    """Output of each kind of interneuron with dynamics of its own, `[T, B, n, ...]`: the quantities `s_...` of a
+    layer."""
+    kinds = [name for name in layer.quantities() if name.startswith("s_")]
+    measured = layer.measure(x, out) if kinds else {}
+    return {name.removeprefix("s_"): measured[name] for name in kinds}
 
 
 def _inhibitory(layer: SpikingLayer, paths: list[Pathway], x: Tensor) -> Tensor | None:
@@ -245,7 +256,8 @@ def _inhibitory(layer: SpikingLayer, paths: list[Pathway], x: Tensor) -> Tensor 
     return active
 
 
-def _pathway(layer: str, pathway: Pathway, x: Tensor, out: Tensor, inhibitory: Tensor | None) -> PathwayCost:
+def _pathway(layer: str, pathway: Pathway, x: Tensor, sources: dict[str, Tensor]) -> PathwayCost:
+    """Of one pathway; `sources` are the populations of the layer, for those between them."""
     weight, batch, connection = pathway.weight, x.shape[1], pathway.connection
     connected = (weight != 0).to(x)
     if connection is not None:
@@ -254,12 +266,12 @@ def _pathway(layer: str, pathway: Pathway, x: Tensor, out: Tensor, inhibitory: T
         effective = float(_run(connection, (x != 0).to(x), fan_out).double().sum())
         adds = bool(((x == 0) | (x == 1)).all())
     else:
-        positions = out[0, 0, 0].numel()
-        dense = float(len(x) * batch * positions * weight.numel())
-        assert inhibitory is not None
-        by_source = inhibitory.double().sum(tuple(a for a in range(inhibitory.ndim) if a != 2))
-        effective = float((by_source * connected.double().sum(0)).sum())
-        adds = False
+        values = sources[pathway.name.split("->")[0]]
+        source, adds = values != 0, values.dtype.is_floating_point and bool(((values == 0) | (values == 1)).all())
+        dense = float(source.numel() // source.shape[2] * weight.numel())
+        by_source = source.double().sum(tuple(a for a in range(source.ndim) if a != 2))
+        fan_outs = connected.double().transpose(0, 1).flatten(1).sum(1)  # through all taps of a kernel
+        effective = float((by_source * fan_outs).sum())
     zeros = weight.numel() - int(connected.sum())
     return PathwayCost(layer, pathway.name, weight.numel(), zeros, dense / batch, effective / batch, adds)
 

@@ -61,7 +61,10 @@ class NetworkConfig(Config):
         given = [name for name, value in own.items() if getattr(self, name) != value]
         foreign = given if self.circuit not in ("ei", "dann") else [name for name in given if name != "ei_ratio"]
         if self.circuit != "ei" and foreign:
-            raise ValueError(f"{', '.join(foreign)} belong to circuit ei, got circuit {self.circuit!r}")
+            raise ValueError(
+                f"{', '.join(foreign)} belong to circuit ei, got circuit {self.circuit!r} (recipes named -plus set "
+                "circuit_options: take the one without)"
+            )
         if self.ablation is not None and self.circuit_options != PAPER:
             raise ValueError(
                 f"ablation is {self.ablation!r}, of the paper's circuit, but circuit_options depart from it; give one "

@@ -9,6 +9,7 @@ from circuits import rng
 from networks import images, small
 
 import eisnn
+from eisnn.cortex import CorticalConv2d, CorticalLinear, CorticalOptions
 from eisnn.deploy import cost, hold
 from eisnn.nn import PLUS
 
@@ -50,11 +51,32 @@ def test_a_convolution_by_hand(stride, padding, dilation):
     assert only.state_bytes == 4 * 8 * height * width
 
 
-@pytest.mark.parametrize("circuit", ["ei", "bn", "dann", "backei"])
+@pytest.mark.parametrize("spatial", [False, True])
+def test_a_cortical_layer_counts_each_population_that_sends(spatial):
+    options = CorticalOptions(sst=0.2, vip=0.2, recurrence=0.1, recurrent_size=3)
+    made = CorticalConv2d(4, 16, 3, padding=1, options=options) if spatial else CorticalLinear(20, 16, options=options)
+    x = (torch.rand(6, 3, *((4, 5, 5) if spatial else (20,)), generator=rng(0)) < 0.4).float()
+    eisnn.ei_init_(made, x, generator=rng(1))
+    counted = cost(made, x)
+    rows = {row.pathway: row for row in counted.pathways}
+    spikes = made(x)
+    positions, taps = (25, 9) if spatial else (1, 1)
+    assert rows["E->E, recurrent"].dense == 6 * positions * 16 * 16 * taps
+    assert rows["E->E, recurrent"].effective == float((spikes != 0).sum()) * 16 * taps / 3
+    assert rows["E->E, recurrent"].accumulates
+    assert not rows["PV->E, divisive"].accumulates
+    assert rows["VIP->SST"].dense == 6 * positions * made.sizes["VIP"] * made.sizes["SST"]
+    assert 0 < rows["PV->E, divisive"].effective <= rows["PV->E, divisive"].dense
+    (only,) = counted.layers
+    assert only.neurons == positions * sum(made.populations().values())
+    assert only.divisions == 6 * positions * 16
+
+
+@pytest.mark.parametrize("circuit", ["ei", "bn", "dann", "backei", "cortex"])
 def test_every_layer_of_a_network_is_counted(circuit):
     model = eisnn.create_model("convnet3", width=0.25, circuit=circuit)
     x = torch.rand(2, 3, 8, 8, generator=rng(0))
-    if circuit == "ei":
+    if circuit in ("ei", "cortex"):
         eisnn.ei_init_(model, x)
     rows = cost(model, x).pathways
     assert {row.layer for row in rows} == {"layers.0", "layers.1", "layers.2", "readout"}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..errors import DataError
 from .files import read, write
 
 
@@ -18,3 +19,13 @@ def convert(source: Path, target: Path, *, size: tuple[int, int] | None = None, 
     write(events, target)
     mended = "".join(f"; {what}: {count:,}" for what, count in events.repairs.items())
     print(f"{target}: {len(events):,} events of {events.format}{mended}")
+    try:
+        found = read(target).size
+    except DataError as error:  # of few events in a format without a header
+        print(f"it cannot be read back: {error}")
+        return
+    if found != events.size:
+        print(
+            f"{target}: its format does not hold the size of the sensor, {events.size}; without one given it is read "
+            f"with {found} (.npz holds it)"
+        )

@@ -1,5 +1,6 @@
 """Pictures show the events where and when they are, in the colour of their polarity."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -92,3 +93,10 @@ def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     again = read(tmp_path / "out/a.dat")
     assert (again.size, again.format) == ((34, 34), "DAT")
     assert np.array_equal(again.t, events.t)
+    for few, size in ((events, (40, 40)), (corner(np.array([7, 7]), 1), None)):
+        write(replace(few, size=size or few.size), tmp_path / "other.npz")
+        convert(tmp_path / "other.npz", tmp_path / "out/again.npz")
+        assert "size of the sensor" not in capsys.readouterr().out
+        convert(tmp_path / "other.npz", tmp_path / "out/again.bin")
+        said = capsys.readouterr().out
+        assert ("does not hold the size of the sensor, (40, 40)" if size else "it cannot be read back") in said
