@@ -101,7 +101,7 @@ class BackEILayer(ProjectionLayer):
     def __init__(self, projection: nn.Conv2d, neuron: nn.Module | None) -> None:
         if neuron is not None and not plain_lif(neuron):
             raise TypeError(
-                f"BackEILayer: neuron must be an eisnn.LIF, whose constants it takes, or None; got {neuron!r}"
+                f"BackEILayer: neuron must be a module, an eisnn.LIF whose constants it takes; got {neuron!r}"
             )
         super().__init__(projection, None if neuron is None else BackEI(projection.out_channels, neuron))
         fluctuation_driven_(projection.weight, lif_constants(neuron))
