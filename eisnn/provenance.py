@@ -32,10 +32,12 @@ def versions() -> dict[str, str]:
 
 
 def provenance() -> dict[str, Any]:
-    """Command, machine and versions of this process."""
+    """Command, machine and versions of this process. Of a whole path the command keeps the last part: where a user's
+    data lie says nothing of the result."""
     program = Path(sys.argv[0])
     name = f"python {program.parent.name}/{program.name}" if program.suffix == ".py" else program.name
-    return {"command": shlex.join([*name.split(), *sys.argv[1:]]), "machine": machine(), "versions": versions()}
+    given = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return {"command": shlex.join([*name.split(), *given]), "machine": machine(), "versions": versions()}
 
 
 def write_result(file: Path, result: dict[str, Any]) -> None:

@@ -220,6 +220,11 @@ def test_a_damaged_result_is_named(images, tmp_path):
     assert json.loads(file.read_text())["accuracy"] == whole["accuracy"]
 
 
+def test_the_command_of_a_result_names_no_path_of_the_machine(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/home/me/experiments/gap.py", "--data-path", "/data/cifar10", "--output", "here"])
+    assert study.provenance()["command"] == "python experiments/gap.py --data-path cifar10 --output here"
+
+
 def test_committed_results_can_be_continued():
     """Their configurations are still ones of this version: fields may be missing, none unknown; and they lie where
     their row is looked for."""
@@ -230,6 +235,7 @@ def test_committed_results_can_be_continued():
         assert file.name == f"{study.slug(result['row'])}-{result['seed']}.json"
         summary = telling.summarize(Row(result["row"], None), [result], [])
         assert summary["mean"] == telling.final(result)
+        assert not any(word.startswith("/") for word in result.get("command", "").split()), file  # a machine's path
 
 
 @pytest.mark.parametrize(
