@@ -14,6 +14,13 @@ from eisnn.analysis.dose import DoseResponse, assess, dose_response
 from eisnn.analysis.gain import GainControl, gain_control, gain_curve
 from eisnn.analysis.layers import spiking_layers, synapses
 from eisnn.analysis.measures.balance import balance_ratio, ei_correlation, residual
+from eisnn.analysis.measures.courses import (
+    TimeCourse,
+    psth,
+    spike_count_correlation,
+    spike_counts,
+    time_course,
+)
 from eisnn.analysis.measures.distributions import (
     DipTest,
     WeightSummary,
@@ -21,6 +28,7 @@ from eisnn.analysis.measures.distributions import (
     dip_test,
     weight_summary,
 )
+from eisnn.analysis.measures.lags import CrossCorrelation, Timescale, cross_correlation, ei_lag, intrinsic_timescale
 from eisnn.analysis.measures.maps import contour_correlation, contour_strength
 from eisnn.analysis.measures.populations import (
     dissimilarity,
@@ -30,6 +38,16 @@ from eisnn.analysis.measures.populations import (
     signal_to_noise,
 )
 from eisnn.analysis.measures.rates import firing_rate, interval_cv, saturated_fraction, silent_fraction
+from eisnn.analysis.measures.rhythms import (
+    Coherence,
+    Peak,
+    Spectrogram,
+    Spectrum,
+    peak_frequency,
+    power_spectrum,
+    spectrogram,
+    spike_field_coherence,
+)
 from eisnn.analysis.measures.tuning import (
     NakaRushton,
     fit_naka_rushton,
@@ -51,14 +69,21 @@ from eisnn.nn.circuit import CURRENTS
 
 __all__ = [
     "CURRENTS",
+    "Coherence",
+    "CrossCorrelation",
     "DipTest",
     "DoseResponse",
     "GainControl",
     "NakaRushton",
     "OrientationTuning",
+    "Peak",
     "Perturbation",
     "Recording",
     "RunningStatistics",
+    "Spectrogram",
+    "Spectrum",
+    "TimeCourse",
+    "Timescale",
     "UndefinedDivision",
     "WeightSummary",
     "assess",
@@ -66,6 +91,7 @@ __all__ = [
     "bimodality_coefficient",
     "contour_correlation",
     "contour_strength",
+    "cross_correlation",
     "cross_orientation_suppression",
     "dale_violations",
     "dip_test",
@@ -73,18 +99,23 @@ __all__ = [
     "dose_response",
     "effective_dimension",
     "ei_correlation",
+    "ei_lag",
     "firing_rate",
     "fit_naka_rushton",
     "gain_control",
     "gain_curve",
     "interval_cv",
+    "intrinsic_timescale",
     "mean_division",
     "naka_rushton",
     "noise_correlation",
     "noisy_responses",
     "orientation_selectivity",
     "orientation_tuning",
+    "peak_frequency",
     "perturb",
+    "power_spectrum",
+    "psth",
     "record",
     "representational_similarity",
     "residual",
@@ -95,8 +126,13 @@ __all__ = [
     "signal_to_noise",
     "silent_fraction",
     "size_tuning",
+    "spectrogram",
+    "spike_count_correlation",
+    "spike_counts",
+    "spike_field_coherence",
     "spiking_layers",
     "suppression_index",
     "synapses",
+    "time_course",
     "weight_summary",
 ]

@@ -1,8 +1,10 @@
 """Degenerate data of every measure gives the documented value, or a ValueError that says what was wrong."""
 
+import re
 from functools import partial
 from inspect import isfunction
 from math import inf, isnan, nan, pi
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +44,20 @@ MEASURES = {
     "suppression_index": (EA.suppression_index, gaussian(5, 4).abs()),
     "weight_summary": (EA.weight_summary, E),
 }
+NOISE = gaussian(160, 12, 3)
+MEASURES |= {
+    "cross_correlation": (partial(EA.cross_correlation, dt=2.0), NOISE, gaussian(160, 12, 3, seed=1)),
+    "ei_lag": (partial(EA.ei_lag, dt=2.0), NOISE.abs(), NOISE.abs().roll(2, 0)),
+    "intrinsic_timescale": (partial(EA.intrinsic_timescale, dt=2.0, width=4.0), NOISE.unfold(0, 30, 1).sum(-1)),
+    "peak_frequency": (EA.peak_frequency, torch.arange(9.0), torch.ones(2, 9).cumsum(1) % 5),
+    "power_spectrum": (partial(EA.power_spectrum, dt=2.0), NOISE),
+    "psth": (partial(EA.psth, dt=2.0, width=10.0, smooth=5.0), T),
+    "spectrogram": (partial(EA.spectrogram, dt=2.0), NOISE),
+    "spike_count_correlation": (partial(EA.spike_count_correlation, dt=2.0, width=10.0), T),
+    "spike_counts": (partial(EA.spike_counts, dt=2.0, width=10.0), T),
+    "spike_field_coherence": (partial(EA.spike_field_coherence, dt=2.0), spikes((160, 12, 3)), NOISE),
+    "time_course": (partial(EA.time_course, dt=2.0, width=10.0), NOISE),
+}
 DISSIMILAR = EA.dissimilarity(gaussian(5, 9)), EA.dissimilarity(gaussian(5, 9, seed=1))
 
 
@@ -56,6 +72,11 @@ def test_the_table_has_every_measure():
     rooms = {name: getattr(EA, name) for name in EA.__all__ if isfunction(getattr(EA, name))}
     measures = {name for name, f in rooms.items() if f.__module__.startswith("eisnn.analysis.measures")}
     assert measures == {*MEASURES, "representational_similarity"}
+
+
+def test_the_pages_speak_of_every_measure():
+    page = (Path(__file__).parents[2] / "docs/how-to/record-measure-perturb.md").read_text(encoding="utf-8")
+    assert [name for name in MEASURES if not re.search(rf"\b{name}\b", page)] == []
 
 
 @pytest.mark.parametrize("name", MEASURES)

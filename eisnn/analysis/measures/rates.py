@@ -15,7 +15,7 @@ def firing_rate(spikes: Values) -> Tensor:
 
     Raises: ValueError for values other than 0 and 1, and for another shape.
     """
-    return _checked(spikes).mean((0, 1))
+    return binary(spikes).mean((0, 1))
 
 
 def silent_fraction(spikes: Values) -> float:
@@ -40,7 +40,7 @@ def interval_cv(spikes: Values) -> Tensor:
     Returns: `[B, n_E, ...]`; NaN for trains of fewer than two intervals (three spikes), 0 for one that never pauses.
     Raises: ValueError for a shorter sequence, and as `firing_rate`.
     """
-    fired = _checked(spikes).bool()
+    fired = binary(spikes).bool()
     if len(fired) < LEAST_STEPS:
         raise ValueError(
             f"intervals need at least {LEAST_STEPS} time steps, got T = {len(fired)}; show the images for longer "
@@ -58,8 +58,8 @@ def interval_cv(spikes: Values) -> Tensor:
     return torch.where(intervals >= 2, cv, torch.nan)
 
 
-def _checked(spikes: Values) -> Tensor:
-    """As float64."""
+def binary(spikes: Values) -> Tensor:
+    """Spikes `[T, B, n_E, ...]` as float64; ValueError for others."""
     found = numbers("spikes", spikes)
     if found.ndim < 3:
         raise ValueError(f"spikes must be [T, B, n_E, ...], got shape {list(found.shape)}")

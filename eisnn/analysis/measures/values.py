@@ -1,5 +1,6 @@
 """What every measure asks of its numbers, and when they count as constant."""
 
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,33 @@ def not_negative(name: str, values: Values, beside: Tensor | None = None) -> Ten
     if smallest < -1e-5 * max(largest, 0.0 if beside is None else float(beside.max()), 0.0):
         raise ValueError(f"{name} must be >= 0, got {smallest:.3g}")
     return found.clamp_min(0)
+
+
+def sequence(name: str, values: Values, dt: float) -> Tensor:
+    """`numbers` `[T, B, ...]` in steps of `dt` ms; ValueError for another shape, or unless `dt` is finite and > 0."""
+    found = numbers(name, values)
+    if found.ndim < 2:
+        raise ValueError(f"{name} must be [T, B, ...], got shape {list(found.shape)}")
+    if not 0 < dt < inf:
+        raise ValueError(f"dt must be finite and > 0, in ms, got {dt!r}")
+    return found
+
+
+def whole_steps(name: str, ms: float, step: float, most: int, fewest: int = 1) -> int:
+    """Of `ms` milliseconds; ValueError unless they are `fewest` to `most` steps of `step` ms, with no rest."""
+    steps = ms / step
+    if not (fewest - 0.5 < steps < most + 0.5 and abs(steps - round(steps)) < 1e-6 * steps):
+        raise ValueError(
+            f"{name} must be a multiple of {step:g} ms, here from {fewest * step:g} to {most * step:g} ms, got {ms!r}"
+        )
+    return round(steps)
+
+
+def binned(values: Tensor, dt: float, width: float) -> Tensor:
+    """Means `[S, B, ...]`, float64, of `values` `[T, B, ...]` in bins of `width` ms; without the rest at the end."""
+    steps = whole_steps("width", width, dt, len(values))
+    bins = len(values) // steps
+    return values[: bins * steps].unflatten(0, (bins, steps)).mean(1, dtype=torch.float64)
 
 
 def rounding(values: Tensor) -> float:
