@@ -421,7 +421,7 @@ def published_recipes() -> str:
     """The recipes of E-I networks, and what the paper has for them."""
     rows = []
     for name, config in recipes().items():
-        if not name.endswith(("-bn", "-plus", "-published")):
+        if not name.endswith(("-bn", "-plus", "-published", "-unconstrained")):
             steps = config.optimization
             on = (config.network.time_steps, config.data.batch_size)
             told = (f"{steps.lr:g}", f"{steps.warmup_epochs:g}", steps.epochs)

@@ -18,6 +18,7 @@ from eisnn.nn.layer import Pathway, Size, check_sizes, conv_geometry, copy_neuro
 from eisnn.nn.neurons import LIF, plain_lif
 
 DEFAULT = CorticalOptions()
+DIVIDING = ("weight_ep", "gain_p", "gain_e", "sigma")  # of which the divisor, and the sign of `I_E`, are made
 
 
 class CorticalLayer(DataDrivenLayer):
@@ -71,6 +72,8 @@ class CorticalLayer(DataDrivenLayer):
         neuron = options.lif() if neuron is None else neuron
         lif_constants(neuron, name)
         self.options, self.neuron = options, copy_neuron(neuron)  # type: ignore[assignment]
+        if not options.dale:
+            self.dale_parameters = DIVIDING  # type: ignore[misc]
         n_pv = max(1, n_e // ei_ratio)
         n_sst = n_vip = max(1, n_pv // 2)
         self.sizes = {"E": n_e, "PV": n_pv, "SST": n_sst, "VIP": n_vip}
@@ -194,7 +197,7 @@ class CorticalLayer(DataDrivenLayer):
         self._call = (state, top_down) if self._forward_hooks else (None, None)
         if self.stimuli:
             return FC.cortical_circuit(currents, weights, constants, state, steps, top_down, self.stimuli)
-        if self.options.feedback or ops.scans(currents, weights, constants):
+        if not self.options.linear or ops.scans(currents, weights, constants):
             return ops.cortical_circuit(currents, weights, constants, state, steps, top_down)
         return _without_feedback(currents, weights, constants, state, steps)
 

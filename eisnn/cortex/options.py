@@ -35,6 +35,8 @@ class CorticalOptions:
         spiking: interneurons are LIF neurons; otherwise they are graded.
         interneuron_rate: of spiking interneurons at the operating point, Hz; at most half of the steps.
         semisaturation: share of the divisive current that is a trainable constant, in [0, 1).
+        dale: Dale's law. False is the circuit's unconstrained twin: all synapses may have any sign but those of PV
+            cells onto E cells, `W_EP`, as what divides must be positive. It starts as the circuit does.
         window: of steps, >= 0. While a layer learns, it keeps its state at the end of each window only, and runs the
             window again in the backward pass: less memory, more time, the same gradients. 0 keeps every step.
         recurrent_size, surround_size: kernels of `R_EE`, `R_PE`, `R_VE`, and of `R_SE`, of convolutional layers; odd.
@@ -56,6 +58,7 @@ class CorticalOptions:
     spiking: bool = False
     interneuron_rate: float = 40.0
     semisaturation: float = 0.3
+    dale: bool = True
     window: int = 0
     recurrent_size: int = 3
     surround_size: int = 7
@@ -78,8 +81,9 @@ class CorticalOptions:
         for name in SHARES:
             self._require(name, 0 <= self._number(name) < 1, "a share in [0, 1)")
         self._require("pv_pv", 0 <= self._number("pv_pv") < inf, "a finite number >= 0")
-        if not isinstance(self.spiking, bool):
-            raise TypeError(f"CorticalOptions: spiking must be True or False, got {self.spiking!r}")
+        for name in ("spiking", "dale"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"CorticalOptions: {name} must be True or False, got {getattr(self, name)!r}")
         self._require("window", is_int(self.window, 0), "an int >= 0")
         for name in ("recurrent_size", "surround_size"):
             size = getattr(self, name)
@@ -135,6 +139,11 @@ class CorticalOptions:
     def feedback(self) -> bool:
         """Whether what happens at one step depends on what the layer did before it, otherwise than by smoothing."""
         return bool(self.recurrence or self.pv_pv or self.spiking)
+
+    @property
+    def linear(self) -> bool:
+        """Whether PV cells pass on what they receive, which then is never below 0."""
+        return self.dale and not self.feedback
 
 
 LIMIT = CorticalOptions(tau_pv=0.0, recurrence=0.0, semisaturation=0.0)

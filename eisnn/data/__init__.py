@@ -1,7 +1,7 @@
 """Data sets as tensors, augmentation in batches on the device, and the loader.
 
-**The contract of a data set.** One file in `images/` or `events/`, or anywhere else, finds its files with a function
-that `register`s itself, and reads them into a `Dataset`; nothing else knows it by name:
+**The contract of a data set.** One file in `images/`, `events/` or `tasks/`, or anywhere else, finds its files with a
+function that `register`s itself, and reads them into a `Dataset`; nothing else knows it by name:
 
     @register("shapes", "a folder with shapes.npy", remotes=[Remote(URL, "shapes.npy", MD5)])
     def locate(path: Path, size: int | None = None) -> Source | None:
@@ -14,7 +14,7 @@ keywords of its own. A file that is missing, short, corrupt or of another kind i
 **The contract of a kind of data.** A kind is a subclass of `Split`: N samples with `labels`, which can be selected,
 moved, digested and put together in batches. It names the axis of the samples in a batch and the class of its
 augmentation, a `RandomTransform`, which makes of the stored samples of a batch what a network takes: of `Images`
-[B, C, H, W] in [0, 1], of sequences of frames [T, B, 2, H, W] >= 0. Everything else (`Loader`, holding out, subsets,
+[B, C, H, W] in [0, 1], of sequences of frames [T, B, C, H, W] >= 0. Everything else (`Loader`, holding out, subsets,
 fingerprints) is the same for all kinds, and others ask the `Dataset`: `channels`, `image_size`, `classes`,
 `preprocessing`, `fingerprint`.
 """

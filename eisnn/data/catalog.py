@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import events, images
+from . import events, images, tasks
 from .dataset import Dataset
 from .download import Remote
 from .download import download as fetch_files
@@ -77,7 +77,7 @@ def register(
 
 def entries() -> dict[str, Entry]:
     """All data sets by name, those of the package among them."""
-    for folder in (images, events):
+    for folder in (images, events, tasks):
         for module in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}."):
             importlib.import_module(module.name)
     return ENTRIES
@@ -108,13 +108,13 @@ def load(
         name: one of `list_datasets()`. `cifar10-sample` (5,000 + 1,000 images) comes with the package; `folder` is
             any image folder or zip archive and needs `path`.
         path: the official archive or folder; None looks in the data folder: the environment variable `EISNN_DATA`,
-            else the cache folder of the platform.
+            else the cache folder of the platform. Trials of tasks are made, from no files.
         download: fetch the official files to the data folder if they are not there.
         cache: keep the decoded samples in the data folder for the next time.
         rebuild: decode again, and replace the copy that was kept.
         size: pixels; smaller images are padded with zeros to it, centred. Larger ones stay as they are, to be
             cropped or resized batch by batch, but in a `folder`.
-        time_steps: frames of a sequence of events; images have none.
+        time_steps: frames of a sequence of events, or steps of a trial; images have none.
         **options: others that the data set takes.
 
     Returns:

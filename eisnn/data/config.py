@@ -16,6 +16,7 @@ from .events.augment import EventAugmentation
 from .events.frames import FrameSettings
 from .loader import Loader
 from .memory import fits
+from .tasks import TrialSettings
 
 
 class DataConfig(Config):
@@ -47,6 +48,7 @@ class DataConfig(Config):
     )
 
     frames: FrameSettings = Field(FrameSettings(), description="How recordings of events become frames.")
+    trials: TrialSettings = Field(TrialSettings(), description="Which trials of a task are made.")
     split_seed: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Of a random split of cifar10-dvs; None is the split of the paper."
     )
@@ -63,11 +65,11 @@ class DataConfig(Config):
         return {name: value for name, value in self._special().items() if name in own}
 
     def _special(self) -> dict[str, Any]:
-        return {**self.frames.model_dump(), "split_seed": self.split_seed}
+        return {**self.frames.model_dump(), **self.trials.model_dump(), "split_seed": self.split_seed}
 
     @model_validator(mode="after")
     def _what_belongs_to_the_data_set(self) -> "DataConfig":
-        usual = {**FrameSettings().model_dump(), "split_seed": None}
+        usual = {**FrameSettings().model_dump(), **TrialSettings().model_dump(), "split_seed": None}
         given = [name for name, value in self._special().items() if value != usual[name] and name not in self.options]
         if given:
             raise ValueError(f"the data set {self.dataset!r} has no {' and '.join(given)}; leave out what is given")

@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     """This process's part of a batch.
 
     Attributes:
-        images: float32, images [b, C, H, W] in [0, 1] or frames of events [T, b, 2, H, W] >= 0.
+        images: float32, images [b, C, H, W] in [0, 1] or frames of events or trials [T, b, C, H, W] >= 0.
         labels: int64 [b].
         weight: of this part's mean loss, so that the average over processes of weight * mean is the mean over the
             whole batch: 1 where all parts are equal, 0 for the placeholder of a process that got no image.

@@ -162,6 +162,10 @@ def integer(model: nn.Module, sample_shape: tuple[int, int, int], division: Divi
         raise ValueError("integers divide by shift or lut, not exactly")
     floats = stages(model, sample_shape)
     assert isinstance(model.time_steps, int)
+    if model.answer_steps is not None:
+        raise ValueError(
+            f"integers sum the logits over all T; this network answers by the last {model.answer_steps} steps"
+        )
     size, scale, largest, made = sample_shape, 1 / 255, 255, []
     for stage in floats:
         if stage.neuron is None:  # the mean over all positions

@@ -128,9 +128,10 @@ def write_released(model: nn.Module, config: TrainConfig, folder: Path, like: Pa
     """
     circuits = [m for m in model.modules() if isinstance(m, EICircuit)]
     paper = all(getattr(m, "options", PAPER) == PAPER and not hasattr(m, "ablation") for m in circuits)
+    paper = paper and model.answer_steps is None
     if not isinstance(model, VGG) or not circuits or not paper or config.network.model not in PLANS:
         kind = f"{config.network.model} with circuit {config.network.circuit}" + (
-            "" if paper else " and options or an ablation"
+            "" if paper else " and options, answer_steps or an ablation"
         )
         raise ValueError(f"the authors' layout holds VGG networks of the paper's circuit; this is {kind}")
     for file in (folder / WEIGHTS, folder / SETTINGS):

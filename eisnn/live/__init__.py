@@ -65,7 +65,7 @@ def watch(
     stepper.time_steps = 1
     parameter = next(stepper.parameters())
     state: list[Any] | None = None
-    recent: deque[Tensor] = deque(maxlen=model.time_steps)
+    recent: deque[Tensor] = deque(maxlen=model.answer_steps or model.time_steps)
     for events in stream:
         start = time.perf_counter()
         with torch.inference_mode():

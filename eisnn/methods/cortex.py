@@ -10,6 +10,12 @@ from eisnn.nn.circuit import EIReadout
 from eisnn.nn.registry import Layers, register
 
 
+class UnconstrainedReadout(EIReadout):
+    """`EIReadout` without Dale's law, of the circuit's unconstrained twin."""
+
+    dale_parameters = ()
+
+
 @register("cortex", neurons="own")
 def cortex(
     neuron: nn.Module | None,
@@ -19,8 +25,9 @@ def cortex(
 ) -> Layers:
     """E and PV cells with recurrence; SST and VIP cells by `options`. The time constant of `neuron` is in steps."""
     lif_constants(neuron, "cortex")
+    readout = EIReadout if options.dale else UnconstrainedReadout
     return Layers(
         partial(CorticalConv2d, neuron=neuron, ei_ratio=ei_ratio, options=options),
         partial(CorticalLinear, neuron=neuron, ei_ratio=ei_ratio, options=options),
-        partial(EIReadout, ei_ratio=ei_ratio),
+        partial(readout, ei_ratio=ei_ratio),
     )

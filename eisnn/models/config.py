@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from eisnn.config import Config, Positive, require_known
+from eisnn.cortex import CorticalOptions
 from eisnn.functional import SURROGATES
 from eisnn.methods import ABLATIONS, CIRCUITS
 from eisnn.models.network import SpikingNetwork
@@ -23,12 +24,16 @@ class NetworkConfig(Config):
     circuit: str = Field("ei", description="Kind of layer: ei is the paper's, bn its twin; others: `eisnn list`.")
     circuit_options: CircuitOptions = Field(PAPER, description="Departures of circuit ei from the paper's.")
     ablation: str | None = Field(None, description="Part of circuit ei that is missing, see `eisnn list`.")
-    ei_ratio: Positive = Field(4, description="E neurons for each I neuron, of circuits ei and dann.")
+    ei_ratio: Positive = Field(4, description="E neurons for each I neuron, of circuits ei, dann and cortex.")
+    cortex: CorticalOptions = Field(CorticalOptions(), description="Populations and time constants of circuit cortex.")
     start_from: str | None = Field(
         None, description="Run, checkpoint or name of a trained network like this, to start from its weights."
     )
     width: float = Field(1.0, gt=0, description="Multiplies the channels of every layer.")
     time_steps: Positive = Field(4, description="T, simulation steps for each image.")
+    answer_steps: Positive | None = Field(
+        None, description="The answer is the mean of the logits over so many last steps; None: over all T."
+    )
     tau: float = Field(2.0, ge=1, description="Membrane time constant, time steps.")
     learn_tau: bool = Field(False, description="Each layer learns its time constant, from tau on (PLIF; slower).")
     surrogate: str = Field("sigmoid", description="Surrogate derivative of the spike.")
@@ -57,14 +62,19 @@ class NetworkConfig(Config):
 
     @model_validator(mode="after")
     def _what_belongs_to_the_circuit(self) -> "NetworkConfig":
-        own = {"circuit_options": PAPER, "ablation": None, "ei_ratio": 4}
-        given = [name for name, value in own.items() if getattr(self, name) != value]
-        foreign = given if self.circuit not in ("ei", "dann") else [name for name in given if name != "ei_ratio"]
+        own: dict[str, Any] = {"circuit_options": PAPER, "ablation": None}
+        if self.circuit not in ("dann", "cortex"):
+            own["ei_ratio"] = 4
+        foreign = [name for name, value in own.items() if getattr(self, name) != value]
         if self.circuit != "ei" and foreign:
             raise ValueError(
                 f"{', '.join(foreign)} belong to circuit ei, got circuit {self.circuit!r} (recipes named -plus set "
                 "circuit_options: take the one without)"
             )
+        if self.circuit != "cortex" and self.cortex != CorticalOptions():
+            raise ValueError(f"cortex has the options of circuit cortex; got circuit {self.circuit!r}")
+        if self.answer_steps is not None and self.answer_steps > self.time_steps:
+            raise ValueError(f"answer_steps is {self.answer_steps}, more than the time_steps, {self.time_steps}")
         if self.ablation is not None and self.circuit_options != PAPER:
             raise ValueError(
                 f"ablation is {self.ablation!r}, of the paper's circuit, but circuit_options depart from it; give one "
@@ -96,11 +106,12 @@ def build_model(network: NetworkConfig, *, num_classes: int, in_channels: int, i
         network: its part of the configuration.
         num_classes, in_channels, image_size: of the images; their size in pixels matters to an MLP only.
     """
-    options: dict[str, Any] = {"image_size": image_size} if network.model == "mlp" else {}
+    options: dict[str, Any] = {"image_size": image_size} if network.model.startswith("mlp") else {}
     if network.model in TRANSFORMERS:
         options["attention"] = network.attention
     if network.stochastic_depth:
         options["stochastic_depth"] = network.stochastic_depth
+    circuit_options = network.cortex if network.circuit == "cortex" else network.circuit_options
     neuron = (PLIF if network.learn_tau else LIF)(tau=network.tau, surrogate=network.surrogate)
     model = create_model(
         network.model,
@@ -110,9 +121,10 @@ def build_model(network: NetworkConfig, *, num_classes: int, in_channels: int, i
         circuit=network.circuit,
         neuron=None if CIRCUITS[network.circuit].neurons == "rate" else neuron,
         width=network.width,
-        circuit_options=network.circuit_options if network.circuit_options != PAPER else None,
+        circuit_options=circuit_options if circuit_options != PAPER else None,
         ablation=network.ablation,
-        ei_ratio=network.ei_ratio if network.circuit in ("ei", "dann") else None,
+        ei_ratio=network.ei_ratio if network.circuit in ("ei", "dann", "cortex") else None,
+        answer_steps=network.answer_steps,
         **options,
     )
     if network.weights == "fan-out":

@@ -66,6 +66,7 @@ class SpikingNetwork(nn.Module):
         for name, value in [("in_channels", in_channels), ("num_classes", num_classes), ("time_steps", time_steps)]:
             check_int(type(self).__name__, name, value)
         self.in_channels, self.num_classes, self.time_steps = in_channels, num_classes, time_steps
+        self.answer_steps: int | None = None  # of the last steps, over which logits are averaged; None is all T
         self.readout: nn.Module
 
     def features(self, x: Tensor, carry: Carry) -> Tensor:
@@ -85,7 +86,8 @@ class SpikingNetwork(nn.Module):
                 same size.
             return_state: also return the states after the last step.
             per_step: logits of each step instead of their mean.
-        Returns: logits `[B, num_classes]` (`[T, B, num_classes]` with `per_step`), or (logits, state).
+        Returns: logits `[B, num_classes]` (`[T, B, num_classes]` with `per_step`), or (logits, state); averaged over T,
+            or over the last `answer_steps` of it.
         Raises: ValueError for a wrong shape of input or state; TypeError for images that are not floating-point.
         """
         x = self._as_sequence(x)
@@ -94,7 +96,7 @@ class SpikingNetwork(nn.Module):
         carry.check_all_used()
         logits = self.readout(features, self.time_steps)
         self._assert_values(x)  # last, so that E-I Init comes first and names the layer
-        logits = logits.expand(self.time_steps, -1, -1) if per_step else logits.mean(0)
+        logits = logits.expand(self.time_steps, -1, -1) if per_step else last_steps(logits, self.answer_steps).mean(0)
         return (logits, carry.collected) if return_state else logits
 
     def _assert_values(self, x: Tensor) -> None:
@@ -126,6 +128,11 @@ class SpikingNetwork(nn.Module):
                 f"{x.shape[-2]}x{x.shape[-1]}; pad or resize them (eisnn.data.load(..., size={self.min_size}))"
             )
         return x if x.ndim == 5 else x[None]
+
+
+def last_steps(logits: Tensor, steps: int | None) -> Tensor:
+    """The last `steps` of `logits` `[T, B, classes]`, all of them for None: those that an answer is made of."""
+    return logits if steps is None else logits[-steps:]
 
 
 def scaled(neurons: int, width: float) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from eisnn.cortex import CorticalOptions
 from eisnn.methods import make_layers
 from eisnn.models.mlp import MLP
 from eisnn.models.network import SpikingNetwork
@@ -20,6 +21,7 @@ MODELS: dict[str, Callable[..., SpikingNetwork]] = {
     **{name: partial(SEWResNet, blocks) for name, blocks in BLOCKS.items()},
     **{name: partial(SpikingTransformer, stages) for name, stages in TRANSFORMERS.items()},
     "mlp": partial(MLP, (512, 256)),
+    "mlp-128": partial(MLP, (128,)),
 }
 
 
@@ -36,8 +38,9 @@ def create_model(
     circuit: str = "ei",
     neuron: nn.Module | None = None,
     ei_ratio: int | None = None,
-    circuit_options: CircuitOptions | None = None,
+    circuit_options: CircuitOptions | CorticalOptions | None = None,
     ablation: str | None = None,
+    answer_steps: int | None = None,
     **options: Any,
 ) -> SpikingNetwork:
     """Build a network; an E-I one still needs `eisnn.ei_init_` before its first forward.
@@ -48,8 +51,10 @@ def create_model(
         circuit: "ei" is the paper's, "bn" the batch-norm twin; the others are in `eisnn.methods.CIRCUITS`.
         neuron: copied into each layer; None is `LIF()`, the paper's, and `ReLU()` for circuit "dann".
         ei_ratio: E neurons for each I neuron (4 in the paper), for circuits that have both.
-        circuit_options: departures from the paper's circuit, for circuit "ei".
+        circuit_options: departures from the paper's circuit, for circuit "ei"; of circuit "cortex" its
+            `eisnn.cortex.CorticalOptions`.
         ablation: what part of the paper's circuit is missing, one of `eisnn.methods.ABLATIONS`, for circuit "ei".
+        answer_steps: the answer is the mean of the logits over so many last steps; None is all T.
         **options: of the model class, e.g. `width=0.25`, `image_size=28` (MLP).
     Raises: ValueError for an unknown model, circuit or ablation or a value out of range; TypeError for a neuron that is
         no module or an option that the circuit or the model does not have.
@@ -59,4 +64,6 @@ def create_model(
     given = {"ei_ratio": ei_ratio, "options": circuit_options, "ablation": ablation}
     given = {option: value for option, value in given.items() if value is not None}
     layers = make_layers(circuit, circuit_of(circuit).default_neuron if neuron is None else neuron, time_steps, **given)
-    return MODELS[name](layers, in_channels, num_classes, time_steps, **options)
+    model = MODELS[name](layers, in_channels, num_classes, time_steps, **options)
+    model.answer_steps = answer_steps
+    return model

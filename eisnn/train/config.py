@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from eisnn.config import Config, Positive
 from eisnn.data.config import DataConfig
+from eisnn.data.tasks.neurogym import TASKS
 from eisnn.methods import CIRCUITS
 from eisnn.models.config import NetworkConfig
 from eisnn.train.loss import ObjectiveConfig
@@ -82,7 +83,21 @@ class TrainConfig(Config):
             raise ValueError(
                 f"batch_size is {self.data.batch_size}, less than one image for each of {processes} processes"
             )
+        if self.data.dataset in TASKS:
+            self._require_steps_of_trials()
         return self
+
+    def _require_steps_of_trials(self) -> None:
+        network, dt = self.network, self.data.trials.dt
+        steps = TASKS[self.data.dataset].steps(dt)
+        given, right = (network.time_steps, network.answer_steps), (sum(steps.values()), steps["decision"])
+        if given != right:
+            raise ValueError(
+                f"trials of {self.data.dataset} have {right[0]} steps of {dt} ms, and choose in the last {right[1]}: "
+                f"time_steps and answer_steps must be these, got {given[0]} and {given[1]}"
+            )
+        if network.circuit == "cortex" and network.cortex.dt != dt:
+            raise ValueError(f"cortex.dt is {network.cortex.dt:g} ms, but the trials have steps of {dt} ms (trials.dt)")
 
     def fields(self) -> dict[str, Any]:
         """All fields by name, without their parts."""

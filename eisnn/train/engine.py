@@ -126,7 +126,8 @@ def _train(config: TrainConfig, run: Run, new: bool, quiet: bool) -> Result:
             ckpt.load_model(bare, saved[0], run.last)
         optimization, im_loss = config.optimization, InformationMaximization(bare) if config.objective.im_loss else None
         target = config.objective.target_rate
-        objective = Objective(config.objective, teacher, im_loss, None if target is None else RateTarget(bare, target))
+        rate = None if target is None else RateTarget(bare, target)
+        objective = Objective(config.objective, teacher, im_loss, rate, config.network.answer_steps)
         average = WeightAverage(bare, optimization.average, fabric) if optimization.average else None
         rates = FiringRate(bare)
         recorded = config.machine.cuda_graph and can_be_recorded(config, fabric)

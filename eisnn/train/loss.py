@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from eisnn.config import Config
 from eisnn.data.loader import Batch
+from eisnn.models.network import last_steps
 from eisnn.train.im_loss import InformationMaximization
 from eisnn.train.rate import RateTarget
 
@@ -18,7 +19,9 @@ class ObjectiveConfig(Config):
     """The loss, and who else is listened to."""
 
     loss: Literal["mean", "tet"] = Field(
-        "mean", description="Cross-entropy of the mean of the logits over time, or the mean of each time step's (tet)."
+        "mean",
+        description="Cross-entropy of the mean of the logits over time, or the mean of each time step's (tet); of the "
+        "last answer_steps, if they are given.",
     )
     im_loss: float = Field(0.0, ge=0, description="Weight of the information maximization loss (Guo et al. 2022).")
     target_rate: float | None = Field(
@@ -63,8 +66,8 @@ def targets(batch: Batch, classes: int) -> Tensor:
 
 
 class Objective:
-    """The loss of a configuration: cross-entropy of the logits averaged over T, or at each of the T steps; with a
-    teacher, beside it the distance to its answers.
+    """The loss of a configuration: cross-entropy of the logits averaged over the steps of the answer, or at each of
+    them; with a teacher, beside it the distance to its answers.
 
     "tet" is the first term of temporal efficient training (Deng et al. 2022), without that which draws the outputs
     towards a constant.
@@ -74,6 +77,7 @@ class Objective:
         teacher: gives logits `[B, classes]` for images, without gradient.
         im_loss: has collected the term that `im_loss` weighs.
         rate: has collected the term that `rate_weight` weighs.
+        answer_steps: the last steps, of which the answer is made; None is all T.
     """
 
     def __init__(
@@ -82,17 +86,19 @@ class Objective:
         teacher: Callable[[Tensor], Tensor] | None = None,
         im_loss: InformationMaximization | None = None,
         rate: RateTarget | None = None,
+        answer_steps: int | None = None,
     ) -> None:
         self.config, self.teacher, self.im_loss, self.rate = config, teacher, im_loss, rate
+        self.answer_steps = answer_steps
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean loss of a batch, and its logits averaged over T, `[B, classes]`."""
+        """Mean loss of a batch, and its logits averaged over the steps of the answer, `[B, classes]`."""
         config = self.config
         if config.loss == "mean":
             logits = model(batch.images)
             loss = cross_entropy(logits, targets(batch, logits.shape[-1]), config.label_smoothing)
         else:
-            steps = model(batch.images, per_step=True)
+            steps = last_steps(model(batch.images, per_step=True), self.answer_steps)
             each = torch.cat([targets(batch, steps.shape[-1])] * len(steps))
             loss, logits = cross_entropy(steps.flatten(0, 1), each, config.label_smoothing), steps.mean(0)
         if self.teacher is not None:

@@ -10,6 +10,9 @@
                                  even gradients; orthogonalised updates at learning rate 0.02, decay on feedforward
                                  weights only, otherwise as E-I
 
+    TASK                         a task of NeuroGym by a recurrent cortical circuit of 128 E cells, TASK-unconstrained
+                                 the same without Dale's law; neither in the paper
+
 The paper gives no size for cutout; here it is the usual zero square of 16 pixels on 32x32 images, but for `published`.
 Events: T frames of
 equal event count, 48x48 by area, batches of 32, learning rate 0.001.
@@ -18,14 +21,18 @@ equal event count, 48x48 by area, batches of 32, learning rate 0.001.
 from collections.abc import Callable
 from difflib import get_close_matches
 
+from eisnn.cortex import CorticalOptions
 from eisnn.data.augment import Augmentation
 from eisnn.data.config import DataConfig
 from eisnn.data.events.augment import EventAugmentation
 from eisnn.data.events.frames import FrameSettings
+from eisnn.data.tasks.neurogym import TASKS
+from eisnn.data.tasks.trials import TrialSettings
 from eisnn.models.config import NetworkConfig
 from eisnn.models.transformer import TRANSFORMERS
 from eisnn.nn.options import PLUS
 from eisnn.train.config import OutputConfig, TrainConfig
+from eisnn.train.loss import ObjectiveConfig
 from eisnn.train.optim import OptimizationConfig
 
 CIFAR_AUGMENTATION = Augmentation(crop_padding=4, flip=True, cutout="square", cutout_size=16)
@@ -130,6 +137,32 @@ def demo_spikformer() -> TrainConfig:
     return demo().changed(model="spikformer-2-64", epochs=12, warmup_epochs=2)
 
 
+def cognitive(task: str) -> TrainConfig:
+    """A task of NeuroGym: minutes on one CPU core. Membranes of 100 ms and synapses of 200 ms carry it over delays."""
+    dt = TrialSettings().dt
+    steps = TASKS[task].steps(dt)
+    return TrainConfig(
+        network=NetworkConfig(
+            model="mlp-128",
+            circuit="cortex",
+            cortex=CorticalOptions(dt=dt, tau_pv=10.0, tau_ampa=200.0, recurrence=0.2),
+            tau=100 / dt,
+            time_steps=sum(steps.values()),
+            answer_steps=steps["decision"],
+        ),
+        data=DataConfig(dataset=task, image_size=1, batch_size=64),
+        optimization=OptimizationConfig(
+            optimizer="adam", lr=0.01, epochs=5, warmup_epochs=0.5, weight_decay=0.0, adaptive_clipping=0.1
+        ),
+        objective=ObjectiveConfig(loss="tet"),
+    )
+
+
+def unconstrained(recipe: TrainConfig) -> TrainConfig:
+    """The same run without Dale's law, from the same start."""
+    return recipe.changed(cortex={"dale": False})
+
+
 def batch_norm_twin(recipe: TrainConfig) -> TrainConfig:
     """The same run with batch norm in place of the circuits, at the rate and decay that suit it."""
     return recipe.changed(circuit="bn", lr=0.1, weight_decay=1e-4)
@@ -186,7 +219,9 @@ def recipes() -> dict[str, TrainConfig]:
     named |= {"demo": demo(), "demo-spikformer": demo_spikformer(), "nmnist-demo": nmnist_demo()}
     variants = {"bn": batch_norm_twin, "plus": plus}
     varied = {f"{name}-{end}": change(recipe) for end, change in variants.items() for name, recipe in named.items()}
-    return named | varied | to_the_letter
+    tasks = {task: cognitive(task) for task in TASKS}
+    twins = {f"{task}-unconstrained": unconstrained(recipe) for task, recipe in tasks.items()}
+    return named | varied | to_the_letter | tasks | twins
 
 
 def recipe(name: str) -> TrainConfig:

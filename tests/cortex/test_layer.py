@@ -96,6 +96,26 @@ def test_without_feedback_all_steps_at_once_are_the_steps_one_by_one(conv, optio
         assert_agree(one, other, 1e-9)
 
 
+@pytest.mark.parametrize("options", [FULL, CorticalOptions(recurrence=0.0)])
+def test_the_unconstrained_twin_follows_the_equations_with_any_signs(options, way):
+    made = layer(False, replace(options, dale=False))
+    generator = rng(7)
+    with torch.no_grad():
+        for name, weight in made.named_parameters():
+            if name not in made.dale_parameters:
+                weight.mul_(torch.randint(0, 2, weight.shape, generator=generator) * 2 - 1)
+    assert eisnn.dale_violations(made) == {}
+    results = []
+    for each in (made, without_shortcut(made)):
+        each.zero_grad()
+        out = each(inputs(False, 30))
+        out.mul(torch.randn(out.shape, generator=rng(2), dtype=out.dtype)).sum().backward()
+        results.append([out, *(p.grad for p in each.parameters())])
+    assert results[0][0].any()
+    for one, other in zip(*results, strict=True):
+        assert_agree(one, other, 1e-9)
+
+
 @pytest.mark.parametrize("options", [FULL, CorticalOptions(spiking=True)])
 @pytest.mark.parametrize("conv", [False, True])
 def test_two_calls_equal_one_of_twice_the_length(conv, options):
