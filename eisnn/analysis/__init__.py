@@ -11,7 +11,7 @@ What needs an extra imports it where it is used.
 """
 
 from eisnn.analysis.dose import DoseResponse, assess, dose_response
-from eisnn.analysis.gain import GainControl, gain_control, gain_curve
+from eisnn.analysis.gain import GainControl, gain_control, gain_controls, gain_curve, gain_curves
 from eisnn.analysis.layers import spiking_layers, synapses
 from eisnn.analysis.measures.balance import balance_ratio, ei_correlation, residual
 from eisnn.analysis.measures.courses import (
@@ -103,7 +103,9 @@ __all__ = [
     "firing_rate",
     "fit_naka_rushton",
     "gain_control",
+    "gain_controls",
     "gain_curve",
+    "gain_curves",
     "interval_cv",
     "intrinsic_timescale",
     "mean_division",

@@ -53,23 +53,32 @@ def responses(
     Raises: ValueError for another position, layer or quantity, another shape, or no image.
     """
     check_int("responses", "batch_size", batch_size)
-    if images.ndim not in (4, 5) or images.shape[-4] == 0:
-        raise ValueError(
-            f"images must be [B, C, H, W] or sequences [T, B, C, H, W] with B >= 1, got shape {list(images.shape)}"
-        )
-    if position not in ("centre", "mean", "all"):
-        raise ValueError(f'position must be "centre", "mean" or "all", got {position!r}')
+    check_shown(images, position)
     parts = []
     with evaluated(model):
         for part in images.split(batch_size, -4):
             with record(model, layer, what) as recorded:
                 model(part)
             parts.append(recorded[layer][what].mean(0))
-    found = torch.cat(parts)
-    if found.ndim == 2 or position == "all":
-        return found
-    height, width = found.shape[2:]
-    return found.mean((2, 3)) if position == "mean" else found[:, :, height // 2, width // 2]
+    return at_position(torch.cat(parts), position)
+
+
+def check_shown(images: Tensor, position: str) -> None:
+    """Raise ValueError for what no network can be shown, and for another position."""
+    if images.ndim not in (4, 5) or images.shape[-4] == 0:
+        raise ValueError(
+            f"images must be [B, C, H, W] or sequences [T, B, C, H, W] with B >= 1, got shape {list(images.shape)}"
+        )
+    if position not in ("centre", "mean", "all"):
+        raise ValueError(f'position must be "centre", "mean" or "all", got {position!r}')
+
+
+def at_position(maps: Tensor, position: Position) -> Tensor:
+    """Of `[B, n_E, H, W]` what is at the position, `[B, n_E]` (with "all" as it is); `[B, n_E]` has no positions."""
+    if maps.ndim == 2 or position == "all":
+        return maps
+    height, width = maps.shape[2:]
+    return maps.mean((2, 3)) if position == "mean" else maps[:, :, height // 2, width // 2]
 
 
 def noisy_responses(

@@ -9,20 +9,29 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WORTH_SHOWING = 5_000  # items: fewer are done before one could read the line
+_open: list["Progress"] = []  # what is on the screen; it can hold only one at a time
 
 
-def track(items: Sequence[T], description: str) -> Iterable[T]:
-    """Iterates over `items` under a progress bar."""
-    if len(items) < WORTH_SHOWING:
-        return items
-    return _tracked(items, description)
+def track(items: Sequence[T], description: str, least: int = WORTH_SHOWING) -> Iterable[T]:
+    """Iterates over `items` under a progress bar, if there are at least `least`."""
+    return _tracked(items, description) if len(items) >= least else items
 
 
 def _tracked(items: Sequence[T], description: str) -> Iterator[T]:
     from rich.progress import Progress
 
+    if _open:  # a bar within a bar
+        progress = _open[-1]
+        task = progress.add_task(description, total=len(items))
+        yield from progress.track(items, task_id=task)
+        progress.remove_task(task)
+        return
     with Progress(**_console()) as progress:
-        yield from progress.track(items, description=description)
+        _open.append(progress)
+        try:
+            yield from progress.track(items, description=description)
+        finally:
+            _open.remove(progress)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ page       how sections become HTML
 
 from pathlib import Path
 
+from eisnn.data.progress import track
 from eisnn.files import require_writable, write_atomically
 from eisnn.report.opened import Opened, open_run
 
@@ -46,21 +47,22 @@ def report(
     usual = Path(f"{opened.run.folder.name}-report.html") if shared else opened.run.folder / "report.html"
     file = usual if out is None else out
     require_writable(file)
-    sections = [
-        overview.training(opened, other),
-        *([maps.recordings(opened)] if opened.are_sequences else []),
-        overview.layers(opened),
-        inside.currents(opened),
-        inside.balance(opened),
-        inside.weights(opened),
-        experiments.gain(opened, other),
-        experiments.lesions(opened),
-        classes.classes(opened),
-        maps.feature_maps(opened, other),
-        costs.costs(opened),
-        overview.configuration(opened),
-        overview.origin(opened),
+    makers = [
+        lambda: overview.training(opened, other),
+        *([lambda: maps.recordings(opened)] if opened.are_sequences else []),
+        lambda: overview.layers(opened),
+        lambda: inside.currents(opened),
+        lambda: inside.balance(opened),
+        lambda: inside.weights(opened),
+        lambda: experiments.gain(opened, other),
+        lambda: experiments.lesions(opened),
+        lambda: classes.classes(opened),
+        lambda: maps.feature_maps(opened, other),
+        lambda: costs.costs(opened),
+        lambda: overview.configuration(opened),
+        lambda: overview.origin(opened),
     ]
+    sections = [make() for make in track(makers, f"Report of {opened.name}", 1)]
     subtitle = f"{opened.network}, on {opened.dataset.name} ({len(opened.dataset.classes)} classes)"
     html = render(opened.name, subtitle, overview.facts(opened), overview.notes(opened), sections)
     write_atomically(file, html.encode())

@@ -2,24 +2,28 @@
 
 from collections.abc import Sequence
 from math import isnan
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from eisnn.analysis import (
     DoseResponse,
     NakaRushton,
     Perturbation,
+    UndefinedDivision,
+    assess,
     dose_response,
     fit_naka_rushton,
-    gain_control,
-    gain_curve,
+    gain_controls,
+    gain_curves,
+    perturb,
     spiking_layers,
 )
 from eisnn.analysis import figures as fig
 from eisnn.analysis.gain import Scaling
+from eisnn.data.progress import track
 from eisnn.report.opened import Opened
 from eisnn.report.page import Block, Figure, Key, Panel, Section, Table
 
@@ -57,8 +61,7 @@ def gain(opened: Opened, against: Opened | None) -> Section:
     rows: list[list[str]] = []
     for scaling, reading in readings.items():
         panels = []
-        for name in opened.drawn:
-            curves, fits = _gain_curves(opened, against, name, scaling)
+        for name, (curves, fits) in _gain_curves(opened, against, scaling).items():
             svg = fig.svg(fig.responses, curves, f"{scaling} of the images", "spikes a step")
             ends = {label: (curve.means[0], curve.means[-1]) for label, curve in curves.items()}
             words = ", ".join(f"{label} {first:.3f} to {last:.3f}" for label, (first, last) in ends.items())
@@ -78,28 +81,29 @@ def gain(opened: Opened, against: Opened | None) -> Section:
 
 
 def _gain_curves(
-    opened: Opened, against: Opened | None, name: str, scaling: Scaling
-) -> tuple[dict[str, fig.Curve], dict[str, NakaRushton]]:
-    """Curves of one layer, and of the layer of the same depth in the other network; fits of those of this one."""
+    opened: Opened, against: Opened | None, scaling: Scaling
+) -> dict[str, tuple[dict[str, fig.Curve], dict[str, NakaRushton]]]:
+    """By layer: its curves, and that of the layer of the same depth in the other network; fits of its own."""
     images = opened.first(GAIN_IMAGES)
-    if name in opened.ei_layers:
-        with torch.no_grad():
-            found = gain_control(opened.model, images, LEVELS, name, scaling=scaling)
-        curves = {"intact": found.intact, "held": found.held}
-        fits = {"intact": found.intact_fit, "held": found.held_fit}
-    else:
-        curves = {"intact": _rates(opened.model, images, name, scaling)}
-        fits = {"intact": fit_naka_rushton(torch.tensor(LEVELS), curves["intact"])}
-    depth = list(spiking_layers(opened.model)).index(name)
-    if against is not None and depth < len(others := list(spiking_layers(against.model))):
-        curves[against.name] = _rates(against.model, against.first(GAIN_IMAGES), others[depth], scaling)
-    return {label: fig.Curve(LEVELS, rates.tolist()) for label, rates in curves.items()}, fits
-
-
-@torch.no_grad()
-def _rates(model: nn.Module, images: Tensor, layer: str, scaling: Scaling) -> Tensor:
-    """Mean firing rate of a layer at each of `LEVELS`."""
-    return gain_curve(model, images, LEVELS, layer, scaling=scaling).mean(1)
+    circuits, plain = opened.drawn_circuits, [name for name in opened.drawn if name not in opened.ei_layers]
+    controls = gain_controls(opened.model, images, LEVELS, circuits, scaling=scaling) if circuits else {}
+    rates = gain_curves(opened.model, images, LEVELS, plain, scaling=scaling) if plain else {}
+    others: list[Tensor] = []
+    if against is not None:
+        others = list(gain_curves(against.model, against.first(GAIN_IMAGES), LEVELS, scaling=scaling).values())
+    found = {}
+    for name in opened.drawn:
+        if name in controls:
+            c = controls[name]
+            curves, fits = {"intact": c.intact, "held": c.held}, {"intact": c.intact_fit, "held": c.held_fit}
+        else:
+            curves = {"intact": rates[name].mean(1)}
+            fits = {"intact": fit_naka_rushton(torch.tensor(LEVELS), curves["intact"])}
+        depth = list(spiking_layers(opened.model)).index(name)
+        if against is not None and depth < len(others):
+            curves[against.name] = others[depth].mean(1)
+        found[name] = {label: fig.Curve(LEVELS, curve.tolist()) for label, curve in curves.items()}, fits
+    return found
 
 
 def _numbers(fit: NakaRushton) -> list[str]:
@@ -114,7 +118,7 @@ def lesions(opened: Opened) -> Section:
     if opened.no_circuit:
         return Section(title, opened.no_circuit.replace("show", "lesion"))
     silence = _dose(opened, "fraction", SILENCED, SEEDS, Perturbation(activity=0.0))
-    strengths = {kind: _dose(opened, kind, STRENGTHS) for kind in ("subtractive", "divisive")}
+    strengths = {kind: _dose(opened, kind, STRENGTHS) for kind in track(["subtractive", "divisive"], "Doses", 1)}
     panels = []
     for value, label, heading, level in (
         ("accuracy", "accuracy (%)", "Accuracy", opened.chance),
@@ -158,9 +162,8 @@ def _dose(
     doses: Sequence[float],
     seeds: Sequence[int] = (0,),
     base: Perturbation = Perturbation(),  # noqa: B008 - frozen
-    layers: list[str] | None = None,
 ) -> DoseResponse:
-    return dose_response(opened.model, opened.images, opened.labels, dose, doses, seeds, base=base, layers=layers)
+    return dose_response(opened.model, opened.images, opened.labels, dose, doses, seeds, base=base, what="spikes")
 
 
 def _mean_rate(assessed: dict[str, Any]) -> float:
@@ -175,14 +178,26 @@ def _words(curve: fig.Curve) -> str:
 def _by_layer(opened: Opened) -> Table:
     """A part of the I neurons of one layer at a time."""
     rows = []
-    for name in opened.drawn_circuits:
-        response = _dose(opened, "fraction", (PART,), SEEDS, Perturbation(activity=0.0), [name])
-        _, means, deviations = response.curve("accuracy")
-        change = means[0] - response.before["accuracy"] if len(means) else None
-        cells = ["–", "–"] if change is None else [f"{means[0]:.1f} ± {deviations[0]:.1f}", f"{change:+.1f}"]
-        rows.append([name, *cells])
+    with perturb(opened.model, Perturbation()):  # weights are folded once, not with each lesion
+        intact = _accuracy(opened)
+        for name in track(opened.drawn_circuits, "Lesions layer by layer", 1):
+            try:
+                found = [_lesioned(opened, name, seed) for seed in SEEDS]
+            except UndefinedDivision:
+                rows.append([name, "–", "–"])
+            else:
+                rows.append([name, f"{fmean(found):.1f} ± {stdev(found):.1f}", f"{fmean(found) - intact:+.1f}"])
     reading = (
         f"Accuracy (%, mean ± standard deviation of {len(SEEDS)} choices) with {PART:.0%} of the I neurons "
         "of that layer alone silenced, and the change from the intact network."
     )
     return Table("One layer at a time", ["layer", "accuracy %", "change"], rows, reading)
+
+
+def _lesioned(opened: Opened, layer: str, seed: int) -> float:
+    with perturb(opened.model, Perturbation(activity=0.0, fraction=PART, seed=seed), layer):
+        return _accuracy(opened)
+
+
+def _accuracy(opened: Opened) -> float:
+    return float(assess(opened.model, opened.images, opened.labels, what=())["accuracy"])

@@ -55,6 +55,17 @@ def test_assess_counts_what_there_is():
         assess(model, X, labels[:5])
 
 
+def test_what_is_not_asked_for_is_not_measured():
+    model, labels = small(), torch.arange(6)
+    whole, rates, bare = (assess(model, X, labels, what=what) for what in (None, "spikes", ()))
+    assert bare == whole | {"layers": {}}
+    kept = {"rate", "silent", "saturated"}
+    of_spikes = {name: {k: v for k, v in entry.items() if k in kept} for name, entry in whole["layers"].items()}
+    assert rates == whole | {"layers": of_spikes}
+    doses = dose_response(model, X, labels, "subtractive", [1.0], what="spikes")
+    assert doses.before == rates
+
+
 def test_dose_response_returns_to_where_it_began():
     model, labels = small(), torch.arange(6)
     found = dose_response(

@@ -11,6 +11,7 @@ from networks import SEMISATURATED, images, small
 import eisnn
 from eisnn import analysis as EA
 from eisnn.analysis import tuning
+from eisnn.analysis.gain import SCALINGS
 from eisnn.analysis.stimuli import add_noise, grating, plaid, scale_contrast, scale_intensity
 from eisnn.models.network import SpikingNetwork
 
@@ -260,6 +261,22 @@ def test_gain_control_is_lost_when_the_division_is_held():
     rates = EA.gain_control(model, X, levels, "layers.0")
     assert rates.held[0] < rates.held[-1]
     assert torch.equal(rates.intact, rates.intact[:1].expand(5))
+
+
+@pytest.mark.parametrize("scaling", ["intensity", "contrast"])
+def test_several_layers_at_once_are_each_held_by_itself(scaling):
+    """In one pass, what perturbing each layer alone and running the network again gives."""
+    model, levels, scaled = small(SEMISATURATED), [0.2, 0.4, 0.6, 0.8, 1.0], SCALINGS[scaling]
+    found = EA.gain_controls(model, X, levels, scaling=scaling, what="I_E")
+    curves = EA.gain_curves(model, X, levels, scaling=scaling, what="I_E", position="centre")
+    assert list(found) == list(curves) == ["layers.0", "layers.1", "layers.2"]
+    for name, control in found.items():
+        with EA.perturb(model, EA.Perturbation(hold_division=EA.mean_division(model, X, name)), name):
+            alone = torch.stack([EA.responses(model, scaled(X, c), name, "I_E", "mean") for c in levels])
+        assert_agree(control.held, alone.mean((1, 2)), 1e-9)
+        assert not torch.allclose(control.held, control.intact)
+        at_centre = torch.stack([EA.responses(model, scaled(X, c), name, "I_E") for c in levels])
+        assert_agree(curves[name], at_centre.mean(1), 1e-9)
 
 
 def test_a_gain_curve_needs_no_circuit():

@@ -16,6 +16,7 @@ from eisnn.analysis import contour_correlation, contour_strength
 from eisnn.cli import main
 from eisnn.deploy import cost
 from eisnn.explore.laboratory import Laboratory
+from eisnn.models import SpikingNetwork
 from eisnn.nn.options import PLUS
 from eisnn.report import classes, costs, inside, overview, report
 from eisnn.report.opened import open_run
@@ -111,6 +112,14 @@ def test_attention_is_told_of_but_is_no_circuit(images, tmp_path):
     assert "stages.0.blocks.0.out" in told["balance"]
     assert name in run.drawn
     assert name not in run.drawn_circuits
+
+
+def test_no_pass_through_the_network_is_made_twice_over(runs, tmp_path, monkeypatch):
+    """Of 3 layers: 42 with doses and 10 with lesions of one layer, 30 for gain control of all layers together."""
+    passes, forward = [], SpikingNetwork.forward
+    monkeypatch.setattr(SpikingNetwork, "forward", lambda self, *a, **k: passes.append(self) or forward(self, *a, **k))
+    report(runs["paper"], out=tmp_path / "page.html", images=24)
+    assert len(passes) <= 95
 
 
 def test_the_page_needs_nothing_else(page):

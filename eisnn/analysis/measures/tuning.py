@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf, nan, pi
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +90,11 @@ def naka_rushton(contrast: Values, r_max: float, c50: float, exponent: float, ba
     """
     if not (0 < c50 < inf and 0 < exponent < inf):
         raise ValueError(f"c50 and exponent must be > 0 and finite, got {c50!r} and {exponent!r}")
-    return baseline + r_max / (1 + (c50 / not_negative("contrast", contrast).double()) ** exponent)
+    return _curve(not_negative("contrast", contrast).double(), r_max, c50, exponent, baseline)
+
+
+def _curve(c: Any, r_max: float, c50: float, exponent: float, baseline: float) -> Any:
+    return baseline + r_max / (1 + (c50 / c) ** exponent)
 
 
 def fit_naka_rushton(contrast: Values, response: Values) -> NakaRushton:
@@ -121,7 +126,8 @@ def fit_naka_rushton(contrast: Values, response: Values) -> NakaRushton:
     low, high = [0, 1e-6 * top, 0.1, r.min() - spread], [np.inf, 10 * top, 10, r.max() + spread]
 
     def misfit(p: np.ndarray) -> np.ndarray:
-        return (naka_rushton(c, *p).numpy() - r) / spread
+        with np.errstate(divide="ignore", over="ignore"):  # contrast 0: the baseline
+            return (_curve(c, *p) - r) / spread
 
     starts = [(spread, half * top, n, r.min()) for half in (0.1, 0.3, 1.0) for n in (1.0, 2.0)]
     fits = [least_squares(misfit, start, bounds=(low, high), xtol=1e-12, ftol=1e-12, gtol=1e-12) for start in starts]
