@@ -116,13 +116,17 @@ def record(
             `I_EE` (feedforward excitation), `I_sub` and `I_div` (subtractive and divisive inhibition), eqs. (9)-(13);
             `I_E` (integrated current, in units of the threshold), eq. (14); in a layer without a circuit the current
             that its neurons integrate, of batch norm the normalized one;
+            of cortical layers also `I_rec` (from E cells of the layer), the parts `I_sub_PV`, `I_sub_SST` and
+            `I_div_PV`, `s_PV`, `s_SST`, `s_VIP` (the output of interneurons) and `top_down` (onto VIP cells), so that
+            `I_E = g_E (I_EE + I_rec - I_sub_PV - I_sub_SST) / (sigma + I_div_PV) + b_E`, and what is injected;
             `undivided` (1 where nothing divides a current, `I_div = 0` and `I_EE != I_sub`, so that `I_E` is what
             adaptive stabilisation makes of it, else 0: lesions and clamped weights bring it about);
             `membrane` (the potential `H[t]` that meets the threshold, eq. (2)); `spikes` (0 or 1; `s_E`);
             `gradient` (`dL/dI_E` at each step, by the surrogate; it comes with the backward pass, and leaves out a loss
             that hangs on a returned state).
             None takes the currents that each layer has.
-        neurons: keep so many neurons of each layer, drawn at random and the same in every pass; None keeps all.
+        neurons: keep so many neurons of each layer, drawn at random and the same in every pass; None keeps all. Of
+            interneurons all are kept.
         images: keep the first so many images; None keeps all.
         generator: of the draw, on the CPU; None draws with seed 0.
     Yields: a `Recording`; its tensors are `[T or 1, B, n_E, ...]`, `[T or 1, B, k]` with `neurons=k`. Currents of a
@@ -136,12 +140,12 @@ def record(
     drawn = torch.Generator().manual_seed(0) if generator is None else generator
     counts: dict[str, int] = {}
 
-    def sample(layer: str, values: Tensor, before: int) -> Tensor | None:
+    def sample(layer: str, values: Tensor, before: int, of_e: bool = True) -> Tensor | None:
         if images is not None:
             values = values[:, : max(images - before, 0)]
         if values.shape[1] == 0:
             return None
-        if neurons is None:
+        if neurons is None or not of_e:
             return values.clone()
         flat = values.flatten(2)
         if layer not in recording.neurons:
@@ -174,7 +178,7 @@ def running_statistics(
     def add(layer: str, quantity: str, turn: int, values: Tensor) -> None:
         found[layer].setdefault(quantity, RunningStatistics()).update(values)
 
-    with _observed(model, layers, what, add, lambda layer, values, before: values):
+    with _observed(model, layers, what, add, lambda layer, values, *_: values):
         yield found
 
 
@@ -183,7 +187,7 @@ class _Add(Protocol):
 
 
 class _Sample(Protocol):
-    def __call__(self, layer: str, values: Tensor, before: int, /) -> Tensor | None: ...
+    def __call__(self, layer: str, values: Tensor, before: int, of_e: bool = True, /) -> Tensor | None: ...
 
 
 @contextmanager
@@ -242,7 +246,11 @@ class _Observer:
         values = {"spikes": out.detach()}
         if set(self.wanted) - {"spikes"}:
             values |= self.layer.measure(x, out)
-        kept = {key: self.sample(self.name, values[key], before) for key in values if key in {*self.wanted, "I_E"}}
+        kept = {
+            key: self.sample(self.name, values[key], before, values[key].shape[2:] == out.shape[2:])
+            for key in values
+            if key in {*self.wanted, "I_E"}
+        }
         i_e, neuron, potentials = kept.get("I_E"), self.layer.neuron, None
         if i_e is not None and isinstance(neuron, LIF) and {"membrane", "gradient"} & set(self.wanted):
             v = None if state is None else self.sample(self.name, self.layer.potential(state)[None], before)

@@ -236,16 +236,21 @@ class CorticalLayer(DataDrivenLayer):
         return state[0]
 
     def quantities(self) -> tuple[str, ...]:
-        """Currents of the E cells by source, `I_rec` that from E of this layer; and the output of each kind of
-        interneuron."""
-        recurrent = ("I_rec",) if self.options.recurrence else ()
+        """Currents of the E cells by source: `I_EE` feedforward, `I_rec` from E of this layer, `I_sub` in two parts,
+        `I_sub_PV` and `I_sub_SST`, and `I_div`, of which `I_div_PV` is what is not semisaturation. The output of each
+        kind of interneuron, and the current `top_down` onto VIP cells."""
+        has = self.populations()
         return (
             "I_EE",
-            *recurrent,
+            *(["I_rec"] if self.options.recurrence else []),
+            "I_sub_PV",
+            *(["I_sub_SST"] if "SST" in has else []),
             "I_sub",
+            "I_div_PV",
             "I_div",
             "I_E",
-            *(f"s_{kind}" for kind in self.populations() if kind != "E"),
+            *(f"s_{kind}" for kind in has if kind != "E"),
+            *(["top_down"] if "VIP" in has else []),
         )
 
     @torch.no_grad()

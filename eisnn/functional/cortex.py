@@ -194,26 +194,36 @@ def _respond(
 
 
 class CorticalStep(NamedTuple):
-    """What happens in one step: each `[B, n, ...]`, None without such neurons."""
+    """What happens in one step: each `[B, n, ...]`, None without such neurons.
+
+    i_sub = i_sub_pv + i_sub_sst,  i_div = sigma + i_div_pv,  i_e = g_E (i_ee + i_rec - i_sub) / i_div + b
+    """
 
     s_e: Tensor
-    i_ee: Tensor
-    i_rec: Tensor | None
-    i_sub: Tensor
+    i_div_pv: Tensor
     i_div: Tensor
     i_e: Tensor
+    i_ee: Tensor
+    i_rec: Tensor | None
+    i_sub_pv: Tensor
+    i_sub_sst: Tensor | None
+    i_sub: Tensor
+    top_down: Tensor | None
     s_pv: Tensor
     s_sst: Tensor | None
     s_vip: Tensor | None
 
 
 class Drive(NamedTuple):
-    """What drives the E cells in one step, each `[B, n_E, ...]`; and what interneurons do in it: their output, None
-    without such neurons, and their state."""
+    """What drives the E cells in one step, each `[B, n_E, ...]`, and the VIP cells from above; and what interneurons do
+    in it: their output, None without such neurons, and their state."""
 
     i_ee: Tensor
     i_rec: Tensor | None
+    i_sub_pv: Tensor
+    i_sub_sst: Tensor | None
     i_sub: Tensor
+    top_down: Tensor | None
     s_pv: Tensor
     s_sst: Tensor | None
     s_vip: Tensor | None
@@ -251,12 +261,14 @@ def drive(
         s_sst, sst = _respond("SST", i_sst, state.sst, c, stimuli)
     if w.recurrent_ve is not None:
         i_vip = onto(e, w.recurrent_ve, c.recurrent) - onto(state.sst.trace, w.weight_vs)
-        i_vip = i_vip if top_down is None else i_vip + top_down
-        s_vip, vip = _respond("VIP", i_vip, state.vip, c, stimuli)
+        top_down = (i_vip.new_zeros(()) if top_down is None else top_down).expand_as(state.vip.u)
+        s_vip, vip = _respond("VIP", i_vip + top_down, state.vip, c, stimuli)
 
     i_rec = None if w.recurrent_ee is None else c.recurrent.feedforward(e[None], w.recurrent_ee)[0]
-    i_sub = onto(pv.trace, onto_e(w)) + onto(state.sst.trace, w.weight_es)
-    return Drive(i_ee, i_rec, i_sub, s_pv, s_sst, s_vip, pv, sst, vip)
+    i_sub_pv = onto(pv.trace, onto_e(w))
+    i_sub_sst = None if w.weight_es is None else onto(state.sst.trace, w.weight_es)
+    i_sub = i_sub_pv if i_sub_sst is None else i_sub_pv + i_sub_sst
+    return Drive(i_ee, i_rec, i_sub_pv, i_sub_sst, i_sub, top_down, s_pv, s_sst, s_vip, pv, sst, vip)
 
 
 def onto_e(weights: CorticalWeights) -> Tensor:
@@ -294,14 +306,13 @@ def cortical_step(
     w = weights
     driven = drive(feedforward, state, w, constants, top_down, stimuli)
     trace = driven.pv.trace
-    i_div = onto(per_neuron(w.gain_p, trace[None]) * trace, onto_e(w))
-    if w.sigma is not None:
-        i_div = i_div + per_neuron(w.sigma, i_div[None])
+    i_div_pv = onto(per_neuron(w.gain_p, trace[None]) * trace, onto_e(w))
+    i_div = i_div_pv if w.sigma is None else i_div_pv + per_neuron(w.sigma, i_div_pv[None])
     stimulus = (stimuli or {}).get("E", Stimulus())
     i_e = integrate(driven.balanced[None], i_div[None], w.gain_e, w.bias)[0] + stimulus.current
     s_e, v = lif_step(i_e, state.v, constants.lif)
     s_e = stimulus.factor * s_e
-    now = CorticalStep(s_e, *driven[:3], i_div, i_e, *driven[3:6])
+    now = CorticalStep(s_e, i_div_pv, i_div, i_e, *driven[:9])
     return now, after(state, feedforward, driven, s_e, v, constants)
 
 

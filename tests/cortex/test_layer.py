@@ -217,6 +217,45 @@ def test_what_is_recorded_is_what_happened():
         record(model, what="gradient").__enter__()
 
 
+@pytest.mark.parametrize("conv", [False, True])
+@pytest.mark.parametrize("spiking", [False, True])
+def test_the_currents_by_source_make_up_the_whole_current(conv, spiking):
+    made = layer(conv, replace(FULL, spiking=spiking, tau_gaba=0.0))
+    model, x = torch.nn.Sequential(made), inputs(conv, 20)
+    inside = (1, 1) if conv else ()
+    top_down = torch.rand(20, 1, 1, *inside, generator=rng(3), dtype=torch.float64)
+    with record(model, what=made.quantities()) as seen, torch.no_grad():
+        made(x, state=made(x, return_state=True)[1], top_down=top_down)
+    of = {name: values[:, B:] for name, values in seen["0"].items()}  # of the second call
+    assert all(len(values) == 20 for values in of.values())
+
+    def per_cell(values):
+        return values.view(-1, *inside)
+
+    w = made.weights()
+    inhibition = of["I_sub_PV"] + of["I_sub_SST"]
+    divisor = per_cell(w.sigma) + of["I_div_PV"]
+    current = per_cell(w.gain_e) * (of["I_EE"] + of["I_rec"] - inhibition) / divisor + per_cell(w.bias)
+    assert_agree(current, of["I_E"], 1e-9)
+    assert_agree(inhibition, of["I_sub"], 1e-9)
+    assert_agree(divisor, of["I_div"], 1e-9)
+    assert all(values.any() for values in of.values())
+    before = of["s_SST"][:-1]
+    for name, weight, source in (("I_sub_PV", w.weight_ep, of["s_PV"]), ("I_sub_SST", w.weight_es, before)):
+        assert_agree(torch.einsum("tbn...,mn->tbm...", source, weight), of[name][-len(source) :], 1e-9)
+    assert torch.equal(of["top_down"], top_down.expand(20, B, made.sizes["VIP"], *of["s_VIP"].shape[3:]))
+
+
+def test_interneurons_are_recorded_beside_sampled_cells():
+    made, what = layer(False), ["spikes", "s_PV", "top_down"]
+    with record(made, what=what, neurons=5) as seen, record(made, what=what) as whole, torch.no_grad():
+        made(inputs(False))
+    kept, every = seen[""], whole[""]
+    assert torch.equal(kept["spikes"], every["spikes"][:, :, seen.neurons[""]])
+    assert torch.equal(kept["s_PV"], every["s_PV"])
+    assert not every["top_down"].any()  # none is given
+
+
 def test_checkpoints_hold_everything():
     made = layer(False, CorticalOptions(spiking=True))
     other = CorticalLinear(30, 16, options=CorticalOptions(spiking=True)).double()
