@@ -247,9 +247,10 @@ def test_train_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> 
     assert all(name in text for name in recipes())
     assert run(["train", "demo", "--help"]) == 0
     text = capsys.readouterr().out
-    for name in {*TrainConfig.descriptions()} - {"augmentation", "circuit_options"}:
+    for name in {*TrainConfig.descriptions()} - {"augmentation", "circuit_options", "cortex"}:
         assert f"--{name.replace('_', '-')}" in text
     assert "--augmentation.cutout" in text
+    assert "--cortex.recurrence" in text
     assert "Peak learning rate. (default: 0.003)" in text
 
 

@@ -9,6 +9,8 @@
     plus                         exact balance, tap by tap, semisaturation, pooled division, unit variance,
                                  even gradients; orthogonalised updates at learning rate 0.02, decay on feedforward
                                  weights only, otherwise as E-I
+    cortex                       cortical circuits (`eisnn.cortex`): E cells excite one another, SST cells have a wider
+                                 surround; 80 ms in steps of 10, otherwise as E-I
 
     TASK                         a task of NeuroGym by a recurrent cortical circuit of 128 E cells, TASK-unconstrained
                                  the same without Dale's law; neither in the paper
@@ -163,6 +165,12 @@ def unconstrained(recipe: TrainConfig) -> TrainConfig:
     return recipe.changed(cortex={"dale": False})
 
 
+def cortical(recipe: TrainConfig) -> TrainConfig:
+    """The same run with recurrent cortical circuits of E, PV and SST cells, for 80 ms in steps of 10; not in the paper.
+    `sst=0` leaves out SST cells, `recurrence=0` with it all that the layer itself excites."""
+    return recipe.changed(circuit="cortex", cortex={"recurrence": 0.1, "sst": 0.1}, time_steps=8)
+
+
 def batch_norm_twin(recipe: TrainConfig) -> TrainConfig:
     """The same run with batch norm in place of the circuits, at the rate and decay that suit it."""
     return recipe.changed(circuit="bn", lr=0.1, weight_decay=1e-4)
@@ -221,7 +229,8 @@ def recipes() -> dict[str, TrainConfig]:
     varied = {f"{name}-{end}": change(recipe) for end, change in variants.items() for name, recipe in named.items()}
     tasks = {task: cognitive(task) for task in TASKS}
     twins = {f"{task}-unconstrained": unconstrained(recipe) for task, recipe in tasks.items()}
-    return named | varied | to_the_letter | tasks | twins
+    cortices = {f"{name}-cortex": cortical(named[name]) for name in ("cifar10-vgg8", "demo")}
+    return named | varied | to_the_letter | cortices | tasks | twins
 
 
 def recipe(name: str) -> TrainConfig:

@@ -12,11 +12,13 @@ from pydantic import ValidationError
 from torch import nn
 
 import eisnn
+from eisnn.cortex import CorticalOptions
 from eisnn.data import Augmentation
 from eisnn.data.config import load_data
 from eisnn.data.events.augment import EventAugmentation
 from eisnn.methods import ABLATIONS
 from eisnn.methods.ablations import AblatedConv2d, AblatedReadout
+from eisnn.models.config import build_model
 from eisnn.nn import PAPER, PLUS
 from eisnn.train import RunError, TrainConfig, recipe, recipes
 from eisnn.train.build import new_network
@@ -140,6 +142,24 @@ def test_options_of_the_circuit_are_not_for_the_twin() -> None:
         recipe("demo-bn").changed(ablation="floor", ei_ratio=2)
     with pytest.raises(ValueError, match="ablation is 'floor', of the paper's circuit, but circuit_options depart"):
         recipe("demo-plus").changed(ablation="floor")
+
+
+def test_the_cortical_recipe_differs_in_circuit_and_time_only() -> None:
+    published, changed = recipe("cifar10-vgg8"), recipe("cifar10-vgg8-cortex")
+    assert changed.changed(circuit="ei", cortex=CorticalOptions(), time_steps=4) == published
+    model = build_model(changed.changed(width=0.25).network, num_classes=10, in_channels=3, image_size=32)
+    layer = model.layers[1]
+    assert layer.recurrent_ee.shape == (32, 32, 3, 3)
+    assert layer.recurrent_se.shape == (4, 32, 7, 7)
+
+
+def test_options_of_cortical_circuits_are_for_them_alone() -> None:
+    with pytest.raises(ValidationError, match="cortex has the options of circuit cortex; got circuit 'ei'"):
+        recipe("demo").changed(cortex={"recurrence": 0.2})
+    with pytest.raises(ValidationError, match=r"tau_pv must be 0 .* or at least dt / 10 = 1 ms.* got 0\.5"):
+        recipe("demo-cortex").changed(cortex={"tau_pv": 0.5})
+    fields = json.loads(recipe("demo-cortex").changed(ei_ratio=2).model_dump_json())
+    assert TrainConfig.model_validate(fields).network.cortex == CorticalOptions(recurrence=0.1, sst=0.1)
 
 
 def test_ablation_and_ratio_reach_the_network() -> None:
