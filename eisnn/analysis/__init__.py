@@ -50,6 +50,7 @@ from eisnn.analysis.measures.rhythms import (
 )
 from eisnn.analysis.measures.tuning import (
     NakaRushton,
+    choice_probability,
     fit_naka_rushton,
     naka_rushton,
     orientation_selectivity,
@@ -89,6 +90,7 @@ __all__ = [
     "assess",
     "balance_ratio",
     "bimodality_coefficient",
+    "choice_probability",
     "contour_correlation",
     "contour_strength",
     "cross_correlation",

@@ -5,7 +5,8 @@ neurons gives `W = W_EE - W_EI diag(m) W_IE` and `M = W_EI diag(m g_I)`. The cha
 inference that stands in the model's place of the old one inside the `with` block.
 
 Inhibition here is feed-forward and instantaneous: silencing I neurons disinhibits, and no paradoxical effect (Tsodyks
-et al. 1997) can appear, as no I neuron receives input from the E neurons that it inhibits.
+et al. 1997) can appear, as no I neuron receives input from the E neurons that it inhibits. Cells of recurrent layers,
+of any kind and for a while, are perturbed by `eisnn.cortex.stimulate`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from eisnn.analysis.layers import choose_layers, spiking_layers
 from eisnn.analysis.measures.values import Values
 from eisnn.analysis.perturbed import PerturbedLayer
 from eisnn.analysis.record import is_recorded, running_statistics
-from eisnn.functional.checks import check_int
+from eisnn.functional.checks import check_int, chosen_neurons
 from eisnn.nn import EILayer, SpikingLayer, uninitialized
 
 
@@ -172,10 +173,14 @@ def _circuits(model: nn.Module, layers: str | Iterable[str] | None) -> dict[str,
     kinds = {name: layer for name, layer in spiking_layers(model).items() if layer.synapses() is not None}
     chosen = choose_layers(model, kinds if layers is None else layers)
     if not chosen:
-        raise ValueError(f"{type(model).__name__} has no E-I layer to perturb (a folded or ablated one cannot be)")
+        raise ValueError(
+            f"{type(model).__name__} has no E-I layer to perturb (a folded or ablated one cannot be; "
+            "cells of cortical layers: eisnn.cortex.stimulate)"
+        )
     if wrong := [name for name in chosen if name not in kinds]:
         raise ValueError(
-            f"{', '.join(wrong)} is no E-I layer, or an ablated one (of a folded one, perturb the model it comes from)"
+            f"{', '.join(wrong)} is no E-I layer, or an ablated one (of a folded one, perturb the model it comes from; "
+            "cells of cortical layers: eisnn.cortex.stimulate)"
         )
     return {name: kinds[name] for name in chosen}  # type: ignore[misc]
 
@@ -195,22 +200,10 @@ def _seed(seed: int, name: str) -> int:
 
 def _choose(change: Perturbation, count: int, name: str, draws: torch.Generator) -> Tensor:
     """1 for the chosen ones of the `count` I neurons of a layer, 0 for the others."""
+    if change.neurons is not None:
+        return chosen_neurons(name or "the layer", change.neurons.get(name, ()), count, "I neurons").float()
     chosen = torch.zeros(count)
-    if change.neurons is None:
-        chosen[torch.randperm(count, generator=draws)[: round(change.fraction * count)]] = 1
-        return chosen
-    given = torch.as_tensor(change.neurons.get(name, ()))
-    if given.dtype is torch.bool and given.shape == (count,):
-        return given.float()
-    if given.numel() == 0:
-        return chosen
-    whole = not given.is_floating_point() and given.dtype is not torch.bool
-    if not whole or given.ndim != 1 or not bool(((given >= 0) & (given < count)).all()):
-        raise ValueError(
-            f"neurons of {name or 'the layer'} must be indices of its {count} I neurons, 0 to {count - 1}, or a "
-            f"boolean mask [{count}], got {change.neurons[name]}"
-        )
-    chosen[given.long()] = 1
+    chosen[torch.randperm(count, generator=draws)[: round(change.fraction * count)]] = 1
     return chosen
 
 

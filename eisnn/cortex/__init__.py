@@ -3,7 +3,7 @@
 from eisnn.cortex.layer import CorticalConv2d, CorticalLayer, CorticalLinear
 from eisnn.cortex.options import LIMIT, CorticalOptions
 from eisnn.cortex.stability import OperatingPoint, largest_eigenvalue
-from eisnn.cortex.stimulation import stimulate
+from eisnn.cortex.stimulation import disc, stimulate
 from eisnn.functional.cortex import CorticalState, Stimulus
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "CorticalState",
     "OperatingPoint",
     "Stimulus",
+    "disc",
     "largest_eigenvalue",
     "stimulate",
 ]

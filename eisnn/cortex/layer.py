@@ -143,6 +143,7 @@ class CorticalLayer(DataDrivenLayer):
             decay=o.decays,
             excitatory=o.decay(o.tau_ampa),
             inhibitory=o.decay(o.tau_gaba),
+            dt=o.dt,
             delay=o.steps_delay,
             thresholds=o.thresholds,
             quanta={kind: getattr(self, f"quantum_{kind}") for kind in FC.INTERNEURONS},
@@ -219,8 +220,21 @@ class CorticalLayer(DataDrivenLayer):
         cells = {"E": start.v, "PV": start.pv.u, "SST": start.sst.u, "VIP": start.vip.u}
         given = {"top_down": ("VIP", top_down)} if top_down is not None else {}
         for kind, stimulus in self.stimuli.items():
-            parts = zip(FC.Stimulus._fields, stimulus, strict=True)
-            given |= {f"the {part} of a stimulus of {kind}": (kind, value) for part, value in parts if _is_array(value)}
+            said = f"of a stimulus of {kind}"
+            parts = {"factor": stimulus.factor, "current": stimulus.current}
+            given |= {f"the {part} {said}": (kind, value) for part, value in parts.items() if _is_array(value)}
+            if stimulus.neurons is not None:
+                given[f"the mask {said}"] = (kind, stimulus.neurons[None, None])
+            if stimulus.course is not None and len(stimulus.course) != steps:
+                raise ValueError(
+                    f"{name}: the course {said} must have a value for each of the {steps} steps, got "
+                    f"{len(stimulus.course)}"
+                )
+            if stimulus.onset >= steps * self.options.dt:
+                raise ValueError(
+                    f"{name}: the onset {said} must be within the sequence of {steps * self.options.dt:g} ms, got "
+                    f"{stimulus.onset:g} ms"
+                )
         for what, (kind, value) in given.items():
             shape = (steps, *cells[kind].shape)
             fits = isinstance(value, Tensor) and value.ndim == len(shape)

@@ -21,6 +21,24 @@ def check_int(owner: str, name: str, value: Any, least: int = 1) -> None:
         raise ValueError(f"{owner}: {name} must be an int >= {least}, got {value!r}")
 
 
+def chosen_neurons(owner: str, given: Any, count: int, kind: str) -> Tensor:
+    """A mask `[count]` of the neurons that are `given` by their indices or by such a mask; ValueError for others."""
+    found = torch.as_tensor(given)
+    if found.dtype is torch.bool and found.shape == (count,):
+        return found
+    chosen = torch.zeros(count, dtype=torch.bool)
+    if found.numel() == 0:
+        return chosen
+    whole = not found.is_floating_point() and found.dtype is not torch.bool
+    if not whole or found.ndim != 1 or not bool(((found >= 0) & (found < count)).all()):
+        raise ValueError(
+            f"neurons of {owner} must be indices of its {count} {kind}, 0 to {count - 1}, or a boolean mask "
+            f"[{count}], got {given}"
+        )
+    chosen[found.long()] = True
+    return chosen
+
+
 def check_steps(owner: str, shape: Sequence[int], time_steps: int | None) -> int:
     """T of maps `[T, B, ...]`; ValueError unless their first axis is `time_steps`, where that is given, or 1."""
     if time_steps is None:

@@ -20,7 +20,7 @@ What a synapse passes on may be smoothed over time as well: by the decay `excita
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,6 +68,7 @@ class CorticalConstants:
         lif: constants of the E neurons.
         decay: `beta` of each kind of interneuron that there is, in [0, 1).
         excitatory, inhibitory: decays of the synapses, in [0, 1); 0 passes on what comes, unsmoothed.
+        dt: ms in a step, for what is said in ms (`Stimulus`).
         delay: steps, >= 1, from a spike of E to what it evokes in this layer.
         thresholds: of interneurons that are LIF neurons, by kind, in units of what one spike gives; None: graded ones.
         quanta: what one spike of such an interneuron gives, by kind.
@@ -78,6 +79,7 @@ class CorticalConstants:
     decay: Mapping[str, float]
     excitatory: float = 0.0
     inhibitory: float = 0.0
+    dt: float = 1.0
     delay: int = 1
     thresholds: Mapping[str, float] | None = None
     quanta: Mapping[str, Tensor] = field(default_factory=dict)
@@ -112,15 +114,37 @@ class CorticalState(NamedTuple):
 
 
 class Stimulus(NamedTuple):
-    """What an experimenter does to one population: `factor` on its output, and `current` added to its input (`I_E` of
-    the E neurons, before they integrate it); numbers or tensors that broadcast to `[T, B, n, ...]`."""
+    """What an experimenter does to cells of one population, by light or current.
+
+    Args:
+        factor: on their output, >= 0; 0 silences them.
+        current: added to their input (`I_E` of the E neurons, before they integrate it). Both are numbers, or tensors
+            that broadcast to `[T, B, n, ...]`.
+        neurons: which of them: a boolean mask that broadcasts to `[n, ...]`; None is all.
+        onset, offset: when it acts, ms from the first step; an `offset` of None is the end.
+        course: instead of these, how much of it acts at each step, `[T]` in [0, 1].
+    """
 
     factor: float | Tensor = 1.0
     current: float | Tensor = 0.0
+    neurons: Any = None
+    onset: float = 0.0
+    offset: float | None = None
+    course: Any = None
 
-    def at(self, t: int) -> "Stimulus":
-        """What acts at step t."""
-        return Stimulus(*(v if not isinstance(v, Tensor) or v.ndim == 0 else v[min(t, len(v) - 1)] for v in self))
+    def at(self, t: int, dt: float) -> "Stimulus":
+        """The factor and current that act at step t, of `dt` ms."""
+        now = (t + 1e-6) * dt
+        if now < self.onset or (self.offset is not None and now >= self.offset):
+            return Stimulus()
+        factor, current = (
+            v[min(t, len(v) - 1)] if isinstance(v, Tensor) and v.ndim else v for v in (self.factor, self.current)
+        )
+        if self.neurons is None and self.course is None:
+            return Stimulus(factor, current)
+        acts = 1.0 if self.neurons is None else self.neurons
+        acts = acts if self.course is None else acts * self.course[t]
+        return Stimulus(1 + acts * (factor - 1), acts * current)
 
 
 Stimuli = Mapping[str, Stimulus]
@@ -344,7 +368,7 @@ def cortical_circuit(
     spikes = []
     for t, feedforward in enumerate(currents):
         given = None if top_down is None else top_down[min(t, len(top_down) - 1)]
-        acting = {name: stimulus.at(t) for name, stimulus in (stimuli or {}).items()}
+        acting = {name: stimulus.at(t, constants.dt) for name, stimulus in (stimuli or {}).items()}
         now, state = cortical_step(feedforward, state, weights, constants, given, acting)
         spikes.append(now.s_e)
         if see is not None:

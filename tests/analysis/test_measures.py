@@ -136,6 +136,24 @@ def test_a_circuit_of_conserved_totals_is_balanced_in_every_neuron():
     torch.testing.assert_close(EA.balance_ratio(*inner), torch.ones(8, 6, 6, dtype=torch.float64))
 
 
+# Choices
+
+
+def test_a_choice_probability_is_the_overlap_of_two_distributions():
+    """Gaussians d standard deviations apart: Phi(d / sqrt 2)."""
+    choices, shift = torch.arange(4000) % 2, torch.tensor([0.0, 1.0, -2.0, 0.0])
+    responses = gaussian(4000, 4) + choices[:, None] * shift
+    responses[:, 3] = 0.1
+    found = EA.choice_probability(responses, choices)
+    assert found.tolist() == pytest.approx(stats.norm.cdf(shift / sqrt(2)).tolist(), abs=0.02)
+    assert found[3] == 0.5
+    assert EA.choice_probability([[1.0], [2.0], [2.0], [3.0]], [5, 5, 7, 7]).item() == 7 / 8  # one tie of four pairs
+    with pytest.raises(ValueError, match=r"two different numbers, got \[0.0, 1.0, 2.0\]"):
+        EA.choice_probability(responses, torch.arange(4000) % 3)
+    with pytest.raises(ValueError, match=r"to \[B\] choices, got \[4000, 4\] and \[9\]"):
+        EA.choice_probability(responses, choices[:9])
+
+
 # Weights
 
 

@@ -5,7 +5,8 @@ import torch
 from circuits import rng
 
 import eisnn
-from eisnn.cortex import CorticalLinear, CorticalOptions, Stimulus, stimulate
+from eisnn.analysis import record
+from eisnn.cortex import CorticalConv2d, CorticalLinear, CorticalOptions, Stimulus, disc, stimulate
 from eisnn.functional import cortex as FC
 
 N, DT = 120, 2.0
@@ -83,6 +84,107 @@ def test_stimuli_reach_the_cells_and_steps_that_they_name(circuits):
     assert silenced[..., 10:].any()
     assert torch.equal(disinhibited[:100], plain[:100])
     assert disinhibited[100:].mean() > 2 * plain[100:].mean()
+
+
+@pytest.mark.parametrize("kind", ["E", "PV", "SST", "VIP"])
+def test_chosen_cells_of_any_kind_are_driven_for_a_time_in_ms(kind):
+    options = CorticalOptions(dt=DT, delay=2.0, recurrence=0.1, sst=0.2, vip=0.2)
+    layer, x = CorticalLinear(200, 40, options=options), poisson(60.0)
+    eisnn.ei_init_(layer, x, generator=rng(1))
+    n = layer.sizes[kind]
+    chosen, during = torch.arange(n) < n // 2, slice(10, 20)
+    name = "spikes" if kind == "E" else f"s_{kind}"
+
+    def shown(stimulus=None):
+        stimuli = {} if stimulus is None else {"": {kind: stimulus}}
+        with torch.no_grad(), stimulate(layer, stimuli), record(layer, what=name) as seen:
+            layer(x)
+        return seen[""][name]
+
+    plain, light = shown(), {"current": 5.0, "onset": 20.0, "offset": 40.0}
+    driven = shown(Stimulus(**light, neurons=chosen))
+    assert torch.equal(driven[:10], plain[:10])
+    assert (driven[during, :, chosen] - plain[during, :, chosen]).mean() > 0.1
+    first = 10 if kind == "E" else slice(10, 12)  # later others answer
+    assert torch.equal(driven[first][..., ~chosen], plain[first][..., ~chosen])
+    assert torch.equal(driven, shown(Stimulus(**light, neurons=chosen.nonzero()[:, 0].tolist())))
+    course = (torch.arange(30) // 10 == 1).numpy()
+    assert torch.equal(driven, shown(Stimulus(current=5.0, neurons=chosen.numpy(), course=course)))
+    silenced = shown(Stimulus(factor=0.0, neurons=chosen, onset=20.0))
+    assert not silenced[10:, :, chosen].any()
+    assert silenced[10:, :, ~chosen].any()
+    half = shown(Stimulus(factor=0.0, neurons=chosen, course=torch.full((30,), 0.5)))
+    torch.testing.assert_close(half[0], shown(Stimulus(factor=0.5, neurons=chosen))[0])
+
+
+def test_light_on_a_part_of_the_map_silences_the_cells_there():
+    layer = CorticalConv2d(2, 8, 3, padding=1, options=CorticalOptions(dt=DT, recurrence=0.1))
+    x = (torch.rand(60, 2, 2, 9, 9, generator=rng(0)) < 0.1).float()
+    eisnn.ei_init_(layer, x, generator=rng(1))
+    lit, channels = disc(9, 9, 2.0, centre=(3, 4)), torch.arange(8) < 3
+    assert lit.sum() == 13
+    assert [bool(lit[at]) for at in ((3, 6), (1, 4), (3, 7), (5, 5))] == [True, True, False, False]
+
+    def spikes(neurons):
+        with torch.no_grad(), stimulate(layer, {"": {"E": Stimulus(factor=0.0, neurons=neurons)}}):
+            return layer(x).sum((0, 1)) > 0
+
+    assert torch.equal(spikes(lit), ~lit.expand(8, 9, 9) & spikes(lit))
+    assert spikes(lit)[:, ~lit].float().mean() > 0.9
+    assert not spikes(channels)[:3].any()
+    both = channels[:, None, None] & lit
+    assert not spikes(both)[both].any()
+    assert spikes(both)[~both].float().mean() > 0.9
+    with pytest.raises(
+        ValueError, match=r"the mask of a stimulus of E must .* to \[60, 2, 8, 9, 9\], got \[1, 1, 1, 5, 5\]"
+    ):
+        spikes(disc(5, 5, 2.0))
+
+
+def test_nested_stimuli_act_together(circuits):
+    layer, x = circuits[0][0.05], circuits[1]
+    e, pv = {"": {"E": Stimulus(current=0.1)}}, {"": {"PV": Stimulus(factor=0.9)}}
+    with torch.no_grad():
+        with stimulate(layer, e | {"": e[""] | pv[""]}):
+            together = layer(x)
+        with stimulate(layer, e), stimulate(layer, pv):
+            assert torch.equal(layer(x), together)
+        with stimulate(layer, e):
+            assert not torch.equal(layer(x), together)
+    assert layer.stimuli == {}
+    with stimulate(layer, pv), pytest.raises(ValueError, match="PV of the layer is stimulated already"):
+        stimulate(layer, pv).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("stimulus", "message"),
+    [
+        ({"neurons": [N]}, r"neurons of 0 must be indices of its 120 E cells, 0 to 119, or a boolean mask \[120\]"),
+        ({"neurons": torch.ones(9, dtype=torch.bool)}, "must be indices of its 120 E cells"),
+        ({"neurons": torch.ones(9, 9, dtype=torch.bool)}, "must be indices of its 120 E cells"),
+        ({"neurons": [0.5]}, "must be indices of its 120 E cells"),
+        ({"neurons": []}, "a stimulus of E must reach at least one cell"),
+        ({"neurons": torch.zeros(N, dtype=torch.bool)}, "a stimulus of E must reach at least one cell"),
+        ({"onset": -1.0}, "begins at an onset >= 0 and ends at a later offset, in ms; got -1.0, None"),
+        ({"onset": 9.0, "offset": 9.0}, "ends at a later offset, in ms; got 9.0, 9.0"),
+        ({"onset": float("nan")}, "begins at an onset >= 0"),
+        ({"onset": 500.0}, "onset of a stimulus of E must be within the sequence of 20 ms, got 500 ms"),
+        ({"course": torch.ones(9)}, "course of a stimulus of E must have a value for each of the 10 steps, got 9"),
+        ({"course": torch.full((10,), 1.1)}, r"course of a stimulus of E must be \[T\] values in \[0, 1\]"),
+        ({"course": torch.ones(10, 1)}, r"must be \[T\] values"),
+        ({"course": torch.ones(10), "offset": 9.0}, "a course, or an onset and an offset; got both"),
+    ],
+)
+def test_choices_and_times_that_cannot_be_are_named(circuits, stimulus, message):
+    model = torch.nn.Sequential(circuits[0][0.05])
+    with pytest.raises(ValueError, match=message), stimulate(model, {"0": {"E": Stimulus(0.0, **stimulus)}}):
+        model(poisson(20.0))
+
+
+@pytest.mark.parametrize("size", [{"height": 0}, {"width": 1.5}, {"radius": -1.0}, {"radius": float("nan")}])
+def test_a_disc_has_a_size(size):
+    with pytest.raises(ValueError, match=f"disc: {next(iter(size))} must be"):
+        disc(**({"height": 3, "width": 3, "radius": 1.0} | size))
 
 
 def test_stimuli_of_what_is_not_there_are_named(circuits):

@@ -49,6 +49,32 @@ def orientation_selectivity(responses: Values, orientations: Values) -> tuple[Te
     return torch.where(selectivity > 0, preferred, nan), selectivity
 
 
+def choice_probability(responses: Values, choices: Values) -> Tensor:
+    """How well each neuron tells two choices apart: the probability that its response in a trial of the larger number
+    in `choices` is above that in a trial of the other one, a tie counted as half (Britten et al. 1996).
+
+    It is the area under the ROC curve: 1/2 says nothing, 1 and 0 tell the choices apart without fault. Choices, stimuli
+    or any two conditions will do.
+
+    Args:
+        responses: `[B, ...]`, such as spike counts of B trials.
+        choices: `[B]`, two different numbers.
+    Returns: `[...]` in [0, 1]; 1/2 for a neuron whose responses vary by no more than rounding.
+    Raises: ValueError for other shapes, one choice or more than two, and for values that are NaN or infinite;
+        ImportError without SciPy (extra `analysis`).
+    """
+    r, choice = numbers("responses", responses), numbers("choices", choices)
+    if choice.ndim != 1 or r.ndim < 2 or len(r) != len(choice):
+        raise ValueError(f"responses must be [B, ...] to [B] choices, got {list(r.shape)} and {list(choice.shape)}")
+    if len(kinds := choice.unique()) != 2:
+        raise ValueError(f"choices must be two different numbers, got {kinds.tolist()}")
+    apart = deviations(r, 0).cpu().numpy()
+    of_larger = (choice == kinds[1]).cpu().numpy()
+    one, other = apart[of_larger], apart[~of_larger]
+    test = library("scipy.stats", "analysis").mannwhitneyu(one, other, axis=0, method="asymptotic")
+    return torch.as_tensor(test.statistic / (len(one) * len(other)))
+
+
 def suppression_index(responses: Values) -> Tensor:
     """Surround suppression of each neuron, `1 - R(largest) / max R`, `[n]` in [0, 1] (Cavanaugh et al. 2002).
 
