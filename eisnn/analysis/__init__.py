@@ -5,6 +5,7 @@ measures/                    numbers from what was recorded
 stimuli                      images of visual physiology
 responses, tuning, gain      show them to a network and collect what a layer does
 perturb, dose                change inhibition for a while, and see what that costs
+stability                    of cortical layers, linearised
 figures/                     the only place that imports matplotlib
 
 What needs an extra imports it where it is used.
@@ -59,6 +60,7 @@ from eisnn.analysis.measures.tuning import (
 from eisnn.analysis.perturb import Perturbation, UndefinedDivision, mean_division, perturb
 from eisnn.analysis.record import Recording, RunningStatistics, record, running_statistics
 from eisnn.analysis.responses import noisy_responses, responses, run_for
+from eisnn.analysis.stability import stability
 from eisnn.analysis.tuning import (
     OrientationTuning,
     cross_orientation_suppression,
@@ -135,6 +137,7 @@ __all__ = [
     "spike_counts",
     "spike_field_coherence",
     "spiking_layers",
+    "stability",
     "suppression_index",
     "synapses",
     "time_course",

@@ -121,8 +121,8 @@ def rate_aim(constants: EF.LIFConstants, cells: int = 4096, steps: int = 200) ->
 
 def _require_stability(layer: CorticalLayer, currents: Tensor, seen: list[FC.CorticalStep], group: Any) -> None:
     """Raise ValueError, naming the largest eigenvalue, if the network linearised around `seen` is unstable."""
-    i_e = torch.stack([step.i_e for step in seen])
-    point = OperatingPoint(_current_gain(layer, seen, group), _rate_gain(i_e, layer.neuron.constants, group))
+    i_e, i_div = (torch.stack([getattr(step, name) for step in seen]) for name in ("i_e", "i_div"))
+    point = operating_point(layer, i_e, i_div, group)
     largest = largest_eigenvalue(currents, layer.weights(), layer.constants, point)
     if largest >= 1:
         raise ValueError(
@@ -158,9 +158,14 @@ def _set_recurrence(layer: CorticalLayer, excitation: float, recurrent: float, r
             getattr(layer, f"quantum_{kind}").fill_(mean / p if mean else 1)
 
 
-def _current_gain(layer: CorticalLayer, seen: list[FC.CorticalStep], group: Any) -> Tensor:
+def operating_point(layer: CorticalLayer, i_e: Tensor, i_div: Tensor, group: Any = None) -> OperatingPoint:
+    """Where `layer` is linearised that had these currents, `[T, B, n_E, ...]`."""
+    return OperatingPoint(_current_gain(layer, i_div, group), _rate_gain(i_e, layer.neuron.constants, group))
+
+
+def _current_gain(layer: CorticalLayer, i_div: Tensor, group: Any) -> Tensor:
     """`g_E` over the mean divisive current of each E cell (channel)."""
-    divisor = torch.stack([step.i_div for step in seen]).double().transpose(0, 2).flatten(1)
+    divisor = i_div.double().transpose(0, 2).flatten(1)
     sums = torch.cat([divisor.sum(1), divisor.new_tensor([divisor.shape[1]])])
     sum_over(sums, group)
     mean = sums[:-1] / sums[-1]
