@@ -1,12 +1,14 @@
 """What theory says of recurrent circuits with cell types, on small networks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from circuits import rng
 
 import eisnn
-from eisnn.analysis import record
-from eisnn.cortex import CorticalConv2d, CorticalLinear, CorticalOptions, Stimulus, disc, stimulate
+from eisnn.analysis import ei_lag, record
+from eisnn.cortex import LIMIT, CorticalConv2d, CorticalLinear, CorticalOptions, Stimulus, disc, stimulate
 from eisnn.functional import cortex as FC
 
 N, DT = 120, 2.0
@@ -64,6 +66,19 @@ def test_the_paradoxical_effect_begins_where_recurrent_excitation_alone_is_unsta
     assert gains[0.05] < 1 < gains[0.3]
     assert changes[0.05] > 0.02
     assert changes[0.3] < 0
+
+
+@pytest.mark.parametrize("tau_pv", [0.0, 4.0, 8.0])
+def test_inhibition_lags_by_the_memory_of_pv_cells(tau_pv):
+    """In the paper's limit it comes in the same step; the larger the time constant, the later."""
+    layer = CorticalLinear(200, 40, options=replace(LIMIT, dt=DT, tau_pv=tau_pv))
+    bright = 1 + torch.sin(2 * torch.pi * 10 * torch.arange(200) * DT / 1000)[:, None, None]  # 10 Hz
+    x = bright * torch.rand(1, 8, 200, generator=rng(0))
+    eisnn.ei_init_(layer, x, generator=rng(1))
+    with torch.no_grad(), record(layer, what=["I_EE", "I_sub"]) as seen:
+        layer(x)
+    lags = ei_lag(seen[""]["I_EE"], seen[""]["I_sub"], DT, 30.0)
+    assert (lags == 0).all() if tau_pv == 0 else ((lags - tau_pv).abs() <= DT).all()
 
 
 def test_stimuli_reach_the_cells_and_steps_that_they_name(circuits):

@@ -67,6 +67,12 @@ def test_links_lead_somewhere(document):
         assert target.startswith("https://") or (document.parent / target).exists(), target
 
 
+def test_every_test_that_a_page_names_is_there():
+    tests = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("*.py"))
+    named = {name for page in DOCUMENTS for name in re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))}
+    assert sorted(name for name in named if not re.search(rf"def {name}\(", tests)) == []
+
+
 def test_no_withdrawn_claim_is_made_again():
     """In no page, notebook, docstring, help text or message."""
     made = [
