@@ -1,9 +1,10 @@
 """Does a cortical layer depend on its time step? Rates, synchrony and the noise of the divisor at dt = 10 to 1 ms.
 
-Layers after E-I Init, driven by Poisson inputs of 20 Hz for 400 ms (batch 8). Of the membrane without threshold, after
-the first 100 ms and in units of the threshold: `shared` is the standard deviation of its mean over the cells of a
-sample, `own` that of the single cells around it. `divisor` is the standard deviation of the divisive current over
-time by its mean.
+E-I Init sees Poisson inputs of 20 Hz for a second (batch 8); what is told is measured with other inputs of the same
+kind, after the first 100 ms. Of the membrane without threshold, in units of the threshold: `shared` is the standard
+deviation of its mean over the cells of a sample, `own` that of the single cells around it. `divisor` is the standard
+deviation of the divisive current over time by its mean. `onset_hz` is the rate in the first 100 ms. A layer that E-I
+Init refuses is told with its reason.
 
     python experiments/cortex_time_step.py --output experiments/results/cortex_time_step.json
 """
@@ -23,27 +24,34 @@ STEPS = (10.0, 5.0, 2.0, 1.0)
 SIZES = {"200 inputs, 100 cells": (200, 100), "512 inputs, 512 cells": (512, 512)}
 CIRCUITS: dict[str, dict[str, Any]] = {
     "no recurrence": {"recurrence": 0.0},
-    "rho = 0.2": {"recurrence": 0.2},
-    "rho = 0.2, delay of 10 ms": {"recurrence": 0.2, "delay": 10.0},
-    "spiking": {"recurrence": 0.2, "spiking": True},
-    "spiking, tau_gaba = 6": {"recurrence": 0.2, "spiking": True, "tau_gaba": 6.0},
+    "rho = 0.1": {"recurrence": 0.1},
+    "rho = 0.1, delay of 10 ms": {"recurrence": 0.1, "delay": 10.0},
+    "spiking": {"recurrence": 0.1, "spiking": True},
+    "spiking, tau_gaba = 6": {"recurrence": 0.1, "spiking": True, "tau_gaba": 6.0},
 }
 
 
-def measure(inputs: int, cells: int, dt: float, options: dict[str, Any]) -> dict[str, float]:
-    steps, seen = round(400 / dt), []
-    x = (torch.rand(steps, 8, inputs, generator=torch.Generator().manual_seed(0)) < 20 * dt / 1000).float()
+def measure(inputs: int, cells: int, dt: float, options: dict[str, Any]) -> dict[str, Any]:
+    def poisson(seed: int) -> torch.Tensor:
+        chances = torch.rand(round(1000 / dt), 8, inputs, generator=torch.Generator().manual_seed(seed))
+        return (chances < 20 * dt / 1000).float()
+
+    onset, seen = round(100 / dt), []
     layer = CorticalLinear(inputs, cells, options=CorticalOptions(dt=dt, **options))
-    eisnn.ei_init_(layer, x, generator=torch.Generator().manual_seed(1))
+    try:
+        eisnn.ei_init_(layer, poisson(0), generator=torch.Generator().manual_seed(1))
+    except ValueError as refused:
+        return {"refused": str(refused)}
     with torch.no_grad():
         weights = layer.weights()
-        FC.cortical_circuit(layer.feedforward(x, weights), weights, layer.constants, see=seen.append)
+        FC.cortical_circuit(layer.feedforward(poisson(2), weights), weights, layer.constants, see=seen.append)
     i_e, i_div, s_e = (torch.stack([getattr(step, name) for step in seen]) for name in ("i_e", "i_div", "s_e"))
     decay = layer.neuron.constants.decay
-    v = (FC.leaky(i_e, decay, torch.zeros_like(i_e[0])) / (1 - decay))[steps // 4 :]
-    shared = v.mean(2, keepdim=True)
+    v = (FC.leaky(i_e, decay, torch.zeros_like(i_e[0])) / (1 - decay))[onset:]
+    shared, i_div = v.mean(2, keepdim=True), i_div[onset:]
     return {
-        "rate_hz": float(s_e.mean()) * 1000 / dt,
+        "rate_hz": float(s_e[onset:].mean()) * 1000 / dt,
+        "onset_hz": float(s_e[:onset].mean()) * 1000 / dt,
         "shared": float(shared.std()),
         "own": float((v - shared).std()),
         "divisor": float((i_div.std(0) / i_div.mean(0)).mean()),
@@ -59,7 +67,7 @@ def main() -> None:
         for circuit, options in CIRCUITS.items():
             for dt in STEPS:
                 row = rows[f"{size}, {circuit}, {dt:g} ms"] = measure(inputs, cells, dt, options)
-                told = ", ".join(f"{name} {value:.2f}" for name, value in row.items())
+                told = ", ".join(f"{name} {value:.2f}" if name != "refused" else value for name, value in row.items())
                 print(f"{size}, {circuit}, {dt:g} ms: {told}", flush=True)
     if args.output:
         write_result(args.output, {**provenance(), "draws": 1, "layers": rows})

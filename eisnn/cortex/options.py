@@ -28,6 +28,8 @@ class CorticalOptions:
         delay: from a spike of an E cell to what it evokes in this layer, ms, a multiple of `dt`; None is one step.
         recurrence: rho, which share of the excitation of E cells comes from E cells of this layer, in [0, 1). What they
             excite is inhibited as much: by PV cells, and by SST cells with `sst`.
+        feedback_inhibition: which share of the inhibition of E cells is driven by E cells of this layer, in [0, 1); None
+            is `recurrence`. A larger share makes a rhythm of E and PV cells. Needs `recurrence`.
         sst: which share of that inhibition comes from SST cells, in [0, 1); 0 has none. Needs `recurrence`.
         vip: which share of the excitation of SST cells VIP cells cancel, in [0, 1); 0 has none. Needs `sst`.
         sst_pv: which share of the excitation of PV cells SST cells cancel, in [0, 1). Needs `sst`.
@@ -51,6 +53,7 @@ class CorticalOptions:
     tau_gaba: float = 0.0
     delay: float | None = None
     recurrence: float = 0.1
+    feedback_inhibition: float | None = None
     sst: float = 0.0
     vip: float = 0.0
     sst_pv: float = 0.0
@@ -78,7 +81,7 @@ class CorticalOptions:
                 f"0 (no memory) or at least dt / 10 = {SHORTEST * self.dt:g} ms, as a step of {self.dt:g} ms shows "
                 "nothing faster",
             )
-        for name in SHARES:
+        for name in SHARES if self.feedback_inhibition is None else (*SHARES, "feedback_inhibition"):
             self._require(name, 0 <= self._number(name) < 1, "a share in [0, 1)")
         self._require("pv_pv", 0 <= self._number("pv_pv") < inf, "a finite number >= 0")
         for name in ("spiking", "dale"):
@@ -88,7 +91,8 @@ class CorticalOptions:
         for name in ("recurrent_size", "surround_size"):
             size = getattr(self, name)
             self._require(name, is_int(size, 1) and size % 2 == 1, "an odd int >= 1")
-        for name, needed in (("sst", "recurrence"), ("vip", "sst"), ("sst_pv", "sst")):
+        needs = {"feedback_inhibition": "recurrence", "sst": "recurrence", "vip": "sst", "sst_pv": "sst"}
+        for name, needed in needs.items():
             if getattr(self, name) and not getattr(self, needed):
                 raise ValueError(f"CorticalOptions: {name}={getattr(self, name)!r} needs {needed} > 0, which drives it")
         if self.spiking and self.interneuron_rate * self.dt > 500:
@@ -111,6 +115,13 @@ class CorticalOptions:
         if not tau_e >= self.dt:
             raise ValueError(f"tau_e must be at least dt = {self.dt:g} ms, got {tau_e!r}")
         return LIF(tau_e / self.dt, **constants)
+
+    @property
+    def inhibition(self) -> tuple[float, float]:
+        """What drives the inhibition of E cells, the layer below and E cells of this layer, in units of what the layer
+        below excites. The two sum to all that excites E cells."""
+        share = self.recurrence if self.feedback_inhibition is None else self.feedback_inhibition
+        return (1 - share) / (1 - self.recurrence), share / (1 - self.recurrence)
 
     @property
     def steps_delay(self) -> int:

@@ -2,15 +2,20 @@
 
 The layer below is balanced as in E-I Init, here row by row. With J the mean excitation from there and r the mean rate
 of the E cells, spikes a step, recurrent excitation is `R = rho / (1 - rho) J`: the rows of `R_EE` sum to `R / r`, and
-those onto interneurons so that these take away as much.
+those onto interneurons so that these take away as much. With `feedback_inhibition` the layer's own spikes evoke another
+share of the inhibition than of the excitation, and the layer below the rest, so that the sums still balance.
 
 The scale is that at which E cells fire as E-I Init makes them fire, in Hz, whatever the time step: as often for each
 time constant of the membrane as an LIF neuron of tau = 2 steps under white currents of mean 0 and standard deviation 1.
 The standard deviation itself would not do: at shorter steps crossings of the threshold are seen that long ones miss,
 and where E and PV cells excite and inhibit one another, cells fluctuate together, the more the shorter the step.
+
+Sequences begin at 0, so that inhibition lags in the first steps and E cells fire in a burst, the larger the shorter the
+step. What is measured is therefore measured after `onset`, where sequences are long enough to settle.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +37,7 @@ from eisnn.init.statistics import (
 
 WITHIN = 0.03  # of the rate, when the search ends
 FAR = 0.25  # of the rate: then there is no scale that gives it
+SETTLING = 5  # time constants of the membrane, until the burst at the onset is over
 RECURRENT = ("recurrent_ee", "recurrent_pe", "recurrent_se", "recurrent_ve")
 
 
@@ -44,7 +50,7 @@ def _(
     `adjust_` has measured rates."""
     d, o = layer.fan_in, layer.options
     scale = weight_scale(statistics, d)
-    totals = dict.fromkeys(RECURRENT, 1.0) | {"weight_ee": d * scale, "weight_pe": d * scale / (1 - o.sst_pv)}
+    totals = dict.fromkeys(RECURRENT, 1.0) | {"weight_ee": d * scale, "weight_pe": d * scale * o.inhibition[0] / (1 - o.sst_pv)}
     for name, total in totals.items():
         weight = getattr(layer, name)
         if weight is None:
@@ -79,29 +85,32 @@ def _(layer: CorticalLayer, x: Tensor, group: Any = None, time_steps: int | None
     currents = layer.feedforward(x, layer.weights())
     of_e = currents[:, :, : layer.sizes["E"]]
     excitation = mean_over(of_e, group)
-    recurrent = excitation * o.recurrence / (1 - o.recurrence)
-    aim = rate_aim(layer.neuron.constants)
+    recurrent, fed_back = excitation * o.recurrence / (1 - o.recurrence), excitation * o.inhibition[1]
+    aim, first = rate_aim(layer.neuron.constants), onset(layer.neuron.constants, steps)
 
-    def rate(scale: float) -> float:
+    def rate(scale: float, currents: Tensor = currents) -> float:
         layer.scale_division_(1 / scale)
-        found = mean_over(ops.cortical_circuit(currents, layer.weights(), layer.constants, None, steps)[0], group)
+        spikes, _ = ops.cortical_circuit(currents, layer.weights(), layer.constants, None, steps)
         layer.scale_division_(scale)
-        return found
+        return mean_over(spikes[first:], group)
 
-    def watch() -> list[FC.CorticalStep]:
+    def watch(currents: Tensor = currents) -> list[FC.CorticalStep]:
         seen: list[FC.CorticalStep] = []
         FC.cortical_circuit(currents, layer.weights(), layer.constants, None, steps, see=seen.append)
-        return seen
+        return seen[first:]
 
-    # Without recurrence first, whose operating point says whether the loop may be closed.
-    _set_recurrence(layer, excitation, recurrent, None)
-    layer.scale_division_(1 / scale_for_rate(rate, aim, WITHIN))
+    # Without recurrence first, whose operating point says whether the loop may be closed. Of what the layer's own spikes
+    # evoke, the excess of inhibition over excitation is then constant.
+    cut = currents.clone()
+    cut[:, :, layer.sizes["E"] :] += (fed_back - recurrent) / (1 - o.sst_pv)
+    _set_recurrence(layer, excitation, recurrent, fed_back, None)
+    layer.scale_division_(1 / scale_for_rate(partial(rate, currents=cut), aim, WITHIN))
     if o.recurrence:
-        seen = watch()
-        _set_recurrence(layer, excitation, recurrent, aim)
+        seen = watch(cut)
+        _set_recurrence(layer, excitation, recurrent, fed_back, aim)
         _require_stability(layer, currents, seen, group)
         layer.scale_division_(1 / scale_for_rate(rate, aim, WITHIN))
-    found, chances = rate(1.0), of_e.new_tensor(of_e[0].numel() * steps, dtype=torch.float64)
+    found, chances = rate(1.0), of_e.new_tensor(of_e[0].numel() * (steps - first), dtype=torch.float64)
     sum_over(chances, group)
     if abs(found - aim) > FAR * aim + 2 / float(chances):
         raise ValueError(
@@ -119,6 +128,13 @@ def rate_aim(constants: EF.LIFConstants, cells: int = 4096, steps: int = 200) ->
     return float(EF.lif(white, replace(constants, tau=2.0))[0].mean()) * 2 / constants.tau
 
 
+def onset(constants: EF.LIFConstants, steps: int) -> int:
+    """Steps that are left out of measurements: `SETTLING` time constants of the membrane, or none of a sequence that
+    would not be at least twice as long, and is learned as it begins."""
+    settling = round(SETTLING * constants.tau)
+    return settling if steps >= 2 * settling else 0
+
+
 def _require_stability(layer: CorticalLayer, currents: Tensor, seen: list[FC.CorticalStep], group: Any) -> None:
     """Raise ValueError, naming the largest eigenvalue, if the network linearised around `seen` is unstable."""
     i_e, i_div = (torch.stack([getattr(step, name) for step in seen]) for name in ("i_e", "i_div"))
@@ -132,25 +148,33 @@ def _require_stability(layer: CorticalLayer, currents: Tensor, seen: list[FC.Cor
         )
 
 
-def _set_recurrence(layer: CorticalLayer, excitation: float, recurrent: float, rate: float | None) -> None:
-    """Scale what E cells of the layer excite for their mean `rate` (None: to nothing yet), and what SST cells take."""
+def _set_recurrence(
+    layer: CorticalLayer, excitation: float, recurrent: float, fed_back: float, rate: float | None
+) -> None:
+    """Scale what E cells of the layer excite for their mean `rate` (None: to nothing yet), and what SST cells take.
+
+    Args:
+        excitation: mean excitation of E cells from the layer below; `recurrent` that from the layer itself.
+        fed_back: mean inhibition that E cells of the layer evoke.
+    """
     o = layer.options
-    evoked = 0.0 if rate is None else recurrent / rate
-    sst = o.sst * evoked / (1 - o.vip)
-    totals = (evoked, (1 - o.sst) * evoked / (1 - o.sst_pv), sst, sst * o.vip / (1 - o.vip))
+    excited, inhibited = (0.0 if rate is None else mean / rate for mean in (recurrent, fed_back))
+    sst = o.sst * inhibited / (1 - o.vip)
+    totals = (excited, (1 - o.sst) * inhibited / (1 - o.sst_pv), sst, sst * o.vip / (1 - o.vip))
     for name, total in zip(RECURRENT, totals, strict=True):
         if (weight := getattr(layer, name)) is not None:
             # An all-zero row keeps no shape to scale: the smallest stands for nothing.
             weight.mul_(max(total, 1e-12) / weight.flatten(1).sum(1).mean())
+    from_below = excitation * o.inhibition[0]
     if layer.weight_ps is not None:
-        driven = excitation + (1 - o.sst) * recurrent
-        taken = o.sst_pv / (1 - o.sst_pv) * driven / (o.sst * recurrent)
+        driven = from_below + (1 - o.sst) * fed_back
+        taken = o.sst_pv / (1 - o.sst_pv) * driven / (o.sst * fed_back)
         layer.weight_ps.fill_(taken / layer.weight_ps.shape[1])
     if o.spiking:
         p = o.interneuron_rate * o.dt / 1000
-        sst_output = o.sst * recurrent
+        sst_output = o.sst * fed_back
         means = {
-            "PV": (excitation + (1 - o.sst) * (0 if rate is None else recurrent)) / (1 + o.pv_pv),
+            "PV": (from_below + (1 - o.sst) * (0 if rate is None else fed_back)) / (1 + o.pv_pv),
             "SST": sst_output,
             "VIP": sst_output * o.vip / (1 - o.vip),
         }
