@@ -445,6 +445,23 @@ def networks() -> str:
     return table(["name and card", "model", "circuit", "data", "T", "parameters", "test accuracy, %"], rows)
 
 
+STEPS = ("10", "5", "2", "1")  # ms, of experiments/cortex_time_step.py
+
+
+def by_time_step(circuits: Sequence[str], value: Callable[[dict[str, Any]], str]) -> str:
+    """What a layer of 512 cells does at each time step."""
+    layers = read(RESULTS / "cortex_time_step.json")["layers"]
+    names = [[f"512 inputs, 512 cells, {circuit}, {dt} ms" for dt in STEPS] for circuit in circuits]
+    found = [[value(layers[name]) for name in row] for row in names]
+    return table(["dt, ms", *STEPS], [[circuit, *row] for circuit, row in zip(circuits, found, strict=True)])
+
+
+def borne_recurrence() -> str:
+    """The largest rho that a layer of 100 cells bears."""
+    found = read(RESULTS / "cortex_time_step.json")["bears"]
+    return table(["dt, ms", *STEPS], [[name, *(f"{of[dt]:g}" for dt in STEPS)] for name, of in found.items()])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "cost": cost,
@@ -476,6 +493,15 @@ TABLES: dict[str, Callable[[], str]] = {
     "training step": step,
     "recipes": published_recipes,
     "networks": networks,
+    "cortex rates": lambda: by_time_step(
+        ("no recurrence", "rho = 0.1", "rho = 0.1, delay of 10 ms"),
+        lambda of: f"{of['rate_hz']:.1f} ({of['onset_hz']:.0f}); {of['divisor']:.2f}",
+    ),
+    "cortex spiking": lambda: by_time_step(
+        ("rho = 0.1", "spiking", "spiking, tau_gaba = 6"),
+        lambda of: f"{of['divisor']:.2f}; {of['shared'] / of['own']:.1f}",
+    ),
+    "cortex stability": borne_recurrence,
 }
 PLACE = re.compile(r"(<!-- table ([^>]+?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 

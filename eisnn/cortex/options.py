@@ -28,8 +28,8 @@ class CorticalOptions:
         delay: from a spike of an E cell to what it evokes in this layer, ms, a multiple of `dt`; None is one step.
         recurrence: rho, which share of the excitation of E cells comes from E cells of this layer, in [0, 1). What they
             excite is inhibited as much: by PV cells, and by SST cells with `sst`.
-        feedback_inhibition: which share of the inhibition of E cells is driven by E cells of this layer, in [0, 1); None
-            is `recurrence`. A larger share makes a rhythm of E and PV cells. Needs `recurrence`.
+        feedback_inhibition: which share of the inhibition of E cells E cells of this layer drive, in [0, 1); None is
+            `recurrence`. A larger share makes a rhythm of E and PV cells. Needs `recurrence`.
         sst: which share of that inhibition comes from SST cells, in [0, 1); 0 has none. Needs `recurrence`.
         vip: which share of the excitation of SST cells VIP cells cancel, in [0, 1); 0 has none. Needs `sst`.
         sst_pv: which share of the excitation of PV cells SST cells cancel, in [0, 1). Needs `sst`.

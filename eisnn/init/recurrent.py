@@ -50,7 +50,10 @@ def _(
     `adjust_` has measured rates."""
     d, o = layer.fan_in, layer.options
     scale = weight_scale(statistics, d)
-    totals = dict.fromkeys(RECURRENT, 1.0) | {"weight_ee": d * scale, "weight_pe": d * scale * o.inhibition[0] / (1 - o.sst_pv)}
+    totals = dict.fromkeys(RECURRENT, 1.0) | {
+        "weight_ee": d * scale,
+        "weight_pe": d * scale * o.inhibition[0] / (1 - o.sst_pv),
+    }
     for name, total in totals.items():
         weight = getattr(layer, name)
         if weight is None:
@@ -99,8 +102,8 @@ def _(layer: CorticalLayer, x: Tensor, group: Any = None, time_steps: int | None
         FC.cortical_circuit(currents, layer.weights(), layer.constants, None, steps, see=seen.append)
         return seen[first:]
 
-    # Without recurrence first, whose operating point says whether the loop may be closed. Of what the layer's own spikes
-    # evoke, the excess of inhibition over excitation is then constant.
+    # Without recurrence first, whose operating point says whether the loop may be closed. As far as the layer's own
+    # spikes evoke more inhibition than excitation, it is then constant.
     cut = currents.clone()
     cut[:, :, layer.sizes["E"] :] += (fed_back - recurrent) / (1 - o.sst_pv)
     _set_recurrence(layer, excitation, recurrent, fed_back, None)
