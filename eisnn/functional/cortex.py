@@ -160,6 +160,8 @@ def leaky(x: Tensor, decay: float, before: Tensor) -> Tensor:
     """
     if decay == 0:
         return x
+    if x.ndim == 5 and x.stride(2) == 1 and x.shape[2] > 1:  # as it lies in memory
+        return leaky(x.movedim(2, -1), decay, before.movedim(1, -1)).movedim(-1, 2)
     steps = torch.arange(len(x), device=x.device)
     lag = steps[:, None] - steps
     kernel = torch.where(lag >= 0, (1 - decay) * decay ** lag.clamp_min(0).to(x.dtype), 0)

@@ -8,6 +8,7 @@ What of torch works with them: reverse-mode derivatives, once (`backward`, `torc
 # Back ends, which enter themselves when they are imported; see backends.py.
 import eisnn.ops.cortex.cpu
 import eisnn.ops.cortex.gpu
+import eisnn.ops.cortex.maps
 import eisnn.ops.lif.cpu
 import eisnn.ops.lif.gpu
 import eisnn.ops.population.cpu

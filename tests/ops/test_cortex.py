@@ -114,8 +114,7 @@ def constants_of(lif: EF.LIFConstants, filters: bool, spiking: bool, delay: int)
 
 
 def assert_equal_to_the_reference(given, constants, steps, tolerance):
-    assert CIRCUITS.name(given["currents"], FC.CorticalWeights(*(given.get(n) for n in FC.CorticalWeights._fields)),
-                         constants) == "compiled"  # fmt: skip
+    assert CIRCUITS.name(given["currents"], weights_of(given), constants) == "compiled"
     ours, reference = (run(op, given, constants, steps) for op in (ops.cortical_circuit, FC.cortical_circuit))
     assert list(ours) == list(reference)
     assert torch.equal(ours["spikes"], reference["spikes"])
@@ -157,26 +156,54 @@ def test_step_by_step_with_the_population_operation(pathways, conv, monkeypatch)
     given = inputs(pathways, 3, 2, 2, 1, torch.float64)
     constants = constants_of(EF.LIFConstants(), True, False, 2)
     if conv:
-        maps = {
-            "currents",
-            "v",
-            "feedforward",
-            "history",
-            "top_down",
-            *(n for n in given if n.endswith(("_u", "_trace"))),
-        }
-        given = {name: spread(x) if name in maps and x.numel() else x for name, x in given.items()}
-        given |= {name: value[:, :, None, None] for name, value in given.items() if name.startswith("recurrent")}
-        constants = replace(constants, recurrent=EF.Conv(), surround=EF.Conv())
+        given, constants = on_maps(given, 1), replace(constants, recurrent=EF.Conv(), surround=EF.Conv())
     ours, reference = (run(op, given, constants, 3) for op in (ops.cortical_circuit, FC.cortical_circuit))
     assert torch.equal(ours["spikes"], reference["spikes"])
     for name, value in reference.items():
         assert_agree(ours[name], value, 1e-10, scale=1e-3)
 
 
-def spread(values: Tensor) -> Tensor:
-    """`[..., n]` as a map of two positions, `[..., n, 1, 2]`."""
-    return torch.stack([values, 0.7 * values], -1).unsqueeze(-2)
+@settings(max_examples=25)
+@given(
+    lif=CONSTANTS,
+    pathways=st.sampled_from([p for p in PATHWAYS if {"E", "SST"} & {*p}]),
+    filters=st.booleans(),
+    spiking=st.booleans(),
+    t=st.integers(1, 4),
+    b=st.integers(1, 3),
+    delay=st.integers(1, 3),
+    static=st.booleans(),
+    inside=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_maps_equal_the_reference(lif, pathways, filters, spiking, t, b, delay, static, inside, seed):
+    given = on_maps(inputs((*pathways, "sigma"), 1 if static else t, b, delay, seed, torch.float64), 3)
+    if inside:  # channels last
+        given["currents"] = given["currents"].movedim(2, -1).contiguous().movedim(-1, 2)
+    around, surround = (EF.Conv(padding=(n, n)) for n in (1, 2))
+    constants = replace(constants_of(lif, filters, spiking, delay), recurrent=around, surround=surround)
+    assert CIRCUITS.name(given["currents"], weights_of(given), constants) == "compiled steps"
+    ours, reference = (run(op, given, constants, t) for op in (ops.cortical_circuit, FC.cortical_circuit))
+    assert torch.equal(ours["spikes"], reference["spikes"])
+    for name, value in reference.items():
+        assert_agree(ours[name], value, 1e-9, scale=1e-3)
+
+
+def on_maps(given: dict[str, Tensor], size: int) -> dict[str, Tensor]:
+    """The same cells on a map of two rows of `size + 1`, whose recurrent weights are kernels of `size`, those of SST
+    cells of `2 size - 1`."""
+    maps = {"currents", "v", "feedforward", "history", "top_down", *(n for n in given if n.endswith(("_u", "_trace")))}
+    positions = 0.2 + torch.rand(2, size + 1, generator=rng(5), dtype=torch.float64)
+    spread = {name: x[..., None, None] * positions if name in maps and x.numel() else x for name, x in given.items()}
+    for name in (name for name in given if name.startswith("recurrent")):
+        taps = 2 * size - 1 if name == "recurrent_se" else size
+        kernel = torch.rand(taps, taps, generator=rng(6), dtype=torch.float64)
+        spread[name] = given[name][..., None, None] * kernel / kernel.sum()
+    return spread
+
+
+def weights_of(given: dict[str, Tensor]) -> FC.CorticalWeights:
+    return FC.CorticalWeights(**{name: given.get(name) for name in FC.CorticalWeights._fields})
 
 
 def test_threads_do_not_show(monkeypatch):
@@ -219,12 +246,14 @@ def test_what_does_not_fit_is_refused(name, shape, message):
 
 def test_what_the_routine_does_not_serve_runs_in_torch_operations():
     given = inputs(("E",), 4, 2, 1, 0, torch.float64)
-    weights = FC.CorticalWeights(*(given.get(n) for n in FC.CorticalWeights._fields))
-    constants = constants_of(EF.LIFConstants(), False, False, 1)
+    weights, constants = weights_of(given), constants_of(EF.LIFConstants(), False, False, 1)
 
     def name(weights=weights, constants=constants):
         return CIRCUITS.name(given["currents"], weights, constants)
 
     assert name() == "compiled"
     assert name(weights=weights._replace(bias=given["bias"].bfloat16())) == "torch"
-    assert name(constants=replace(constants, recurrent=EF.Conv())) == "torch"
+    on_the_map = replace(constants, recurrent=EF.Conv())
+    assert name(constants=on_the_map) == "torch"
+    maps = on_maps(given, 1)  # whose divisor has no constant part
+    assert CIRCUITS.name(maps["currents"], weights_of(maps), on_the_map) == "torch"

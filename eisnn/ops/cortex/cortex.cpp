@@ -1,8 +1,9 @@
 // The scan of a cortical circuit over T on a CPU, where all projections within the layer are all-to-all: forward and
-// backward pass, each in one call. The equations are those of eisnn/functional/cortex.py, whose names are used here.
+// backward pass, each in one call. Where E cells project by convolutions, a call makes one step, and each position of the
+// map is a sample (maps.py). The equations are those of eisnn/functional/cortex.py, whose names are used here.
 //
-// Arrays are [steps, batch, n], contiguous but where a stride is named. The batch is cut into as many parts as there are
-// threads; each goes through all steps by itself, and no number depends on the cut. Gradients of weights are products
+// Arrays are [steps, batch, n], contiguous but where a stride is named. The batch is cut into parts, at
+// least as many as there are threads; each goes through all steps by itself, and no number depends on the cut. Gradients of weights are products
 // over all steps at once, which Python makes of `grad_y` and `grad_div`.
 
 #include <algorithm>
@@ -34,6 +35,7 @@ struct Circuit {
     const void *currents;  // [steps, batch, n_e + n_pv], from the layer below
     int64_t current_step;  // its stride; 0 for a static input
     const void *top_down;  // [steps, batch, n_vip]; null: 0
+    const void *onto_sst;  // [steps, batch, n_sst], besides what `recurrent` gives; null: 0
     const void *recurrent;  // [n_y, n_e]; null: no recurrence
     const void *weight_ep, *weight_pp, *weight_ps, *weight_es, *weight_sv, *weight_vs;  // null: no such pathway
     const void *gain_p, *gain_e, *bias, *sigma;  // sigma may be null
@@ -199,7 +201,9 @@ template <class C> struct Part {
                 respond(c.pv, t, b, current[0], u_pv[b], pv[b]);
                 for (int64_t i = 0; i < n_pv; ++i) pv[count + b][i] = gain[i] * pv[b][i];
                 recurrent += n_pv;
-                for (int64_t i = 0; i < n_sst; ++i) current[0][i] = recurrent[i] - on_sst[b][i];
+                const C *driven = c.onto_sst ? from<C>(c.onto_sst, at(t, b) * n_sst) : nullptr;
+                for (int64_t i = 0; i < n_sst; ++i)
+                    current[0][i] = recurrent[i] - on_sst[b][i] + (driven ? driven[i] : C(0));
                 respond(c.sst, t, b, current[0], u_sst[b], sst[b]);
                 recurrent += n_sst;
                 const C *given = c.top_down ? from<C>(c.top_down, at(t, b) * n_vip) : nullptr;
@@ -376,9 +380,12 @@ template <class C> struct Part {
     }
 };
 
+constexpr int64_t MOST = 128;  // samples of a part, whose work stays in the second-level cache
+
 template <class C, class Each> void in_parts(const Circuit &c, Each each) {
-    const int64_t parts = std::max(int64_t(1), std::min(c.threads, c.batch));
-#pragma omp parallel for schedule(static) num_threads(parts)
+    const int64_t threads = std::max(int64_t(1), std::min(c.threads, c.batch));
+    const int64_t parts = std::max(threads, (c.batch + MOST - 1) / MOST);
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t k = 0; k < parts; ++k) {
         const int64_t first = k * c.batch / parts;
         each(Part<C>{c, first, (k + 1) * c.batch / parts - first});

@@ -22,7 +22,7 @@ LATERAL = ("weight_ep", "weight_pp", "weight_ps", "weight_es", "weight_sv", "wei
 VECTORS = ("gain_p", "gain_e", "bias", "sigma")
 STATE = ("v", "history", *(f"{kind}_{part}" for kind in KINDS for part in ("u", "trace")))
 # Arrays have the names of the routine's fields, those of interneurons with their kind before.
-INPUTS = ("currents", "top_down", "recurrent", *LATERAL, *VECTORS, *(f"{name}_start" for name in STATE))
+INPUTS = ("currents", "top_down", "onto_sst", "recurrent", *LATERAL, *VECTORS, *(f"{name}_start" for name in STATE))
 Arrays = Mapping[str, Tensor]
 
 
@@ -69,14 +69,14 @@ def compiled(
     for kind in KINDS:
         given[f"{kind}_u_start"], given[f"{kind}_trace_start"] = getattr(state, kind)
     given["top_down"] = None if top_down is None else top_down.expand(steps, *state.vip.u.shape)
-    tensors = [given[name] for name in INPUTS]
-    spikes, *ends = _Scan.apply(constants, steps, *(None if x is None else x.to(dtype) for x in tensors))
+    tensors = [given.get(name) for name in INPUTS]
+    spikes, *ends = Scan.apply(constants, steps, *(None if x is None else x.to(dtype) for x in tensors))
     end = dict(zip(STATE, ends, strict=True))
     cells = {kind: FC.Interneurons(end[f"{kind}_u"], end[f"{kind}_trace"]) for kind in KINDS}
     return spikes, FC.CorticalState(end["v"], end["history"], currents[-1], **cells)
 
 
-class _Scan(torch.autograd.Function):
+class Scan(torch.autograd.Function):
     """Spikes and the `STATE` after the last step, of the tensors that `INPUTS` names."""
 
     @staticmethod
@@ -196,6 +196,8 @@ def _gradients(known: Arrays, needed: set[str], static: bool) -> dict[str, Tenso
     found["currents"] = below.sum(0, keepdim=True) if static else below
     if "top_down" in known:
         found["top_down"] = grad_y[:, :, -known["top_down"].shape[2] :].clone()
+    if "onto_sst" in known:
+        found["onto_sst"] = grad_y[:, :, below.shape[2] :][:, :, : known["onto_sst"].shape[2]].clone()
     if "recurrent" in needed:
         found["recurrent"] = _of_recurrent(known, grad_y)
     sizes = [known["h"].shape[2], *(known[f"{kind}_u"].shape[2] for kind in KINDS)]
