@@ -2,8 +2,9 @@
 
 `i_ee` and `i_sub` are the recorded `I_EE` and `I_sub`, `[T or 1, B, n_E, ...]`, both >= 0. Balance is *loose* where
 they cancel on average only, and *tight* where inhibition follows excitation in time, across positions or from neuron to
-neuron (Deneve and Machens 2016, doi:10.1038/nn.4243). Inhibition is instantaneous here: both are linear in the same
-input, so what correlates them is how alike the weights of their receptive fields are, not a dynamics.
+neuron (Deneve and Machens 2016, doi:10.1038/nn.4243). In the paper's circuit inhibition is instantaneous: both are
+linear in the same input, so what correlates them is how alike the weights of their receptive fields are, not a
+dynamics. In cortical layers it may lag, see `ei_lag`.
 """
 
 from typing import Literal
