@@ -15,6 +15,12 @@ from eisnn.analysis.dose import DoseResponse, assess, dose_response
 from eisnn.analysis.gain import GainControl, gain_control, gain_controls, gain_curve, gain_curves
 from eisnn.analysis.layers import spiking_layers, synapses
 from eisnn.analysis.measures.balance import balance_ratio, ei_correlation, residual
+from eisnn.analysis.measures.choices import (
+    Fractions,
+    Psychometric,
+    fit_psychometric,
+    fraction_by,
+)
 from eisnn.analysis.measures.courses import (
     TimeCourse,
     psth,
@@ -76,11 +82,13 @@ __all__ = [
     "CrossCorrelation",
     "DipTest",
     "DoseResponse",
+    "Fractions",
     "GainControl",
     "NakaRushton",
     "OrientationTuning",
     "Peak",
     "Perturbation",
+    "Psychometric",
     "Recording",
     "RunningStatistics",
     "Spectrogram",
@@ -106,6 +114,8 @@ __all__ = [
     "ei_lag",
     "firing_rate",
     "fit_naka_rushton",
+    "fit_psychometric",
+    "fraction_by",
     "gain_control",
     "gain_controls",
     "gain_curve",

@@ -21,7 +21,7 @@ MODELS: dict[str, Callable[..., SpikingNetwork]] = {
     **{name: partial(SEWResNet, blocks) for name, blocks in BLOCKS.items()},
     **{name: partial(SpikingTransformer, stages) for name, stages in TRANSFORMERS.items()},
     "mlp": partial(MLP, (512, 256)),
-    "mlp-128": partial(MLP, (128,)),
+    "mlp-64": partial(MLP, (64,)),
 }
 
 

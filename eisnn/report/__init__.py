@@ -1,7 +1,7 @@
 """`eisnn report`: one HTML page about a run, with everything in it (the extra `report`).
 
 opened     a run, its networks before and after training, and the images they are shown
-overview, classes, inside, experiments, maps, costs   sections, each a function of what was opened
+overview, trials, classes, inside, experiments, maps, costs   sections, each a function of what was opened
 page       how sections become HTML
 """
 
@@ -34,7 +34,8 @@ def report(
     Raises: RunError for a folder that holds no run; CheckpointError, DataError; ValueError if `images` is less than 1,
         or the two runs were trained on different data.
     """
-    from eisnn.report import classes, costs, experiments, inside, maps, overview
+    from eisnn.data.tasks import Trials
+    from eisnn.report import classes, costs, experiments, inside, maps, overview, trials
     from eisnn.report.page import render
 
     opened = open_run(run, images, data_path)
@@ -47,9 +48,13 @@ def report(
     usual = Path(f"{opened.run.folder.name}-report.html") if shared else opened.run.folder / "report.html"
     file = usual if out is None else out
     require_writable(file)
+    if isinstance(opened.shown, Trials):
+        first = [lambda: trials.trials(opened)]
+    else:
+        first = [lambda: maps.recordings(opened)] if opened.are_sequences else []
     makers = [
         lambda: overview.training(opened, other),
-        *([lambda: maps.recordings(opened)] if opened.are_sequences else []),
+        *first,
         lambda: overview.layers(opened),
         lambda: inside.currents(opened),
         lambda: inside.balance(opened),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eisnn.analysis import assess, spiking_layers
-from eisnn.data import Dataset, Loader
+from eisnn.data import Dataset, Loader, Split
 from eisnn.data.events.draw import colours
 from eisnn.interop import load_trained
 from eisnn.interop.shared import locate
@@ -32,10 +32,12 @@ def drawn_counts(counts: Tensor) -> Tensor:
 
 def picture_of(images: Tensor, k: int) -> Tensor:
     """Image k of `[N, C, H, W]` or `[T, N, 2, H, W]` to look at, `[C, H, W]` in [0, 1]; of events the frame with most
-    of them, polarity in colour."""
+    of them, polarity in colour; of a trial its inputs as rows over time."""
     if images.ndim == 4:
         return images[k]
     frames = images[:, k]
+    if frames.shape[-2:] == (1, 1):
+        return (frames[..., 0, 0].T / frames.max().clamp_min(1e-6))[None]
     return drawn_counts(frames[int(frames.sum((1, 2, 3)).argmax())])
 
 
@@ -49,8 +51,9 @@ class Opened:
         model: the network of the last checkpoint, on the CPU, in evaluation mode.
         dataset: what it was trained on; `test` is the split that accuracies are of.
         metadata: of the checkpoint.
-        images, labels: `[N, C, H, W]` in [0, 1], or of recordings of events frames `[T, N, 2, H, W]`, and `[N]`, drawn
-            from `dataset.test`.
+        shown: samples drawn from `dataset.test`.
+        images, labels: of these, `[N, C, H, W]` in [0, 1], or of recordings of events frames `[T, N, 2, H, W]`, of
+            trials `[T, N, C, 1, 1]`; and `[N]`.
     """
 
     run: Run
@@ -59,6 +62,7 @@ class Opened:
     file: Path
     dataset: Dataset
     metadata: dict[str, Any]
+    shown: Split
     images: Tensor
     labels: Tensor
 
@@ -204,7 +208,10 @@ def open_run(folder: str | Path, images: int = 200, data_path: str | None = None
     run.require_log(progress.get("log_size", 0), progress.get("log_digest", ""))
     split = dataset.test
     chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(IMAGES_SEED))[:images].sort().values
-    batch = next(Loader(split[chosen], len(chosen), size=config.data.image_size).epoch())
+    shown = split[chosen]
+    batch = next(Loader(shown, len(shown), size=config.data.image_size).epoch())
     dtype = next(trained.model.parameters()).dtype
     images_of_run = batch.images.to(dtype)
-    return Opened(run, config, trained.model.eval(), trained.file, dataset, metadata, images_of_run, batch.labels)
+    return Opened(
+        run, config, trained.model.eval(), trained.file, dataset, metadata, shown, images_of_run, batch.labels
+    )

@@ -12,7 +12,7 @@
     cortex                       cortical circuits (`eisnn.cortex`): E cells excite one another, SST cells have a wider
                                  surround; 80 ms in steps of 10, otherwise as E-I
 
-    TASK                         a task of NeuroGym by a recurrent cortical circuit of 128 E cells, TASK-unconstrained
+    TASK                         a task of NeuroGym by a recurrent cortical circuit of 64 E cells, TASK-unconstrained
                                  the same without Dale's law; neither in the paper
 
 The paper gives no size for cutout; here it is the usual zero square of 16 pixels on 32x32 images, but for `published`.
@@ -145,16 +145,16 @@ def cognitive(task: str) -> TrainConfig:
     steps = TASKS[task].steps(dt)
     return TrainConfig(
         network=NetworkConfig(
-            model="mlp-128",
+            model="mlp-64",
             circuit="cortex",
-            cortex=CorticalOptions(dt=dt, tau_pv=10.0, tau_ampa=200.0, recurrence=0.2),
+            cortex=CorticalOptions(dt=dt, tau_pv=10.0, tau_ampa=200.0, recurrence=0.2, sst=0.3),
             tau=100 / dt,
             time_steps=sum(steps.values()),
             answer_steps=steps["decision"],
         ),
         data=DataConfig(dataset=task, image_size=1, batch_size=64),
         optimization=OptimizationConfig(
-            optimizer="adam", lr=0.01, epochs=5, warmup_epochs=0.5, weight_decay=0.0, adaptive_clipping=0.1
+            optimizer="adam", lr=0.002, epochs=5, warmup_epochs=0.5, weight_decay=0.0, adaptive_clipping=0.1
         ),
         objective=ObjectiveConfig(loss="tet"),
     )

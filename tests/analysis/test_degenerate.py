@@ -33,6 +33,8 @@ MEASURES = {
     "ei_correlation": (partial(EA.ei_correlation, over="images"), E, I),
     "firing_rate": (EA.firing_rate, T),
     "fit_naka_rushton": (EA.fit_naka_rushton, LEVELS, LEVELS.sqrt()),
+    "fit_psychometric": (EA.fit_psychometric, torch.arange(12.0) % 6, (torch.arange(12.0) % 5 > 1).double()),
+    "fraction_by": (EA.fraction_by, torch.arange(12.0) % 6, torch.arange(12.0) % 2),
     "interval_cv": (EA.interval_cv, T),
     "naka_rushton": (partial(EA.naka_rushton, r_max=1, c50=0.3, exponent=2), LEVELS),
     "noise_correlation": (EA.noise_correlation, gaussian(4, 3, 5)),

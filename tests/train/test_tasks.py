@@ -19,7 +19,7 @@ both = pytest.mark.parametrize("name", ["perceptual-decision", "perceptual-decis
 
 
 def tiny(name: str, **changes: Any) -> TrainConfig:
-    fields = {"width": 0.125, "trials": TRIALS, "epochs": 2, "warmup_epochs": 0, "batch_size": 16, "log_steps": 2}
+    fields = {"width": 0.25, "trials": TRIALS, "epochs": 2, "warmup_epochs": 0, "batch_size": 16, "log_steps": 2}
     return recipe(name).changed(**fields | {"accelerator": "cpu", "checkpoint_seconds": 1e6} | changes)
 
 
@@ -37,7 +37,7 @@ def test_a_run_is_complete_and_resumes_bit_for_bit(name: str, tmp_path: Path, mo
 
 @both
 def test_it_learns_and_keeps_its_signs(name: str, tmp_path: Path) -> None:
-    config = tiny(name, width=0.25, trials={"train_trials": 1920, "test_trials": 300}, batch_size=64, epochs=3)
+    config = tiny(name, width=0.5, trials={"train_trials": 1920, "test_trials": 300}, batch_size=64, epochs=3, lr=0.01)
     result = fit(config, tmp_path / "run", quiet=True)
     assert result.accuracy >= 75
     found = evaluate(tmp_path / "run")

@@ -5,6 +5,7 @@ or none at all, are a ValueError in every one of them. Constant is what varies b
 it is given in.
 
 rates           how much and how regularly neurons fire
+choices         right or wrong by condition, psychometric functions
 courses         activity over time by condition; spike counts that vary together
 rhythms         spectra, their peaks, coherence with a field
 lags            time scales, and the lag of inhibition

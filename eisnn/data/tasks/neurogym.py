@@ -6,13 +6,14 @@ sign, and input neurons fire at rates: two for each observation, one for what is
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from eisnn.data.catalog import register
 from eisnn.data.dataset import Dataset
@@ -34,12 +35,18 @@ class Task:
         timing: all its periods in order, milliseconds; of several numbers one is drawn for each trial. The last is
             "decision": in it the choice is to be made.
         choices: their names, in the order of its actions after the first, which is to wait.
+        level: what makes a trial easy or hard, with its unit; "" is nothing that one would look at.
+        levels: that of each trial, [N].
+        evidence: whether the level is the strength of evidence for the right choice.
         options: of the environment.
     """
 
     environment: str
     timing: Mapping[str, int | tuple[int, ...]]
     choices: tuple[str, ...]
+    level: str = ""
+    levels: Callable[[Trials], Tensor] = lambda trials: torch.zeros(len(trials))
+    evidence: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def steps(self, dt: int) -> dict[str, int]:
@@ -128,9 +135,15 @@ def trials(task: Task, count: int, dt: int, seed: tuple[int, ...]) -> Trials:
     return Trials(
         torch.from_numpy(inputs),
         torch.from_numpy(labels),
+        dt,
         {name: torch.tensor(values, dtype=torch.float64) for name, values in conditions.items()},
         {period: torch.from_numpy(bounds) for period, bounds in periods.items()},
     )
+
+
+def _coherence_that_counts(trials: Trials) -> Tensor:
+    seen = trials.conditions
+    return torch.where(seen["context"] == 0, seen["coh_0"], seen["coh_1"])
 
 
 register_task(
@@ -139,6 +152,9 @@ register_task(
         "PerceptualDecisionMaking-v0",
         {"fixation": 200, "stimulus": 1000, "delay": 0, "decision": 200},
         ("left", "right"),
+        "coherence (%)",
+        lambda trials: trials.conditions["coh"],
+        evidence=True,
     ),
 )
 register_task(
@@ -147,6 +163,9 @@ register_task(
         "ContextDecisionMaking-v0",
         {"fixation": 200, "stimulus": 800, "delay": (200, 300, 400, 500, 600), "decision": 200},
         ("left", "right"),
+        "coherence of the pair that counts (%)",
+        _coherence_that_counts,
+        evidence=True,
     ),
 )
 register_task(
@@ -155,5 +174,7 @@ register_task(
         "DelayMatchSample-v0",
         {"fixation": 200, "sample": 400, "delay": (200, 400, 600, 800), "test": 400, "decision": 200},
         ("match", "no match"),
+        "delay (ms)",
+        lambda trials: trials.lasts("delay"),
     ),
 )

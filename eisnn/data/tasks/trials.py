@@ -20,7 +20,7 @@ class TrialSettings(Config):
     """Which trials of a task are made; the same settings make the same trials."""
 
     dt: Positive = Field(20, description="Milliseconds in a time step; every period is a multiple of it.")
-    train_trials: Positive = Field(10_000, description="Trials to train on.")
+    train_trials: Positive = Field(5_000, description="Trials to train on.")
     test_trials: Positive = Field(2_000, description="Others, to evaluate on.")
     trial_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Of all trials.")
 
@@ -45,6 +45,7 @@ class Trials(Split):
     Attributes:
         inputs: float32 [N, T, C], >= 0: firing rates of input neurons, arbitrary units.
         labels: int64 [N], the right choice.
+        dt: milliseconds in a step.
         conditions: what varied, such as the coherence, each [N].
         periods: first step and the one after the last, int64 [N, 2], by name; the last is "decision".
 
@@ -54,6 +55,7 @@ class Trials(Split):
 
     inputs: Tensor
     labels: Tensor
+    dt: int
     conditions: Mapping[str, Tensor]
     periods: Mapping[str, Tensor]
     batch_axis = 1
@@ -75,6 +77,11 @@ class Trials(Split):
     def nbytes(self) -> int:
         return self.inputs.nbytes
 
+    def lasts(self, period: str) -> Tensor:
+        """How long a period of each trial is, ms, float64 [N]."""
+        start, stop = self.periods[period].T
+        return (stop - start).double() * self.dt
+
     def during(self, period: str) -> Tensor:
         """Mask of the steps of a period, bool [N, T]; DataError for a period that the task has not."""
         if period not in self.periods:
@@ -85,7 +92,7 @@ class Trials(Split):
 
     def _map(self, function: Any) -> "Trials":
         conditions, periods = ({k: function(v) for k, v in of.items()} for of in (self.conditions, self.periods))
-        return Trials(function(self.inputs), function(self.labels), conditions, periods)
+        return Trials(function(self.inputs), function(self.labels), self.dt, conditions, periods)
 
     def __getitem__(self, index: Tensor | slice) -> "Trials":
         return self._map(lambda values: values[index])
