@@ -58,6 +58,7 @@ from eisnn.analysis.measures.rhythms import (
 from eisnn.analysis.measures.tuning import (
     NakaRushton,
     choice_probability,
+    direction_selectivity,
     fit_naka_rushton,
     naka_rushton,
     orientation_selectivity,
@@ -68,19 +69,24 @@ from eisnn.analysis.record import Recording, RunningStatistics, record, running_
 from eisnn.analysis.responses import noisy_responses, responses, run_for
 from eisnn.analysis.stability import stability
 from eisnn.analysis.tuning import (
+    DirectionTuning,
     OrientationTuning,
     cross_orientation_suppression,
+    direction_tuning,
     orientation_tuning,
     size_tuning,
 )
+from eisnn.analysis.units import PUBLISHED_UNITS, Units, read_units
 from eisnn.nn import dale_violations
 from eisnn.nn.circuit import CURRENTS
 
 __all__ = [
     "CURRENTS",
+    "PUBLISHED_UNITS",
     "Coherence",
     "CrossCorrelation",
     "DipTest",
+    "DirectionTuning",
     "DoseResponse",
     "Fractions",
     "GainControl",
@@ -96,6 +102,7 @@ __all__ = [
     "TimeCourse",
     "Timescale",
     "UndefinedDivision",
+    "Units",
     "WeightSummary",
     "assess",
     "balance_ratio",
@@ -107,6 +114,8 @@ __all__ = [
     "cross_orientation_suppression",
     "dale_violations",
     "dip_test",
+    "direction_selectivity",
+    "direction_tuning",
     "dissimilarity",
     "dose_response",
     "effective_dimension",
@@ -132,6 +141,7 @@ __all__ = [
     "perturb",
     "power_spectrum",
     "psth",
+    "read_units",
     "record",
     "representational_similarity",
     "residual",

@@ -6,6 +6,7 @@ on a grey screen.
 """
 
 from math import cos, inf, isfinite, pi, sin
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,33 @@ def grating(
     if radius is not None:
         wave = wave * (down.square() + right.square() <= radius**2)
     return (mean * (1 + contrast * wave)).expand(channels, size, size).clone()
+
+
+def drifting_grating(
+    size: int,
+    direction: float,
+    frequency: float,
+    temporal_frequency: float,
+    steps: int,
+    dt: float,
+    **options: Any,
+) -> Tensor:
+    """A grating that drifts, `[steps, channels, size, size]`.
+
+    Args:
+        size, frequency, options: as in `grating`; `phase` is that of the first frame.
+        direction: of the motion at right angles to the bars, radians, anticlockwise from downwards.
+        temporal_frequency: periods a second, >= 0, at most half of the frames.
+        steps: frames, >= 1.
+        dt: milliseconds from one to the next, > 0.
+    Raises: ValueError as `grating`, and for values out of range.
+    """
+    check_int("drifting_grating", "steps", steps)
+    if not 0 < dt < inf:
+        raise ValueError(f"dt must be a finite number of milliseconds > 0, got {dt!r}")
+    _in_range("temporal_frequency", temporal_frequency, 500 / dt)
+    start, shift = options.pop("phase", 0.0), 2 * pi * temporal_frequency * dt / 1000
+    return torch.stack([grating(size, direction, frequency, start - shift * t, **options) for t in range(steps)])
 
 
 def plaid(one: Tensor, other: Tensor, mean: float = 0.5) -> Tensor:

@@ -1,4 +1,5 @@
-"""Show gratings to a network and see how a layer's neurons are tuned: to orientation, size, and a second orientation.
+"""Show gratings to a network and see how a layer's neurons are tuned: to orientation, direction, size, and a second
+orientation.
 
 Where a network has several positions, the neurons at the centre of the map are measured. `weight_ei` joins I and E
 neurons at the same position, so the inhibitory pool sees the same receptive field as the E neuron: a first layer has no
@@ -7,16 +8,18 @@ surround beyond it, and its size tuning is flat from there on. Deeper layers hav
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import pi
+from math import inf, pi
 
 import torch
 from torch import Tensor
 
-from eisnn.analysis.measures.tuning import orientation_selectivity
-from eisnn.analysis.responses import responses
-from eisnn.analysis.stimuli import grating, plaid
+from eisnn.analysis.measures.tuning import direction_selectivity, orientation_selectivity
+from eisnn.analysis.responses import responses, run_for
+from eisnn.analysis.stimuli import drifting_grating, grating, plaid
+from eisnn.cortex import CorticalLayer
 from eisnn.functional.checks import check_int
 from eisnn.models import SpikingNetwork
+from eisnn.nn import layers_of
 
 ORIENTATIONS = tuple(k * pi / 8 for k in range(8))
 
@@ -66,6 +69,77 @@ def orientation_tuning(
     found = _over_phases(model, layer, draw, orientations, phases, what)
     at = torch.tensor(orientations, dtype=torch.float64)
     return OrientationTuning(at, found, *orientation_selectivity(found, at))
+
+
+@dataclass(frozen=True)
+class DirectionTuning:
+    """Of the cells of one kind.
+
+    Attributes:
+        directions: `[D]`, radians in [0, 2 pi).
+        responses: `[n, D]`, Hz; of graded interneurons, which have no spikes, in units of their output.
+        osi, dsi: `[n]`, selectivity for orientation and for direction, in [0, 1]; NaN without response.
+        rate: `[n]`, mean over directions, Hz; NaN of graded interneurons.
+    """
+
+    directions: Tensor
+    responses: Tensor
+    osi: Tensor
+    dsi: Tensor
+    rate: Tensor
+
+
+def direction_tuning(
+    model: SpikingNetwork,
+    layer: str,
+    *,
+    frequency: float = 0.125,
+    temporal_frequency: float = 2.0,
+    directions: int = 8,
+    contrast: float = 0.8,
+    size: int = 32,
+    duration: float = 1000.0,
+) -> dict[str, DirectionTuning]:
+    """Responses of all kinds of cells of a cortical layer to full-field drifting gratings, by kind.
+
+    Args:
+        model: a network for images.
+        layer: name of a cortical layer in `model.named_modules()`.
+        frequency, contrast, size: as in `orientation_tuning`.
+        temporal_frequency: periods a second.
+        directions: how many, evenly spaced over 2 pi, an even number >= 6.
+        duration: of each grating, ms; the first of its steps count too.
+    Raises: ValueError for a layer that is not cortical, and values out of range.
+    """
+    found = layers_of(model).get(layer)
+    if not isinstance(found, CorticalLayer):
+        raise ValueError(f"direction_tuning needs the name of a cortical layer, got {layer!r}")
+    check_int("direction_tuning", "directions", directions, 6)
+    if directions % 2:
+        raise ValueError(f"directions must be even, so that each orientation has two, got {directions}")
+    dt = found.options.dt
+    steps = round(duration / dt) if 0 < duration < inf else 0
+    check_int("direction_tuning", f"steps in a duration of {duration!r} ms", steps)
+    at = torch.arange(directions, dtype=torch.float64) * 2 * pi / directions
+    like = next(model.parameters())
+    drawn = [
+        drifting_grating(
+            size, float(theta), frequency, temporal_frequency, steps, dt, contrast=contrast, channels=model.in_channels
+        )
+        for theta in at
+    ]
+    gratings, tuned = torch.stack(drawn, 1).to(like), {}
+    for kind in found.populations():
+        with run_for(model, steps):
+            shown = responses(model, gratings, layer, "spikes" if kind == "E" else f"s_{kind}").T.double()
+        spiking = kind == "E" or found.options.spiking
+        quantum = 1.0 if kind == "E" or not spiking else float(getattr(found, f"quantum_{kind}"))
+        shown = shown / quantum * (1000 / dt if spiking else 1)
+        rate = shown.mean(1) if spiking else torch.full((len(shown),), torch.nan, dtype=torch.float64)
+        both = shown.unflatten(1, (2, directions // 2)).mean(1)  # of the two directions of each orientation
+        osi = orientation_selectivity(both, at[: directions // 2])[1]
+        tuned[kind] = DirectionTuning(at, shown, osi, direction_selectivity(shown, at)[1], rate)
+    return tuned
 
 
 def size_tuning(

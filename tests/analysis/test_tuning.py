@@ -12,7 +12,8 @@ import eisnn
 from eisnn import analysis as EA
 from eisnn.analysis import tuning
 from eisnn.analysis.gain import SCALINGS
-from eisnn.analysis.stimuli import add_noise, grating, plaid, scale_contrast, scale_intensity
+from eisnn.analysis.stimuli import add_noise, drifting_grating, grating, plaid, scale_contrast, scale_intensity
+from eisnn.cortex import CorticalConv2d, CorticalOptions
 from eisnn.models.network import SpikingNetwork
 
 X = images()
@@ -32,6 +33,23 @@ class OneLayer(SpikingNetwork):
         return carry(self.layer, x, self.time_steps).mean((-2, -1))
 
 
+def cortical(**options) -> OneLayer:
+    """The same of a cortical circuit, not initialised."""
+    model = OneLayer(8, 5)
+    given = CorticalOptions(tau_gaba=6.0, recurrence=0.1, sst=0.2, vip=0.2, surround_size=5, **options)
+    model.layer = CorticalConv2d(1, 8, 5, padding=2, neuron=given.lif(), options=given).double()
+    model.time_steps = 20
+    return model
+
+
+def drifting(directions: int) -> torch.Tensor:
+    """Gratings on 6x6 pixels, 20 frames of 10 ms."""
+    angles = [2 * pi * k / directions for k in range(directions)]
+    return torch.stack(
+        [drifting_grating(6, k, 0.25, 5.0, 20, 10.0, contrast=0.8, channels=1).double() for k in angles], 1
+    )
+
+
 def planted(angles: list[float], kernel: int = 9, frequency: float = 0.125) -> OneLayer:
     """E neurons that excitation makes respond to bars of these angles, against inhibition that is even."""
     model = OneLayer(len(angles), kernel)
@@ -44,6 +62,85 @@ def planted(angles: list[float], kernel: int = 9, frequency: float = 0.125) -> O
         layer.weight_ei.fill_(1 / layer.n_i)
         layer.gain_i.fill_(0.5)
     return model
+
+
+# Directions
+
+
+def test_a_drifting_grating_moves_at_right_angles_to_its_bars():
+    frames = drifting_grating(16, 0.0, 0.125, 12.5, 8, 10.0)  # a pixel a frame
+    assert frames.shape == (8, 3, 16, 16)
+    torch.testing.assert_close(frames[1:, :, 1:], frames[:-1, :, :-1])  # downwards
+    right = drifting_grating(16, pi / 2, 0.125, 12.5, 2, 10.0)
+    torch.testing.assert_close(right[1, ..., 1:], right[0, ..., :-1])
+    with pytest.raises(ValueError, match=r"temporal_frequency must be in \[0, 50\], got 60"):
+        drifting_grating(16, 0.0, 0.1, 60, 8, 10.0)
+    with pytest.raises(ValueError, match="dt must be a finite number of milliseconds > 0, got 0"):
+        drifting_grating(16, 0.0, 0.1, 2, 8, 0)
+
+
+def test_selectivity_for_direction_is_the_length_of_the_mean_vector():
+    directions = torch.arange(8, dtype=torch.float64) * pi / 4
+    one, opposite, even = torch.zeros(8), torch.zeros(8), torch.ones(8)
+    one[3] = opposite[3] = opposite[7] = 1
+    preferred, dsi = EA.direction_selectivity(torch.stack([one, opposite, even]), directions)
+    torch.testing.assert_close(dsi, torch.tensor([1.0, 0, 0], dtype=torch.float64))
+    assert float(preferred[0]) == pytest.approx(3 * pi / 4)
+
+
+@pytest.mark.parametrize("spiking", [False, True])
+def test_tuning_to_directions_by_cell_type(spiking):
+    model = cortical(spiking=spiking)
+    eisnn.ei_init_(model, drifting(4), generator=rng(0))
+    tuned = EA.direction_tuning(
+        model, "layer", frequency=0.25, temporal_frequency=5.0, directions=6, size=6, duration=200.0
+    )
+    assert list(tuned) == ["E", "PV", "SST", "VIP"]
+    for kind, of in tuned.items():
+        assert of.responses.shape == (model.layer.sizes[kind], 6)
+        assert bool(of.osi.nan_to_num().clamp(0, 1).eq(of.osi.nan_to_num()).all())
+        assert bool(of.rate.isnan().all()) == (kind != "E" and not spiking)
+    with torch.no_grad(), EA.record(model, "layer", ["spikes", "s_PV"]) as seen:
+        model(drifting(6))
+    for kind, output in zip(("E", "PV")[: 1 + spiking], seen["layer"].values(), strict=False):
+        rates = (output > 0).double().mean(0)[:, :, 3, 3].T * 100  # Hz at steps of 10 ms
+        assert rates.any()
+        assert_agree(tuned[kind].responses, rates, 1e-9)
+
+
+def test_directions_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="needs the name of a cortical layer, got 'readout'"):
+        EA.direction_tuning(cortical(), "readout")
+    with pytest.raises(ValueError, match="directions must be even, so that each orientation has two, got 7"):
+        EA.direction_tuning(cortical(), "layer", directions=7)
+    with pytest.raises(ValueError, match="steps in a duration of 1 ms"):
+        EA.direction_tuning(cortical(), "layer", duration=1)
+
+
+def test_a_table_of_units_is_read_by_cell_type(tmp_path):
+    table = tmp_path / "units.csv"
+    table.write_text("unit,cell_type,osi,rate_hz\n1,E,0.3,0.7\n2,PV,,5.5\n3,E,0.5,2\n")
+    units = EA.read_units(table)
+    assert list(units) == ["E", "PV"]
+    assert units["E"][::2] == ([0.3, 0.5], [0.7, 2.0])
+    assert units["PV"].osi[0] != units["PV"].osi[0]  # NaN: not known
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must name the columns cell_type and at least one of osi, dsi, rate_hz; got nothing"),
+        ("cell_type,size\nE,1\n", "at least one of osi, dsi, rate_hz; got cell_type, size"),
+        ("cell_type,osi\n", "holds no unit"),
+        ("cell_type,osi\nE,0.1\nLIF,0.1\n", "line 3: cell_type must be E, PV, SST, VIP, got 'LIF'"),
+        ("cell_type,osi\nE,1.5\n", r"line 2: osi must be a number in \[0, 1\], got '1.5'"),
+        ("cell_type,rate_hz\nE,fast\n", "line 2: rate_hz must be a number finite and >= 0, got 'fast'"),
+    ],
+)
+def test_what_is_wrong_in_a_table_of_units_is_named(tmp_path, text, message):
+    (tmp_path / "units.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        EA.read_units(tmp_path / "units.csv")
 
 
 # Stimuli

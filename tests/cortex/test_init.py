@@ -6,7 +6,7 @@ from circuits import rng
 
 import eisnn
 from eisnn.analysis import record
-from eisnn.cortex import CorticalLinear, CorticalOptions
+from eisnn.cortex import CorticalConv2d, CorticalLinear, CorticalOptions
 from eisnn.init.recurrent import onset
 from eisnn.nn import LIF
 
@@ -93,6 +93,11 @@ def test_an_unstable_network_is_refused_with_its_eigenvalue():
         ValueError, match=r"with recurrence 0.7 the linearised network .* has the modulus (1\.[1-9]|[2-9])"
     ):
         filled(recurrence=0.7, tau_gaba=10.0)
+    maps = CorticalConv2d(6, 16, 3, padding=1, options=CorticalOptions(recurrence=0.5, sst=0.3))
+    x = (torch.rand(20, 4, 6, 6, 6, generator=rng(0)) < 0.3).float()
+    with pytest.raises(ValueError, match=r"with recurrence 0.5 the linearised network of CorticalConv2d is unstable"):
+        eisnn.ei_init_(maps, x, generator=rng(0))
+    assert not maps.initialized
 
 
 def test_the_same_generator_gives_the_same_weights_and_nothing_is_left_after_an_error():

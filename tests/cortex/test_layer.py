@@ -1,6 +1,7 @@
 """Cortical layers: the paper's circuit as a limit, the contract of a layer, gradients, and what is refused."""
 
 import copy
+import re
 from dataclasses import replace
 
 import pytest
@@ -291,22 +292,29 @@ def test_options_out_of_range_are_named(options, message):
         CorticalOptions(**options)
 
 
-def test_what_does_not_fit_is_named():
-    made, x = layer(False), inputs(False)
-    plain = layer(False, CorticalOptions())
+@pytest.mark.parametrize("conv", [False, True])
+def test_what_does_not_fit_is_named(conv):
+    made, x, inside = layer(conv), inputs(conv), (5, 5) if conv else ()
+    plain, n = layer(conv, CorticalOptions()), made.sizes["VIP"]
+
+    def refused(given):
+        return re.escape(f"top_down must be a tensor that broadcasts to {[6, 3, n, *inside]}, got {given}")
+
     with pytest.raises(
         ValueError, match="top_down is current onto VIP cells, of which it has none; give options vip > 0"
     ):
-        plain(x, top_down=torch.zeros(1, 1, 1))
-    with pytest.raises(ValueError, match=r"top_down must be a tensor that broadcasts to \[6, 3, 2\], got \[6, 3, 5\]"):
-        made(x, top_down=torch.zeros(6, 3, 5))
-    made.options = replace(made.options, window=2)
-    with pytest.raises(ValueError, match=r"top_down must be a tensor that broadcasts to \[6, 3, 2\], got \[7, 3, 2\]"):
-        made(x, top_down=torch.zeros(7, 3, 2))
+        plain(x, top_down=torch.zeros(1, 1, 1, *inside))
+    for wrong, window in ([6, 3, 5, *inside], 0), ([6, 3], 0), ([7, 3, n, *inside], 2):
+        made.options = replace(made.options, window=window)
+        with pytest.raises(ValueError, match=refused(wrong)):
+            made(x, top_down=torch.zeros(wrong))
     _, state = made(x, return_state=True)
-    for wrong in (state.v, state[:5], state._replace(v=state.v[:1])):
+    for wrong in (state.v, state[:5], state._replace(v=state.v[:1]), state._replace(history=state.history[:, :1])):
         with pytest.raises(ValueError, match="the state of a cortical layer is a CorticalState"):
             made(x, state=wrong)
+    if conv:
+        with pytest.raises(ValueError, match="the state of a cortical layer is a CorticalState"):
+            made(torch.cat([x, x], -1), state=state)
     with pytest.raises(TypeError, match="neuron must be a module"):
         CorticalLinear(30, 16, neuron=torch.nn.ReLU())
     with pytest.raises(TypeError, match="CorticalLinear: options must be"):
@@ -314,4 +322,4 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="tau_e must be at least dt = 10 ms, got 5"):
         CorticalOptions().lif(tau_e=5)
     with pytest.raises(RuntimeError, match="never initialised"):
-        CorticalLinear(30, 16)(x.float())
+        (CorticalConv2d(6, 8, 3) if conv else CorticalLinear(30, 16))(x.float())

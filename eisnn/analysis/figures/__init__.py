@@ -6,6 +6,7 @@ from eisnn.analysis.figures.currents import balance, currents, weights
 from eisnn.analysis.figures.maps import feature_maps, frame_sequence
 from eisnn.analysis.figures.movie import current_movie
 from eisnn.analysis.figures.responses import Curve, responses
+from eisnn.analysis.figures.selectivity import selectivity
 from eisnn.analysis.figures.style import BLUE, COLORS, GREEN, GREY, LINES, ORANGE, PINK, SKY, YELLOW, bare, svg
 from eisnn.analysis.figures.training import accuracy_curves, progress, spread, training_summary
 
@@ -33,6 +34,7 @@ __all__ = [
     "pathway_color",
     "progress",
     "responses",
+    "selectivity",
     "spread",
     "svg",
     "training_summary",

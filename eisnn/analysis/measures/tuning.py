@@ -75,6 +75,19 @@ def choice_probability(responses: Values, choices: Values) -> Tensor:
     return torch.as_tensor(test.statistic / (len(one) * len(other)))
 
 
+def direction_selectivity(responses: Values, directions: Values) -> tuple[Tensor, Tensor]:
+    """Preferred direction and selectivity of each neuron by vector average, `|sum r exp(i theta)| / sum r`.
+
+    Args:
+        responses: `[n, D]` >= 0.
+        directions: `[D]`, radians, evenly spaced over 2 pi, at least three.
+    Returns: as `orientation_selectivity`, with preferred directions in [0, 2 pi).
+    Raises: ValueError as `orientation_selectivity`.
+    """
+    preferred, selectivity = orientation_selectivity(responses, numbers("directions", directions) / 2)
+    return 2 * preferred, selectivity
+
+
 def suppression_index(responses: Values) -> Tensor:
     """Surround suppression of each neuron, `1 - R(largest) / max R`, `[n]` in [0, 1] (Cavanaugh et al. 2002).
 
