@@ -7,7 +7,7 @@ import torch
 from circuits import rng
 
 import eisnn
-from eisnn.analysis import ei_lag, record
+from eisnn.analysis import Perturbation, ei_lag, perturb, record
 from eisnn.cortex import LIMIT, CorticalConv2d, CorticalLinear, CorticalOptions, Stimulus, disc, stimulate
 from eisnn.functional import cortex as FC
 
@@ -221,3 +221,5 @@ def test_stimuli_of_what_is_not_there_are_named(circuits):
             model(x)
     with pytest.raises(ValueError, match="no cortical layer is called '1'; there are: '0'"):
         stimulate(model, {"1": {}}).__enter__()
+    with pytest.raises(ValueError, match=r"no E-I layer to perturb .*cells of cortical layers: eisnn.cortex.stimulate"):
+        perturb(model, Perturbation(activity=0.0)).__enter__()
