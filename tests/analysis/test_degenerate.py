@@ -48,6 +48,7 @@ MEASURES = {
 }
 NOISE = gaussian(160, 12, 3)
 MEASURES |= {
+    "direction_selectivity": (EA.direction_selectivity, gaussian(5, 4).abs(), 2 * ANGLES),
     "choice_probability": (EA.choice_probability, gaussian(6, 3), torch.arange(6.0) // 3),
     "cross_correlation": (partial(EA.cross_correlation, dt=2.0), NOISE, gaussian(160, 12, 3, seed=1)),
     "ei_lag": (partial(EA.ei_lag, dt=2.0), NOISE.abs(), NOISE.abs().roll(2, 0)),
