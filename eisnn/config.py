@@ -28,6 +28,6 @@ def problems(error: ValidationError) -> list[str]:
     return [
         e["msg"].removeprefix("Value error, ")
         if e["type"] == "value_error"
-        else f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r:.200}"
+        else f"{'.'.join(map(str, e['loc']))} {e['msg'].replace('Input should be', 'must be')}, got {e['input']!r:.200}"
         for e in error.errors()
     ]

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from eisnn.nn import SpikingLayer, dale_violations, layers_of, uninitialized
 
 BRIGHT = 10  # a pixel above it is no pixel in [0, 1], as all data of this package are
+SCALE = 1.75  # how many times as strong or weak as at E-I Init the batch may be
+ALIKE = 0.5  # neighbours along the second axis that differ by less than this part of those along the first are frames
 DWARFED = 0.95  # of the divisive current: a constant part above it says that the input is much weaker than at E-I Init
 
 
@@ -47,7 +49,9 @@ def check(model: nn.Module, batch: Tensor, *, images: int | None = None) -> Diag
     Args:
         model: any module with spiking layers in it.
         batch: what `model(batch)` takes.
-        images: how many images (or sequences) the batch holds, the answers that are expected; None does not compare.
+        images: how many images (or sequences) the batch holds, the answers that are expected. Where it is None, or T
+            by chance, mixed axes are seen only if frames change slowly: then neighbours along the second axis are
+            alike. To be sure, give it, and a batch of another size than T.
     Returns: a `Diagnosis`; `print` it.
     Raises: TypeError for a batch that is no tensor; ValueError for a model without spiking layers.
     """
@@ -81,14 +85,30 @@ def check(model: nn.Module, batch: Tensor, *, images: int | None = None) -> Diag
             module.training = training
     for name, (x, spikes) in seen.items():
         findings += _of_activity(name or type(layers[name]).__name__, layers[name], x, spikes)
+        if x.untyped_storage().data_ptr() == batch.untyped_storage().data_ptr():
+            findings += _of_scale(name or type(layers[name]).__name__, layers[name], x)
     if images is not None and isinstance(out, Tensor) and (out.ndim == 0 or out.shape[0] != images):
         findings.append(
             f"{images} images give an output of shape {list(out.shape)}: the axes are mixed up. Layers take sequences "
             f"[T, B, ...], time first; the batch has shape {list(batch.shape)} (is it [B, T, ...]?)"
         )
+    elif _looks_batch_first(batch):
+        findings.append(
+            f"the batch of shape {list(batch.shape)} changes less along its second axis than along its first, as "
+            "sequences [B, T, ...] do: layers take [T, B, ...], time first; give batch.transpose(0, 1)"
+        )
     if isinstance(out, Tensor) and not bool(out.isfinite().all()):
         findings.append("the output is not finite")
     return Diagnosis(tuple(findings), {name: float(spikes.abs().mean()) for name, (_, spikes) in seen.items()})
+
+
+def _looks_batch_first(batch: Tensor) -> bool:
+    """Whether a sequence seems to have its images along the first axis: frames of one recording are more alike than
+    those of different ones."""
+    if batch.ndim not in (3, 5) or min(batch.shape[:2]) < 2 or not batch.is_floating_point():
+        return False
+    first, second = (float(batch.diff(dim=axis).abs().mean()) for axis in (0, 1))
+    return second < ALIKE * first
 
 
 def _keep(seen: dict[str, tuple[Tensor, Tensor]], name: str) -> Any:
@@ -128,6 +148,16 @@ def _of_values(what: str, x: Tensor, layers: dict[str, SpikingLayer]) -> list[st
     if x.numel() and 0 < float(x.abs().amax()) < tiny:
         found.append(f"{what} holds nothing above {tiny:.1e}: it was scaled down too far")
     return found
+
+
+def _of_scale(name: str, layer: SpikingLayer, x: Tensor) -> list[str]:
+    start = layer.start_mean
+    if start is None or 1 / SCALE <= (times := float(x.mean()) / start) <= SCALE:
+        return []
+    return [
+        f"the input of {name} is {times:.2g} times as strong as at E-I Init (mean {float(x.mean()):.3g}, then "
+        f"{start:.3g}): scale it as then, or call eisnn.ei_init_(model, batch, redraw=True) before training"
+    ]
 
 
 def _of_activity(name: str, layer: SpikingLayer, x: Tensor, spikes: Tensor) -> list[str]:

@@ -388,7 +388,7 @@ def test_ctrl_c_in_a_terminal(images: Path, tmp_path: Path) -> None:
             shown += os.read(terminal, 65536).decode(errors="replace") if ready else ""
         except OSError:  # the other end is closed
             break
-        if not pressed and "img/s" in shown and len(made.metrics()) > 2:
+        if not pressed and "images/s" in shown and len(made.metrics()) > 2:
             os.write(terminal, b"\x03")
             pressed = True
     else:
@@ -396,7 +396,7 @@ def test_ctrl_c_in_a_terminal(images: Path, tmp_path: Path) -> None:
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 130, shown[-2000:]
     assert "eisnn: stopped; continue with: eisnn resume " in shown
-    for word in ("━", "loss ", "acc ", " spikes/step", " img/s"):
+    for word in ("━", "loss ", "acc ", " spikes/step", " images/s"):
         assert word in shown
     assert "Traceback" not in shown
     progress = load_checkpoint(made.last)[1]["progress"]

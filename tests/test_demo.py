@@ -57,5 +57,5 @@ def test_a_demo_that_cannot_go_there_names_its_own_options_only(short, tmp_path,
     assert "--" not in error
     assert main(["demo", "--out", str(tmp_path / "out"), "--seed", str(10**23)]) == 2
     assert capsys.readouterr().err == (
-        f"eisnn: the configuration is not valid\n  seed: Input should be less than {2**64}, got {10**23}\n"
+        f"eisnn: the configuration is not valid\n  seed must be less than {2**64}, got {10**23}\n"
     )

@@ -77,6 +77,14 @@ def test_another_scale_than_at_the_start_of_plus():
     assert "conv divides by its constant alone" in findings(net(255.0, options=PLUS), images())
 
 
+@pytest.mark.parametrize("times", [0.4, 2.5])
+def test_an_input_a_few_times_as_strong_as_at_the_start(times):
+    """Where it matters: without semisaturation the currents are the same."""
+    found = findings(net(options=PLUS), times * images())
+    assert f"the input of conv is {times} times as strong as at E-I Init (mean " in found
+    assert findings(net(options=PLUS), 1.5 * images()) == findings(net(), times * images()) == ""
+
+
 def test_pixels_up_to_255():
     batch = 255 * torch.rand(4, 3, 16, 16, generator=rng(3))
     assert "the batch has pixels up to 25" in findings(eisnn.load("demo-plus"), batch)
@@ -97,6 +105,14 @@ def test_axes_in_the_wrong_order():
     sequence = torch.rand(6, 3, 3, 6, 6, generator=rng(3))  # [B, T, C, H, W]
     assert "the axes are mixed up" in findings(net(), sequence, images=6)
     assert findings(net(), sequence.transpose(0, 1), images=6) == ""
+
+
+def test_axes_in_the_wrong_order_of_as_many_steps_as_images():
+    start = torch.rand(4, 1, 3, 6, 6, generator=rng(3))
+    sequence = start + 0.1 * torch.rand(4, 4, 3, 6, 6, generator=rng(4)).cumsum(1)  # [B, T, C, H, W]: drifts slowly
+    for given in ({}, {"images": 4}):
+        assert "as sequences [B, T, ...] do" in findings(net(), sequence, **given)
+        assert findings(net(), sequence.transpose(0, 1), **given) == ""
 
 
 def test_a_network_that_was_never_initialised():
@@ -133,13 +149,26 @@ def test_a_step_with_a_gradient_that_is_not_finite_changes_nothing():
     made(images()).sum().backward()
     before = [parameter.detach().clone() for parameter in made.parameters()]
     made.hidden.weight_ie.grad[0, 3] = float("nan")
-    with pytest.raises(NonFiniteGradient, match=r"that of hidden\.weight_ie holds NaN .* No parameter was changed"):
+    with pytest.raises(NonFiniteGradient, match=r"gradient of hidden\.weight_ie holds NaN .* No parameter was changed"):
         optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(before, made.parameters(), strict=True))
     assert not optimizer.state
     handle.remove()
     optimizer.step()
     assert made.hidden.weight_ie.isnan().any()
+
+
+@pytest.mark.parametrize("name", ["conv.bias", "hidden.gain_e", "readout.weight_ee"])
+def test_training_stops_at_a_parameter_that_is_not_finite(name):
+    """A spike hides what its current was: the loss is finite, and so may the gradients be."""
+    made = net()
+    optimizer = torch.optim.SGD(made.parameters(), lr=0.1)
+    eisnn.enforce_dale(optimizer, made)
+    made(images()).sum().backward()
+    with torch.no_grad():
+        made.get_parameter(name).view(-1)[0] = float("inf")
+    with pytest.raises(NonFiniteGradient, match=rf": {name} holds NaN or infinite values"):
+        optimizer.step()
 
 
 def test_gradients_whose_sum_overflows_are_finite():

@@ -42,6 +42,11 @@ class Recording(Mapping[str, dict[str, Tensor]]):
         self._parts[layer].setdefault(quantity, {})[turn] = values
 
     def __getitem__(self, layer: str) -> dict[str, Tensor]:
+        if not self._parts[layer]:
+            raise ValueError(
+                f"nothing was recorded of {layer or 'this layer'}: no pass inside the `with` block reached it "
+                "(gradients come with a backward pass of that)"
+            )
         return {quantity: self._joined(layer, quantity) for quantity in self._parts[layer]}
 
     def _joined(self, layer: str, quantity: str) -> Tensor:
@@ -198,6 +203,7 @@ def _observed(
     chosen = choose_layers(model, layers)
     wanted = _wanted(chosen, what)
     owners: dict[nn.Module, str] = {}
+    observers: list[_Observer] = []
     for name, layer in chosen.items():
         if (other := owners.setdefault(layer.watched, name)) != name:
             raise ValueError(
@@ -207,7 +213,13 @@ def _observed(
         for name, layer in chosen.items():
             observer = _Observer(name, layer, wanted[name], add, sample)
             hooks.enter_context(observer.watched.register_forward_hook(observer.see, with_kwargs=True))
+            observers.append(observer)
         yield
+    if chosen and not any(observer.turn for observer in observers):
+        raise RuntimeError(
+            f"nothing was recorded: no hidden layer of this {type(model).__name__} ran inside the `with` block; call "
+            "the model in there (itself, not a copy of it or what torch.compile made of it)"
+        )
 
 
 def is_recorded(layer: nn.Module) -> bool:

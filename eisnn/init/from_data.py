@@ -5,6 +5,7 @@ deviation of the excitatory one. Section 2 of the method; eqs. (16)-(21), (40)-(
     scale     1/lambda, mean of the exponential weights
 """
 
+import warnings
 from collections.abc import Iterable
 from functools import singledispatch
 from typing import Any
@@ -25,18 +26,8 @@ from eisnn.init.statistics import (
 )
 from eisnn.nn import EICircuit, EILayer, SpikingLayer, layers_of
 from eisnn.nn.dale import require_plain
-from eisnn.nn.layer import check_floating
+from eisnn.nn.layer import check_dtype, check_floating
 from eisnn.nn.neurons import run_neuron
-
-
-def _check_dtype(x: Any, dtype: torch.dtype, layer: str) -> None:
-    """Raise TypeError unless the input of a layer has the dtype of its weights, or autocast will give it one."""
-    check_floating(x, f"E-I Init: {layer}")
-    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
-        raise TypeError(
-            f"E-I Init: the input of {layer} is {x.dtype}, its weights are {dtype}; give the batch in the dtype of the "
-            f"parameters: batch.to({dtype})"
-        )
 
 
 def exponential_weights(shape: torch.Size, scale: float, generator: torch.Generator | None) -> Tensor:
@@ -187,7 +178,8 @@ def ei_init_(
         redraw: initialise circuits again that already are; otherwise they are left alone.
         process_group: of `torch.distributed` (e.g. `torch.distributed.group.WORLD`); every rank must call with its
             part of the batch, statistics are those of the joint batch. None does not communicate.
-    Returns: the input statistics of each circuit that was filled, by name.
+    Returns: the input statistics of each circuit that was filled, by name. If there are circuits and all of them are
+        initialised already, nothing is changed, and a warning says so.
     Raises: ValueError if a layer's input is all-zero, constant, negative or not finite, if a circuit is never reached,
         or for wrong arguments; TypeError for a batch, a dtype or a generator of another type.
     """
@@ -217,6 +209,12 @@ def ei_init_(
         for name, m in layers_of(model).items()
         if m.data_driven and (redraw or not m.initialized)
     }
+    if not todo and (done := [name for name, m in layers_of(model).items() if m.data_driven]):
+        warnings.warn(
+            f"ei_init_ changed nothing: all {len(done)} circuits of this {type(model).__name__} are initialised "
+            "already, by an earlier call or by weights that were loaded. ei_init_(..., redraw=True) draws them anew",
+            stacklevel=2,
+        )
     _require_own_weights(todo)
     if firing_probability is not None:
         _require_nothing_measured(todo)
@@ -231,7 +229,8 @@ def ei_init_(
             if name in seen:  # a layer used twice keeps its first initialisation
                 return
             x = args[0] if args else kwargs["x"]
-            _check_dtype(x, next(layer.parameters()).dtype, name)
+            check_floating(x, f"E-I Init: {name}")
+            check_dtype(x, layer.dtype, name)
             time_steps = args[1] if len(args) > 1 else kwargs.get("time_steps")
             repeats = time_steps if time_steps is not None and x.shape[0] == 1 else 1
             fill(name, layer, measure_input(x, repeats, name, process_group))

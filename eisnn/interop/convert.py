@@ -21,6 +21,7 @@ from eisnn.nn import LIF, PAPER, CircuitOptions, EICircuit, EIConv2d, EILinear, 
 from eisnn.nn.options import check_options
 
 FORMS = {nn.Conv2d: ("[B, C, H, W]", 4), nn.Conv1d: ("[B, C, L]", 3), nn.Linear: ("[B, F]", 2)}  # one time step
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Sigmoid, nn.Tanh)
 LARGE = 10.0  # an input above it looks like pixels up to 255
 SURROGATES = {"Sigmoid": "sigmoid", "ATan": "atan", "PiecewiseQuadratic": "triangle"}  # SpikingJelly's name: ours
 Run = Callable[[nn.Module, Any], Any]
@@ -37,9 +38,10 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What `convert` did, in the order in which the network runs; `print` it."""
+    """What `convert` did, in the order in which the network runs; `print` it. `note` is of the network as a whole."""
 
     parts: tuple[Part, ...]
+    note: str = ""
 
     def of(self, fate: Literal["replaced", "kept", "refused"]) -> list[Part]:
         """The parts of this fate."""
@@ -47,10 +49,11 @@ class Report:
 
     def __str__(self) -> str:
         width = max((len(part.name) for part in self.parts), default=0)
-        return "\n".join(
+        lines = [
             f"{part.fate:<9} {part.name:<{width}}  {part.what}{'; ' if part.why else ''}{part.why}"
             for part in self.parts
-        )
+        ]
+        return "\n".join([*lines, *([f"note: {self.note}"] if self.note else [])])
 
 
 class Adapted(nn.Module):
@@ -60,19 +63,23 @@ class Adapted(nn.Module):
         circuit: called with `[T, B, ...]`.
         stepwise: the network calls it without the axis of time.
         line: with one axis of space in place of two.
+        tokens: with axes between that of images and that of features, such as `[T, B, N, C]`.
     """
 
-    def __init__(self, circuit: SpikingLayer, stepwise: bool, line: bool) -> None:
+    def __init__(self, circuit: SpikingLayer, stepwise: bool, line: bool, tokens: bool = False) -> None:
         super().__init__()
-        self.circuit, self.stepwise, self.line = circuit, stepwise, line
+        self.circuit, self.stepwise, self.line, self.tokens = circuit, stepwise, line, tokens
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.tokens:
+            out: Tensor = self.circuit(x.flatten(1, -2))
+            return out.unflatten(1, x.shape[1:-1])
         x = x[None] if self.stepwise else x
-        out: Tensor = self.circuit(x[..., None]).squeeze(-1) if self.line else self.circuit(x)
+        out = self.circuit(x[..., None]).squeeze(-1) if self.line else self.circuit(x)
         return out[0] if self.stepwise else out
 
     def extra_repr(self) -> str:
-        return f"stepwise={self.stepwise}, line={self.line}"
+        return f"stepwise={self.stepwise}, line={self.line}, tokens={self.tokens}"
 
 
 def reset(model: nn.Module) -> None:
@@ -134,10 +141,15 @@ def refusal(projection: nn.Module, seen: Seen) -> str:
             "pixels in [0, 1])"
         )
     form, axes = _form(projection)
-    if seen.axes not in ({axes}, {axes + 1}):
+    if seen.axes not in ({axes}, {axes + 1}) and not _has_tokens(projection, seen):
         found = " and ".join(map(str, sorted(seen.axes)))
         return f"its input has {found} axes; {form}, or [T, {form[1:]} with time in front, would be right"
     return ""
+
+
+def _has_tokens(projection: nn.Module, seen: Seen) -> bool:
+    """Whether a `Linear` acts on tokens, `[T, B, N, C]`."""
+    return isinstance(projection, nn.Linear) and len(seen.axes) == 1 and max(seen.axes) > 3
 
 
 def _form(projection: nn.Module) -> tuple[str, int]:
@@ -157,11 +169,11 @@ def convert(
 ) -> tuple[nn.Module, Report]:
     """A copy of `model` in which E-I circuits stand for its projections and their norms, filled by E-I Init.
 
-    Each `Conv1d`, `Conv2d` or `Linear` and the norm behind it become one circuit of the same geometry, the last
-    `Linear` an `EIReadout`. Weights are new: signed ones cannot be taken over. A SpikingJelly neuron in step mode "m"
-    goes into the circuit, with its constants, where `eisnn.LIF` spikes exactly as it; any other neuron stays where it
-    is, with its constants, and receives the circuit's current. Either no longer divides its input by tau (`decay_input`
-    of SpikingJelly): E-I Init scales the current.
+    Each `Conv1d`, `Conv2d` or `Linear` (also on tokens, `[T, B, N, C]`) and the norm behind it become one circuit of
+    the same geometry, the last `Linear` an `EIReadout`. Weights are new: signed ones cannot be taken over. A neuron of
+    SpikingJelly in step mode "m" goes into the circuit, with its constants, where `eisnn.LIF` spikes exactly as it; any
+    other neuron stays where it is, with its constants, and receives the circuit's current. Either no longer divides its
+    input by tau (`decay_input` of SpikingJelly): E-I Init scales the current.
 
     Args:
         model: written with SpikingJelly, snnTorch, Norse or torch. It is not changed, but the potentials that its
@@ -207,6 +219,11 @@ def convert(
     return model, report
 
 
+NO_SPIKES = (
+    "no spiking neuron of SpikingJelly, snnTorch, Norse or eisnn was found. Unless something else in it spikes, the "
+    "new network does not either: its circuits hand on their currents. Put a neuron behind each projection first, such "
+    "as eisnn.LIF()"
+)
 NOTHING = "convert found no torch.nn.Conv2d, Conv1d and Linear"
 
 
@@ -216,6 +233,7 @@ def _replace(
     """Put circuits, not filled, into `model`: those, in the order of the run, with what their projections did."""
     parts: list[Part] = []
     circuits: dict[SpikingLayer, Seen] = {}
+    unconverted = list(model.modules())
     gone: set[str] = set()
     unseen = {name: module for name, module in parts_of(model).items() if name not in seen and has_weights(module)}
     modules = {name: model.get_submodule(name) for name in seen} | unseen
@@ -230,6 +248,8 @@ def _replace(
             parts.append(Part(name, "kept", kind, _and(_outside(name, seen), _kept(module, seen[name], kind))))
             continue
         if name not in projections and not has_weights(module):
+            if isinstance(module, ACTIVATIONS):
+                parts.append(Part(name, "kept", kind, "its units do not spike"))
             continue
         if why := "it is in keep" if name in keep else refusal(module, seen.get(name, Seen())):
             parts.append(Part(name, "refused", kind, why))
@@ -245,9 +265,10 @@ def _replace(
                 inner = "it is called step by step"
         lif = inner if isinstance(inner, LIF) else None
         circuit = _circuit(module, lif, last, options, ei_ratio)
-        line = isinstance(module, nn.Conv1d)
+        line, tokens = isinstance(module, nn.Conv1d), _has_tokens(module, seen[name])
         circuits[circuit] = replace(seen[name], output=(*seen[name].output, 1)) if line else seen[name]
-        _put(model, name, Adapted(circuit, stepwise, line) if stepwise or line else circuit)
+        adapted = stepwise or line or tokens
+        _put(model, name, Adapted(circuit, stepwise, line, tokens) if adapted else circuit)
         also = [kind, *(type(modules[n]).__name__ for n in (norm, neuron if lif else None) if n)]
         about = _and(f"neuron {lif.extra_repr()}" if lif else "", _scaled(seen[name]))
         parts.append(Part(name, "replaced", f"{' + '.join(also)} -> {type(circuit).__name__}", about))
@@ -259,7 +280,8 @@ def _replace(
             gone.add(neuron)
             kind = type(modules[neuron]).__name__
             parts.append(Part(neuron, "kept", kind, _and(str(inner), _kept(modules[neuron], seen[neuron], kind))))
-    return circuits, Report(tuple(parts))
+    spiking = any(is_neuron(module) or isinstance(module, SpikingLayer) for module in unconverted)
+    return circuits, Report(tuple(parts), "" if spiking else NO_SPIKES)
 
 
 def _and(*sentences: str) -> str:

@@ -130,7 +130,7 @@ def card(name: str, trained: Trained, result: dict[str, Any], license: str | Non
 
 # {name}
 
-A spiking network of [eisnn](https://pypi.org/project/eisnn): `{network.model}`, circuit `{network.circuit}`, T =
+A spiking network of the PyTorch package `eisnn`: `{network.model}`, circuit `{network.circuit}`, T =
 {network.time_steps}, {weights:,} parameters, trained on `{dataset.name}`.
 
 ```python

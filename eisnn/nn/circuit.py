@@ -195,6 +195,10 @@ class EILayer(EICircuit):
         """Multiply all that divides, so that `I_E` shrinks by `factor`."""
         self.weights.scale_division_(self._raw, factor)
 
+    @property
+    def start_mean(self) -> float | None:
+        return self.weights.start_mean
+
     def synapses(self) -> EF.Synapses | None:
         """The weights with which the circuit acts: to look at and to change, not to run."""
         return self.weights.synapses(self._raw)

@@ -115,7 +115,7 @@ def project_(model: nn.Module) -> None:
 
 
 class NonFiniteGradient(RuntimeError):
-    """A gradient is NaN or infinite; no parameter was changed."""
+    """A gradient, or a parameter itself, is NaN or infinite; no parameter was changed."""
 
 
 class Enforcement(NamedTuple):
@@ -138,18 +138,19 @@ def enforce_dale(optimizer: Any, model: nn.Module, *, check_gradients: bool = Tr
     Args:
         optimizer: a torch optimizer, also inside Lightning Fabric's wrapper.
         model: raw, or wrapped by Fabric or DistributedDataParallel.
-        check_gradients: before each step raise NonFiniteGradient if a gradient is NaN or infinite, so that nothing the
-            optimizer holds is damaged. A spike hides what its current was, so a loss may be finite when the gradients
-            are not. On CUDA the check is an asynchronous assertion, which does not wait for the device.
+        check_gradients: before each step raise NonFiniteGradient if a gradient or a parameter is NaN or infinite, so
+            that nothing the optimizer holds is damaged. A spike hides what its current was, so a loss may be finite
+            when these are not. On CUDA the check is an asynchronous assertion, which does not wait for the device.
     Returns: a handle; `handle.remove()` ends the enforcement.
-    Raises: ValueError if the optimizer does not hold a trainable constrained parameter, or a weight is negative now;
-        TypeError for other objects, or these two in the wrong order.
+    Raises: ValueError if the optimizer does not hold a trainable constrained parameter, or a weight is negative now,
+        and for a network that is for inference only; TypeError for other objects, or these two in the wrong order.
     """
     if isinstance(optimizer, nn.Module) or not isinstance(model, nn.Module):
         raise TypeError(
             f"enforce_dale takes (optimizer, model), in this order; got ({type(optimizer).__name__}, "
             f"{type(model).__name__})"
         )
+    require_trainable(model)
     optimizer = getattr(optimizer, "optimizer", optimizer)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     missing = [name for name, p in constrained_parameters(model) if p.requires_grad and id(p) not in held]
@@ -164,7 +165,7 @@ def enforce_dale(optimizer: Any, model: nn.Module, *, check_gradients: bool = Tr
         raise ValueError(f"Dale's law is already violated: {count} negative or NaN entries in {name}; initialise first")
 
     def check(*_: Any) -> None:
-        require_finite_gradients(model)
+        require_finite(model)
 
     def clamp(*_: Any) -> None:
         project_(model)
@@ -184,24 +185,41 @@ def all_finite(values: list[Tensor]) -> Tensor:
     return torch.stack(sums).isfinite().all()
 
 
+def require_trainable(model: nn.Module) -> None:
+    """Raise ValueError for a network with layers that are for inference only, or without anything to train."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            f"this {type(model).__name__} has no parameter to train: eisnn.fold makes networks for inference only; "
+            "train the network that it was made from"
+        )
+    if names := [name for name, module in model.named_modules() if getattr(module, "inference_only", False)]:
+        raise ValueError(
+            f"this {type(model).__name__} cannot be trained: {', '.join(names)} is folded, for inference only. Train "
+            "the network that it was made from, and call eisnn.fold afterwards"
+        )
+
+
 @torch.no_grad()
-def require_finite_gradients(model: nn.Module) -> None:
-    """Raise NonFiniteGradient, naming a parameter of `model`, if a gradient is NaN or infinite; on CUDA by an
-    asynchronous assertion."""
-    named = {name: p.grad for name, p in model.named_parameters() if p.grad is not None and not p.grad.is_sparse}
+def require_finite(model: nn.Module) -> None:
+    """Raise NonFiniteGradient, naming a parameter of `model`, if its gradient or itself is NaN or infinite; on CUDA by
+    an asynchronous assertion."""
+    named: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if (grad := parameter.grad) is not None and not grad.is_sparse:
+            named |= {f"the gradient of {name}": grad, name: parameter}
     by_device: dict[torch.device, list[Tensor]] = {}
-    for grad in named.values():
-        by_device.setdefault(grad.device, []).append(grad)
-    message = "a gradient is not finite, so this step was not taken: "
-    for device, grads in by_device.items():
-        finite = all_finite(grads)
+    for value in named.values():
+        by_device.setdefault(value.device, []).append(value)
+    message = "this step was not taken, as a gradient or a parameter is not finite: "
+    for device, values in by_device.items():
+        finite = all_finite(values)
         if device.type == "cuda":
             torch._assert_async(finite, message + "look at the input with eisnn.check(model, batch)")
         elif not finite:
-            name = next((name for name, grad in named.items() if not bool(grad.isfinite().all())), None)
-            if name is None:  # finite, only the sum is not
+            wrong = next((name for name, value in named.items() if not bool(value.isfinite().all())), None)
+            if wrong is None:  # finite, only the sum is not
                 continue
             raise NonFiniteGradient(
-                f"{message}that of {name} holds NaN or infinite values. No parameter was changed. Too high a learning "
-                "rate does it, or an input or weight that is not finite: eisnn.check(model, batch) says which"
+                f"{message}{wrong} holds NaN or infinite values. No parameter was changed. Too high a learning rate "
+                "does it, or an input or weight that is not finite: eisnn.check(model, batch) says which"
             )

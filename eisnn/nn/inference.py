@@ -19,6 +19,7 @@ class FoldedCircuit(SpikingLayer):
     nothing that could be trained."""
 
     non_negative = True
+    inference_only = True
     kernel: Tensor
 
     def __init__(self, connection: ops.Connection, kernel: Tensor, tonic: bool = False, **buffers: Tensor) -> None:
@@ -30,6 +31,10 @@ class FoldedCircuit(SpikingLayer):
     @property
     def receives(self) -> tuple[int, int]:
         return 3 + self.connection.spatial, self.kernel.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.kernel.dtype
 
     def project(self, x: Tensor) -> Tensor:
         """The stacked currents of `x`."""

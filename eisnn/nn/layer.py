@@ -87,6 +87,7 @@ class SpikingLayer(nn.Module):
         measured: names of its options whose values E-I Init measures from data, "even_gradients" among them where it
             sets the width of the surrogate.
         dale_parameters: names of the parameters that Dale's law keeps >= 0 (`eisnn.nn.dale`).
+        inference_only: whether it has no weights to train, as a folded layer.
     """
 
     neuron: nn.Module | None
@@ -96,6 +97,7 @@ class SpikingLayer(nn.Module):
     initialized: bool = True
     measured: tuple[str, ...] = ()
     dale_parameters: ClassVar[tuple[str, ...]] = ()
+    inference_only: ClassVar[bool] = False
 
     @property
     def receives(self) -> tuple[int, int]:
@@ -116,8 +118,9 @@ class SpikingLayer(nn.Module):
                 is a tensor `[B, n_E, ...]`, the shape of one step of the output.
             return_state: also return the state after the last step.
         Returns: spikes `[T, B, n_E, ...]` in {0, 1} (the current `I_E` with `neuron=None`), or (spikes, state).
-        Raises: RuntimeError before E-I Init, for a layer that needs it; ValueError for a wrong shape of `x` or of the
-            state; TypeError for a dtype that is not floating-point, and for a state asked of a neuron that keeps none.
+        Raises: RuntimeError before E-I Init, for a layer that needs it, and for a folded layer in training; ValueError
+            for a wrong shape of `x` or of the state; TypeError for another dtype than that of the weights (under
+            autocast any floating-point one serves), and for a state asked of a neuron that keeps none.
         """
         self.check_input(x, time_steps)
         out, state = self.respond(x, time_steps, state, return_state)
@@ -127,9 +130,15 @@ class SpikingLayer(nn.Module):
         """Raise unless `forward` can take `x`."""
         name = type(self).__name__
         check_sequence(x, *self.receives, time_steps, name)
+        check_dtype(x, self.dtype, name)
         if not self.initialized:
             raise RuntimeError(
                 f"this {name} was never initialised: call eisnn.ei_init_(model, first_batch) once, or load a checkpoint"
+            )
+        if self.inference_only and self.training and torch.is_grad_enabled():
+            raise RuntimeError(
+                f"this {name} is for inference only and cannot be trained: call model.eval() to run it, or train the "
+                "network that it was made from"
             )
         # On a CPU it takes a few thousandths of the layer's time, on CUDA launches. In training only the entry of the
         # network is looked at: what becomes NaN inside reaches the loss.
@@ -142,6 +151,12 @@ class SpikingLayer(nn.Module):
             )
 
     # What others ask.
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of its weights; None for a layer without."""
+        weight = next(self.parameters(), None)
+        return None if weight is None else weight.dtype
 
     @property
     def feeds_back(self) -> bool:
@@ -185,6 +200,12 @@ class SpikingLayer(nn.Module):
     def populations(self) -> dict[str, int]:
         """Number of neurons (channels) of each population by name, if the layer has several."""
         return {}
+
+    @property
+    def start_mean(self) -> float | None:
+        """Mean of the input that E-I Init has scaled the layer to; None where the layer does not know, or its currents
+        do not depend on it."""
+        return None
 
     def synapses(self) -> EF.Synapses | None:
         """The weights with which a circuit acts, so that changing them perturbs it; None where there are none."""
@@ -273,6 +294,18 @@ def check_floating(x: Any, owner: str) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         given = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{owner} takes a floating-point tensor, got {given} (uint8 images: give images.float() / 255)")
+
+
+def check_dtype(x: Tensor, dtype: torch.dtype | None, owner: str) -> None:
+    """Raise TypeError unless `x` has the dtype of the weights, or autocast gives it one, which what is compiled does
+    not know."""
+    if dtype is None or x.dtype == dtype or torch.compiler.is_compiling():
+        return
+    if not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(
+            f"the input of {owner} is {x.dtype}, its weights are {dtype}: give x.to({dtype}), or bring the network to "
+            f"{x.dtype} (model.to({x.dtype}))"
+        )
 
 
 def check_sequence(x: Tensor, axes: int, inputs: int, time_steps: int | None, layer: str) -> None:

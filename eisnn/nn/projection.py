@@ -116,6 +116,3 @@ class LinearReadout(SpikingLayer, nn.Linear):
     def respond(self, x: Tensor, time_steps: int | None, state: Any, return_state: bool) -> tuple[Tensor, Any]:
         check_stateless(state, type(self).__name__)
         return nn.functional.linear(x, self.weight, self.bias), None
-
-    def folded(self) -> SpikingLayer:
-        return self

@@ -50,6 +50,11 @@ class PaperWeights(nn.Module):
         """Multiply all that divides, so that `I_E` shrinks by `factor`."""
         raw.gain_i.mul_(factor)
 
+    @property
+    def start_mean(self) -> float | None:
+        """The `mean` of `start_`; None without semisaturation, as currents then do not depend on the input's scale."""
+        return None
+
     def sources(self, raw: Raw) -> tuple[tuple[Tensor, ...], Tensor]:
         """What `stacked` is made of, and `M` `[n_E, m]`, which makes the divisive current of the last m currents."""
         weight_ei = EF.scale_gradient(raw.weight_ei, 1 / EF.fan_in(raw.weight_ee))
@@ -106,6 +111,12 @@ class ConservedWeights(PaperWeights):
     def scale_division_(self, raw: Raw, factor: float) -> None:
         self.gain_unit *= factor
         self.sigma_unit *= factor
+
+    @property
+    def start_mean(self) -> float | None:
+        if self.sigma is None:
+            return None
+        return float(self.sigma_unit / self.gain_unit / self.total) * (1 - self.share) / self.share
 
     def sources(self, raw: Raw) -> tuple[tuple[Tensor, ...], Tensor]:
         gain = raw.gain_i * self.gain_unit

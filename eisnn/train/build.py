@@ -14,6 +14,7 @@ from eisnn.data.config import load_data, train_loader
 from eisnn.init import ei_init_
 from eisnn.models import SpikingNetwork
 from eisnn.models.config import build_model
+from eisnn.nn import uninitialized
 from eisnn.train.checkpoint import CheckpointError, load_model
 from eisnn.train.config import TrainConfig
 from eisnn.train.machine import laid_out
@@ -120,9 +121,10 @@ def initialize(
         given = open_given("start_from", config, dataset)
         load_model(model, given.tensors, given.file)
     try:
-        # In evaluation mode, so that no branch is left out.
-        generator = torch.Generator().manual_seed(config.seed)
-        ei_init_(model.eval(), first, generator=generator, process_group=process_group)  # fills what is not there yet
+        if uninitialized(model):
+            # In evaluation mode, so that no branch is left out.
+            generator = torch.Generator().manual_seed(config.seed)
+            ei_init_(model.eval(), first, generator=generator, process_group=process_group)
     except ValueError as error:
         if train.batch_size > 1:
             raise

@@ -87,7 +87,8 @@ class Loop:
             self.writer = SummaryWriter(str(self.run.folder / "tensorboard"), purge_step=self._global_step())
             stack.callback(self.writer.close)
         total = self.config.optimization.epochs * self.steps_per_epoch
-        self.bar = ProgressBar(total, self._global_step(), self.fabric.is_global_zero and not quiet)
+        kind = self.dataset.test.kind
+        self.bar = ProgressBar(total, self._global_step(), self.fabric.is_global_zero and not quiet, kind)
         stack.enter_context(self.bar)
         if self.progress.epoch < self.config.optimization.epochs:
             self.bar.print(self._summary())
@@ -153,7 +154,7 @@ class Loop:
         self.bar.print(
             f"epoch {p.epoch:>3}/{config.optimization.epochs}  "
             f"train: loss {train['loss']:.3f}, {train['accuracy']:.2f} %  {tested}"
-            f"{train['firing_rate']:.3f} spikes/step  {speed:.0f} img/s"
+            f"{train['firing_rate']:.3f} spikes/step  {speed:.0f} {self.dataset.test.kind}/s"
         )
         self.record_currents()
         if is_best:

@@ -4,12 +4,12 @@ from math import cos, pi
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
-from eisnn.config import Config, Positive
+from eisnn.config import Config, Positive, problems
 from eisnn.nn import layers_of
-from eisnn.nn.dale import constrained_parameters
+from eisnn.nn.dale import constrained_parameters, require_trainable
 from eisnn.train.update_rules import RuledSGD
 
 ADAM_BETA_2 = 0.999
@@ -128,16 +128,19 @@ def plus_optimizer(
         momentum: in [0, 1).
         weight_decay: on feedforward weights.
     Returns: an optimizer as those of `torch.optim`.
-    Raises: pydantic.ValidationError, a ValueError, for a value out of range.
+    Raises: ValueError for a value out of range, and for a network that cannot be trained.
     """
-    config = OptimizationConfig(
-        optimizer="orthogonal",
-        lr=lr,
-        lr_start=min(lr, 1e-7),
-        momentum=momentum,
-        weight_decay=weight_decay,
-        decay="feedforward",
-    )
+    try:
+        config = OptimizationConfig(
+            optimizer="orthogonal",
+            lr=lr,
+            lr_start=0,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            decay="feedforward",
+        )
+    except ValidationError as error:
+        raise ValueError(f"plus_optimizer: {'; '.join(problems(error))}") from None
     return make_optimizer(model, config)
 
 
@@ -150,8 +153,10 @@ def make_optimizer(model: nn.Module, config: OptimizationConfig, *, recordable: 
 
     With `recordable`, on a GPU, its step can be recorded as a CUDA graph: the learning rate is a tensor there.
 
-    Raises: ValueError if "exponentiated" finds no parameter that Dale's law constrains.
+    Raises: ValueError for a network that cannot be trained, and if "exponentiated" finds no parameter that Dale's law
+        constrains.
     """
+    require_trainable(model)
     constrained = {id(parameter) for _, parameter in constrained_parameters(model)}
     if config.optimizer == "exponentiated" and not constrained:
         raise ValueError(

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class ProgressBar:
-    """One bar for the whole run: epoch, loss, accuracy, firing rate, images a second, time left.
+    """One bar for the whole run: epoch, loss, accuracy, firing rate, samples a second, time left.
 
     Without a terminal there is no bar, and only what is printed appears.
 
@@ -20,9 +20,11 @@ class ProgressBar:
         total: steps of the whole run.
         done: steps before this session.
         enabled: False (other processes, quiet use) shows nothing.
+        kind: what the samples are called.
     """
 
-    def __init__(self, total: int, done: int, enabled: bool) -> None:
+    def __init__(self, total: int, done: int, enabled: bool, kind: str) -> None:
+        self.kind = kind
         self.console = Console(quiet=not enabled)
         shown = enabled and self.console.is_terminal
         columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}")
@@ -41,7 +43,7 @@ class ProgressBar:
     def show(self, epoch: str, done: int, train: dict[str, float], images_per_second: float) -> None:
         numbers = (
             f"loss {train['loss']:.3f}  acc {train['accuracy']:.1f} %  {train['firing_rate']:.3f} spikes/step  "
-            f"{images_per_second:.0f} img/s"
+            f"{images_per_second:.0f} {self.kind}/s"
         )
         self._progress.update(self._task, description=epoch, completed=done, numbers=numbers)
 

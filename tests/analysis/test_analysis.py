@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import eisnn
 from eisnn import functional as EF
-from eisnn.analysis import CURRENTS, record
+from eisnn.analysis import CURRENTS, record, running_statistics
 from eisnn.analysis.figures import progress, spread
 
 
@@ -84,7 +84,24 @@ def test_the_recorder_leaves_after_an_error(model):
     with pytest.raises(ZeroDivisionError), record(model) as recorded:
         raise ZeroDivisionError
     model(torch.rand(1, 3, 8, 8, dtype=torch.float64))
-    assert recorded["layers.0"] == {}
+    with pytest.raises(ValueError, match=r"nothing was recorded of layers\.0"):
+        recorded["layers.0"]
+
+
+def test_a_block_without_a_pass_says_so(model):
+    x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    for recorder in (record, running_statistics):
+        with (
+            pytest.raises(RuntimeError, match="no hidden layer of this VGG ran inside"),
+            recorder(model),
+        ):
+            eisnn.fold(model)(x)
+    with record(model, what="gradient") as recorded:
+        out = model(x)
+    with pytest.raises(ValueError, match=r"nothing was recorded of layers\.0: .*gradients come with a backward pass"):
+        recorded["layers.0"]
+    out.sum().backward()
+    assert recorded["layers.0"]["gradient"].shape == (3, 1, 8, 8, 8)
 
 
 def test_one_epoch_is_one_tick():

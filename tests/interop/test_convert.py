@@ -258,6 +258,42 @@ def test_plain_torch():
     learns(model, lambda model, x: model(x), x)
 
 
+def test_a_network_that_does_not_spike_is_told_of():
+    net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4))
+    model, report = eisnn.convert(net, images(4, 8, 8))
+    assert [(part.name, part.what, part.why) for part in report.of("kept")] == [("2", "ReLU", "its units do not spike")]
+    assert "the new network does not either" in report.note
+    assert str(report).splitlines()[-1] == f"note: {report.note}"
+    assert isinstance(model[2], nn.ReLU)
+    assert eisnn.convert(Plain(), images(4, 8, 8))[1].note == ""
+
+
+class Tokens(nn.Module):
+    """A mixer of patches, `[T, B, N, C]`."""
+
+    def __init__(self, fire):
+        super().__init__()
+        self.embed, self.fire, self.out = nn.Linear(64, 16), fire, nn.Linear(16, 4)
+
+    def forward(self, x):
+        patches = nn.functional.unfold(x, 4, stride=4).transpose(1, 2)  # [B, N, 64]
+        return self.out(self.fire(self.embed(patches.expand(3, *patches.shape)))).mean((0, 2))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_linear_on_tokens_is_the_circuit_at_each_token(inside):
+    lif = neuron.LIFNode(v_reset=None, surrogate_function=surrogate.Sigmoid(), step_mode="m") if inside else eisnn.LIF()
+    x = images(4, 8, 8)
+    model, report = eisnn.convert(Tokens(lif), x, options=eisnn.PLUS)
+    assert [part.name for part in report.of("replaced")] == ["embed", "out"]
+    circuit, patches = model.embed.circuit, nn.functional.unfold(x, 4, stride=4).transpose(1, 2)
+    whole = model.embed(patches.expand(3, *patches.shape))
+    assert whole.shape == (3, len(x), 4, 16)
+    for n in range(4):
+        assert torch.equal(whole[:, :, n], circuit(patches[:, n].expand(3, len(x), 64)))
+    learns(model, lambda model, x: model(x), x)
+
+
 @pytest.mark.parametrize(
     ("conv", "shift", "why"),
     [({"groups": 2}, 0, "groups=2"), ({}, -0.5, "mean-subtracted"), ({"padding_mode": "circular"}, 0, "circular")],

@@ -168,3 +168,19 @@ def test_what_cannot_be_folded_is_named():
         eisnn.fold(eisnn.create_model("convnet3"))
     with pytest.raises(ValueError, match="Linear has no E-I or batch-norm layer"):
         eisnn.fold(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("circuit", ["ei", "bn"])
+def test_a_folded_network_cannot_be_trained_and_says_so(circuit):
+    net, x = network(circuit)
+    folded = eisnn.fold(net)
+    for make in (eisnn.plus_optimizer, lambda model: eisnn.enforce_dale(torch.optim.SGD(net.parameters(), 0.1), model)):
+        with pytest.raises(ValueError, match=r"this VGG has no parameter to train: .* train the network that"):
+            make(folded)
+    if circuit == "ei":
+        net.layers[1] = folded.layers[1]
+        with pytest.raises(ValueError, match=r"this VGG cannot be trained: layers\.1 is folded, .* eisnn\.fold after"):
+            eisnn.plus_optimizer(net)
+        with pytest.raises(RuntimeError, match=r"this FoldedLayer is for inference only .* call model\.eval\(\)"):
+            net.train()(x)
+        assert net.eval()(x).requires_grad

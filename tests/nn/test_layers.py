@@ -470,6 +470,12 @@ def test_input_of_another_type_is_named(make):
         layer(input_of(layer).byte())
     with pytest.raises(TypeError, match="takes a floating-point tensor, got list"):
         layer(input_of(layer).tolist())
+    for dtype in (torch.float64, torch.bfloat16):
+        wrong = rf"the input of \w+ is {dtype}, its weights are torch\.float32: give x\.to\(torch\.float32\)"
+        with pytest.raises(TypeError, match=wrong):
+            layer.float()(input_of(layer).to(dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(input_of(layer).bfloat16())
 
 
 @pytest.mark.parametrize("make", LAYERS)

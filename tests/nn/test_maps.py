@@ -57,6 +57,20 @@ def test_its_groups_are_those_of_the_recipe_and_readouts_are_known_by_what_they_
     assert rules[id(own.body[0].weight_ee)] == "orthogonal"
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lr": -1}, "lr must be greater than 0, got -1"),
+        ({"lr": 0}, "lr must be greater than 0, got 0"),
+        ({"momentum": 1.5}, "momentum must be less than 1, got 1.5"),
+        ({"weight_decay": "much"}, "weight_decay must be a valid number, .* got 'much'"),
+    ],
+)
+def test_values_of_the_optimizer_out_of_range_are_named(given, message):
+    with pytest.raises(ValueError, match=f"^plus_optimizer: {message}$"):
+        eisnn.plus_optimizer(Net(), **given)
+
+
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_pooling_is_torchs_at_each_step(k):
     x = torch.rand(2, 3, 4, 7, 8)

@@ -611,7 +611,7 @@ def test_negative_progress_is_one_line_and_code_2(
     file = finished / "last.safetensors"
     rewrite(file, lambda _, metadata: metadata["progress"].update({field: -1}))
     assert main(["resume", str(finished)]) == 2
-    wrong = f"{field}: Input should be greater than or equal to 0, got -1"
+    wrong = f"{field} must be greater than or equal to 0, got -1"
     assert re.fullmatch(f"eisnn: {re.escape(str(file))} .*{wrong}\n", capsys.readouterr().err)
 
 

@@ -439,8 +439,8 @@ def test_a_terminal_shows_a_bar(images: Path, tmp_path: Path, monkeypatch: pytes
     fit(tiny(images), tmp_path / "run")
     text = out.getvalue()
     for epoch in (1, 2):
-        bar = next(part for part in text.split("\x1b[2K") if f"epoch {epoch}/2" in part and "img/s" in part)
-        for word in ("━", "loss", "acc", "spikes/step", "img/s"):
+        bar = next(part for part in text.split("\x1b[2K") if f"epoch {epoch}/2" in part and "images/s" in part)
+        for word in ("━", "loss", "acc", "spikes/step", "images/s"):
             assert word in bar
     assert "0:0" in text or "-:--" in text  # time left
 
@@ -461,7 +461,7 @@ def test_without_a_terminal_each_epoch_is_one_line(
     assert len(lines) == 2
     for k, line in enumerate(lines, 1):
         assert line.startswith(f"epoch   {k}/2  train: loss ")
-        assert line.endswith(" img/s")
+        assert line.endswith(" images/s")
         assert len(line) > 80
         assert "\x1b" not in line
 
