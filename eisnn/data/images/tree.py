@@ -13,6 +13,7 @@ from pathlib import Path
 from eisnn.data.errors import DataError, read_file, reading
 
 MAX_FILE = 1 << 28  # bytes
+OTHER_SPLITS = {"test", "val"}
 MAX_DEPTH = 6  # of folders: links may make circles
 
 
@@ -88,6 +89,12 @@ def find_tree(path: Path, splits: tuple[str, ...]) -> Tree | None:
         return _find_in_archive(path, splits)
     if not (path / "train").is_dir():
         return None
+    if any((path / "train" / s).is_dir() for s in OTHER_SPLITS) and not any((path / s).is_dir() for s in OTHER_SPLITS):
+        return find_tree(path / "train", splits) or _on_disk(path, splits)  # the folder itself is called train
+    return _on_disk(path, splits)
+
+
+def _on_disk(path: Path, splits: tuple[str, ...]) -> Tree:
     names, folders = [], []
     for split in splits:
         for folder, subfolders, files in os.walk(path / split, followlinks=True):
@@ -121,12 +128,21 @@ def _find_in_archive(path: Path, splits: tuple[str, ...]) -> Tree | None:
         return None
     if len(prefixes) > 1:
         raise DataError(f"{path} holds more than one train/ folder: in {sorted(prefixes)[:5]}; expected one")
-    (prefix,) = prefixes
+    prefix = _innermost(prefixes[0], entries)
     inside = [name.removeprefix(prefix) for name in everything if name.startswith(prefix)]
     inside = sorted((name for name in inside if name.split("/")[0] in splits), key=same_name)
     names = tuple(name for name in inside if not name.endswith("/"))
     folders = {name[:end] for name in inside for end, letter in enumerate(name) if letter == "/"}
     return Tree(path, prefix, names, tuple(sorted(folders, key=same_name)))
+
+
+def _innermost(prefix: str, names: list[str]) -> str:
+    """The folder that holds `train/`: where the folder that an archive was made of is called so itself, `train/train/`
+    and `train/test/` in it and no other split beside it, that folder."""
+    outer = f"{prefix}train/"
+    splits = {name.removeprefix(prefix).split("/")[0] for name in names if name.startswith(prefix)} & OTHER_SPLITS
+    inner = {name.removeprefix(outer).split("/")[0] for name in names if name.startswith(outer)}
+    return _innermost(outer, names) if not splits and "train" in inner and inner & OTHER_SPLITS else prefix
 
 
 def same_name(name: str) -> str:

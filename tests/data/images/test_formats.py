@@ -317,6 +317,17 @@ def test_image_folder_is_read_exactly(second: str, channels: int, tmp_path: Path
         assert same(dataset.test, test)
 
 
+@pytest.mark.parametrize("second", ["test", "val"])
+def test_the_folder_of_the_splits_may_be_called_train_itself(second: str, tmp_path: Path) -> None:
+    root = tmp_path / "outer" / "train"
+    train, test = write_folder(root, ("train", second))
+    archives = [zip_folder(root, tmp_path / f"{k}.zip", prefix) for k, prefix in enumerate(["train", "some/train"])]
+    for path in (root.parent, root, *archives):
+        dataset = load("folder", path)
+        assert same(dataset.train, train)
+        assert same(dataset.test, test)
+
+
 def test_a_class_may_be_a_link(tmp_path: Path) -> None:
     train, _ = write_folder(tmp_path / "root")
     (tmp_path / "root" / "train" / "ant").rename(tmp_path / "elsewhere")
