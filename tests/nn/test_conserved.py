@@ -376,7 +376,7 @@ def test_fast_row_operations_are_the_same(kind, pooled, tapwise, inputs, channel
             monkeypatch.setitem(ROWS.serves, name, lambda _, there=name == served: there)
         kernel, kept = made.make(*sources)
         upstream = torch.randn(kernel.shape, generator=rng(1), dtype=torch.float64)
-        results.append([kernel, *(x for x in made.gradients(upstream, kept, *sources) if x is not None)])
+        results.append([kernel, *(x for x in made.gradients(upstream, kernel, kept, *sources) if x is not None)])
     for theirs, ours in zip(*results, strict=True):
         assert ours.shape == theirs.shape
         assert_agree(ours, theirs, 1e-12)
@@ -395,6 +395,7 @@ def test_weights_may_lie_in_memory_as_they_like(pooled):
     for weights in (dense, scattered):
         kernel, kept = made.make(*weights, *others)
         upstream = torch.randn(kernel.shape, generator=rng(1), dtype=torch.float64)
-        results.append([kernel, *(x for x in made.gradients(upstream, kept, *weights, *others) if x is not None)])
+        grads = made.gradients(upstream, kernel, kept, *weights, *others)
+        results.append([kernel, *(x for x in grads if x is not None)])
     for one, other in zip(*results, strict=True):
         assert_agree(one, other, 1e-13)

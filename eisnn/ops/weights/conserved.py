@@ -2,25 +2,14 @@
 
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from eisnn.ops.layout import channels_last, from_rows, laid_out_like, weight_rows
 from eisnn.ops.weights.matmul import matmul
-from eisnn.ops.weights.op import Kernel
+from eisnn.ops.weights.op import Gradients, Kept, Kernel
 from eisnn.ops.weights.torch import TorchRows, rows_of
-
-
-class _Made(NamedTuple):
-    """What the gradients of a conserved kernel need besides its sources."""
-
-    kernel: Tensor
-    sums: tuple[Tensor, Tensor, Tensor]
-    inner: tuple[Tensor, Tensor]
-    mean: Tensor | None  # of W_EI over E neurons, of a pooled circuit
-    norms: Tensor
 
 
 @dataclass(frozen=True)
@@ -53,27 +42,29 @@ class ConservedKernel(Kernel):
         return rows_of(weight_ee, taps, inside), rows_of(weight_ie, taps, inside), rows_of(weight_ei, 1, True)
 
     @torch.no_grad()
-    def make(self, *sources: Tensor) -> tuple[Tensor, _Made]:
+    def make(self, *sources: Tensor) -> tuple[Tensor, Kept]:
+        """The kernel; the sums of `A, B, C`, `B'`, `C'`, their mean over E neurons (pooled circuits), and the norms."""
         weight_ee, weight_ie, weight_ei, gain_i, total, row_norm = self._dense(*sources)
         of_ee, of_ie, of_ei = self._rows(weight_ee, weight_ie, weight_ei)
         rows_i, b = of_ie.share(weight_ie, total)
         ei, c = of_ei.share(weight_ei, None)
         n_e, m = len(ei), 1 if self.pooled else len(rows_i)
         kernel = rows_i.new_empty(n_e + m + self.tonic, rows_i.shape[1])
-        a, norms = of_ee.fold(weight_ee, matmul(ei, rows_i), total, row_norm, kernel[:n_e])
+        matmul(ei, rows_i, out=kernel[:n_e])
+        a, norms = of_ee.fold(weight_ee, kernel[:n_e], total, row_norm)
         mean = ei.mean(0) if self.pooled else None
         kernel[n_e : n_e + m] = rows_i if mean is None else (mean * gain_i) @ rows_i
         if self.tonic:
             kernel[-1].zero_()
-        return from_rows(kernel, weight_ee), _Made(kernel, (a, b, c), (rows_i, ei), mean, norms)
+        return from_rows(kernel, weight_ee), (a, b, c, rows_i, ei, mean, norms)
 
-    def gradients(self, grad: Tensor, made: _Made, *sources: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(self, grad: Tensor, kernel: Tensor, kept: Kept, *sources: Tensor) -> Gradients:
         weight_ee, weight_ie, weight_ei, gain_i, total, row_norm = self._dense(*sources)
         of_ee, of_ie, of_ei = self._rows(weight_ee, weight_ie, weight_ei)
-        kernel, (a, b, c), (rows_i, ei), mean, norms = made
+        a, b, c, rows_i, ei, mean, norms = kept
         grad = weight_rows(laid_out_like(grad, weight_ee))
         n_e, n_i = ei.shape
-        grad_f = of_ee.through_fold(grad[:n_e], kernel[:n_e], norms, row_norm)
+        grad_f = of_ee.through_fold(grad[:n_e], weight_rows(kernel)[:n_e], norms, row_norm)
         grad_ei, grad_i = matmul(grad_f, rows_i.T).neg_(), matmul(ei.T, grad_f)
         if mean is not None:
             through = rows_i @ grad[n_e]

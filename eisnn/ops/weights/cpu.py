@@ -33,31 +33,18 @@ class CompiledRows(TorchRows):
         self._run("share", weight=weight, total=total, shared=shared, sums=sums)
         return shared, sums
 
-    def fold(
-        self, weight: Tensor, product: Tensor, total: Tensor, row_norm: Tensor, folded: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def fold(self, weight: Tensor, product: Tensor, total: Tensor, row_norm: Tensor) -> tuple[Tensor, Tensor]:
         sums, norms = weight.new_empty(self.neurons, self.taps), weight.new_empty(self.neurons, 1)
-        self._run(
-            "fold",
-            weight=weight,
-            product=product,
-            total=total,
-            row_norm=row_norm,
-            folded=folded,
-            sums=sums,
-            norms=norms,
-        )
+        self._run("fold", weight=weight, folded=product, total=total, row_norm=row_norm, sums=sums, norms=norms)
         return sums, norms
 
     def through_fold(self, grad: Tensor, folded: Tensor, norms: Tensor, row_norm: Tensor) -> Tensor:
-        grad_f = torch.empty_like(grad)
-        self._run("through_fold", grad=grad, folded=folded, norms=norms, row_norm=row_norm, out=grad_f)
-        return grad_f
+        self._run("through_fold", grad=grad, folded=folded, norms=norms, row_norm=row_norm)
+        return grad
 
     def through_share(self, grad: Tensor, weight: Tensor, sums: Tensor, total: Tensor | None) -> Tensor:
-        grad_weight = torch.empty_like(grad)
-        self._run("through_share", grad=grad, weight=weight, sums=sums, total=total, out=grad_weight)
-        return grad_weight
+        self._run("through_share", grad=grad, weight=weight, sums=sums, total=total)
+        return grad
 
     def _run(self, operation: str, **tensors: Tensor | None) -> None:
         """Call the kernel; tensors by their names in `Rows`, of one dtype, rows without gaps in memory."""

@@ -26,24 +26,18 @@ class TritonRows(TorchRows):
         self._launch("share_kernel", weight, _or(total, weight), shared, sums, total=total)
         return shared, sums
 
-    def fold(
-        self, weight: Tensor, product: Tensor, total: Tensor, row_norm: Tensor, folded: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def fold(self, weight: Tensor, product: Tensor, total: Tensor, row_norm: Tensor) -> tuple[Tensor, Tensor]:
         sums, norms = weight.new_empty(self.neurons, self.taps), weight.new_empty(self.neurons, 1)
-        self._launch(
-            "fold_kernel", weight, product, total, row_norm, folded, sums, norms, total=total, SMALLEST=SMALLEST
-        )
+        self._launch("fold_kernel", weight, product, total, row_norm, sums, norms, total=total, SMALLEST=SMALLEST)
         return sums, norms
 
     def through_fold(self, grad: Tensor, folded: Tensor, norms: Tensor, row_norm: Tensor) -> Tensor:
-        grad_f = torch.empty_like(grad)
-        self._launch("through_fold_kernel", grad, folded, norms, row_norm, grad_f, total=None)
-        return grad_f
+        self._launch("through_fold_kernel", grad, folded, norms, row_norm, total=None)
+        return grad
 
     def through_share(self, grad: Tensor, weight: Tensor, sums: Tensor, total: Tensor | None) -> Tensor:
-        grad_weight = torch.empty_like(grad)
-        self._launch("through_share_kernel", grad, weight, sums, _or(total, weight), grad_weight, total=total)
-        return grad_weight
+        self._launch("through_share_kernel", grad, weight, sums, _or(total, weight), total=total)
+        return grad
 
     def _launch(self, kernel: str, *tensors: Tensor, total: Tensor | None, **constants: float) -> None:
         from triton import next_power_of_2

@@ -1,4 +1,4 @@
-"""All currents of a circuit by one convolution, with a kernel that is made of its weights and not kept."""
+"""All currents of a circuit by one convolution, with a kernel that is made of its weights."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -11,6 +11,9 @@ from eisnn.ops.connection import Connection
 from eisnn.ops.layout import channels_last, padded
 from eisnn.ops.weights.matmul import products_for
 
+Kept = tuple[Any, ...]
+Gradients = tuple[Tensor | None, ...]
+
 
 class Kernel(ABC):
     """How the weights of a circuit (`sources`) make the kernel that computes its currents, and the way back."""
@@ -18,30 +21,22 @@ class Kernel(ABC):
     tonic = False  # whether the last I neuron is active at 1 everywhere
 
     @abstractmethod
-    def make(self, *sources: Tensor) -> tuple[Tensor, Any]:
-        """The kernel `[n_E + m, ...]`, and whatever `gradients` needs besides; neither has a gradient."""
+    def make(self, *sources: Tensor) -> tuple[Tensor, Kept]:
+        """The kernel `[n_E + m, ...]`, and what `gradients` needs of its making; neither has a gradient."""
 
     @abstractmethod
-    def gradients(self, grad: Tensor, made: Any, *sources: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the sources for that of the kernel; `made` is what `make` returned besides it."""
+    def gradients(self, grad: Tensor, kernel: Tensor, kept: Kept, *sources: Tensor) -> Gradients:
+        """Gradients of the sources for that of the kernel, which may change."""
 
     def needs_currents(self, x: Tensor, currents: Tensor, *sources: Tensor) -> bool:
-        """Whether `backward` wants to see the currents."""
+        """Whether the way back is `backward_by_currents`."""
         return False
 
-    def backward(
-        self,
-        grad: Tensor,
-        x: Tensor,
-        currents: Tensor | None,
-        connection: Connection,
-        input_too: bool,
-        *sources: Tensor,
-    ) -> tuple[Tensor | None, ...]:
-        """Gradients of `x` (if `input_too`) and of the sources for that of the currents; by the kernel, made again."""
-        kernel, made = self.make(*sources)
-        grad_x, grad_kernel = connection.feedforward_backward(grad, x, aligned(kernel, x.dtype), input_too)
-        return grad_x, *self.gradients(grad_kernel[: len(kernel)].to(kernel.dtype), made, *sources)
+    def backward_by_currents(
+        self, grad: Tensor, x: Tensor, currents: Tensor, connection: Connection, input_too: bool, *sources: Tensor
+    ) -> Gradients:
+        """Gradients of `x` (if `input_too`) and of the sources for that of the currents, without the kernel."""
+        raise NotImplementedError(f"{type(self).__name__} defines no backward_by_currents()")
 
 
 def aligned(kernel: Tensor, dtype: torch.dtype) -> Tensor:
@@ -60,7 +55,7 @@ def project(x: Tensor, kernel: Kernel, sources: tuple[Tensor, ...], connection: 
     """All currents of a circuit `[T, B, n_E + m, ...]` from `x` `[T, B, ...]`, by one convolution; on CUDA there may
     be zeros below them (`aligned`).
 
-    The kernel is not kept for the backward pass, but made again. Under autocast it is made in full precision.
+    Under autocast the kernel is made in full precision.
     """
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
@@ -71,20 +66,26 @@ class _Projection(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Kernel, connection: Connection, *sources: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False), products_for(x):
-            made, _ = kernel.make(*sources)
+            made, kept = kernel.make(*sources)
             currents = connection.feedforward(x, aligned(made, x.dtype))
         if kernel.tonic:
             currents.select(2, len(made) - 1).fill_(1)
-        ctx.kernel, ctx.connection = kernel, connection
-        ctx.save_for_backward(x, currents if kernel.needs_currents(x, currents, *sources) else None, *sources)
+        ctx.kernel, ctx.connection, ctx.sources = kernel, connection, len(sources)
+        kept = (currents,) if kernel.needs_currents(x, currents, *sources) else (None, made, *kept)
+        ctx.save_for_backward(x, *sources, *kept)
         return currents
 
     @staticmethod
     @differentiated_once
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, currents, *sources = ctx.saved_tensors
+        x, *saved = ctx.saved_tensors
+        sources, (currents, *kept) = saved[: ctx.sources], saved[ctx.sources :]
+        kernel, connection, input_too = ctx.kernel, ctx.connection, ctx.needs_input_grad[0]
         with torch.autocast(x.device.type, enabled=False), products_for(x):
-            grad_x, *found = ctx.kernel.backward(
-                grads[0], x, currents, ctx.connection, ctx.needs_input_grad[0], *sources
-            )
+            if currents is not None:
+                grad_x, *found = kernel.backward_by_currents(grads[0], x, currents, connection, input_too, *sources)
+            else:
+                made, *kept = kept
+                grad_x, grad = connection.feedforward_backward(grads[0], x, aligned(made, x.dtype), input_too)
+                found = kernel.gradients(grad[: len(made)].to(made.dtype), made, kept, *sources)
         return grad_x, None, None, *found

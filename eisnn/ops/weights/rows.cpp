@@ -17,10 +17,9 @@ struct Rows {
     const void *total;  // a scalar; null: 1
     void *sums;  // [neurons, taps]
     void *shared;
-    const void *product, *row_norm;  // row_norm a scalar
+    const void *row_norm;  // a scalar
     void *folded, *norms;  // norms [neurons]
-    const void *grad;
-    void *out;
+    void *grad;
 };
 
 }  // extern "C"
@@ -97,10 +96,10 @@ template <class C> void share(const Rows &r) {
 template <class C> void fold(const Rows &r) {
     const int64_t size = r.taps * r.channels;
     for_rows<C>(r, [&](int64_t n, int64_t row, C *factors) {
-        const C *weight = static_cast<const C *>(r.weight) + row, *product = static_cast<const C *>(r.product) + row;
+        const C *weight = static_cast<const C *>(r.weight) + row;
         C *folded = static_cast<C *>(r.folded) + row;
         factors_of(r, weight, static_cast<C *>(r.sums) + n * r.taps, factors);
-        each(r, [=](int64_t t, int64_t i) { folded[i] = weight[i] * factors[t] - product[i]; });
+        each(r, [=](int64_t t, int64_t i) { folded[i] = weight[i] * factors[t] - folded[i]; });
         const C length = std::sqrt(sum_of<C>(size, [=](int64_t i) { return folded[i] * folded[i]; }));
         const C norm = length < C(r.smallest) ? C(r.smallest) : length;
         const C factor = *static_cast<const C *>(r.row_norm) / norm;
@@ -114,24 +113,24 @@ template <class C> void through_fold(const Rows &r) {
     const int64_t size = r.taps * r.channels;
     const C row_norm = *static_cast<const C *>(r.row_norm);
     for_rows<C>(r, [&](int64_t n, int64_t row, C *) {
-        const C *grad = static_cast<const C *>(r.grad) + row, *folded = static_cast<const C *>(r.folded) + row;
-        C *out = static_cast<C *>(r.out) + row;
+        const C *folded = static_cast<const C *>(r.folded) + row;
+        C *grad = static_cast<C *>(r.grad) + row;
         const C along = sum_of<C>(size, [=](int64_t i) { return grad[i] * folded[i]; }) / row_norm / row_norm;
         const C factor = row_norm / static_cast<const C *>(r.norms)[n];
 #pragma omp simd
-        for (int64_t i = 0; i < size; ++i) out[i] = (grad[i] - folded[i] * along) * factor;
+        for (int64_t i = 0; i < size; ++i) grad[i] = (grad[i] - folded[i] * along) * factor;
     });
 }
 
 template <class C> void through_share(const Rows &r) {
     const C share = share_of<C>(r), least = C(r.least) * share;
     for_rows<C>(r, [&](int64_t n, int64_t row, C *along) {
-        const C *grad = static_cast<const C *>(r.grad) + row, *weight = static_cast<const C *>(r.weight) + row;
+        const C *weight = static_cast<const C *>(r.weight) + row;
         const C *sums = static_cast<const C *>(r.sums) + n * r.taps;
-        C *out = static_cast<C *>(r.out) + row;
+        C *grad = static_cast<C *>(r.grad) + row;
         sums_of<C>(r, along, [=](int64_t i) { return grad[i] * weight[i]; });
         for (int64_t t = 0; t < r.taps; ++t) along[t] = sums[t] > least ? along[t] / sums[t] : C(0);
-        each(r, [=](int64_t t, int64_t i) { out[i] = (grad[i] - along[t]) * (share / sums[t]); });
+        each(r, [=](int64_t t, int64_t i) { grad[i] = (grad[i] - along[t]) * (share / sums[t]); });
     });
 }
 

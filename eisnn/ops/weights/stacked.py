@@ -7,27 +7,27 @@ from eisnn.functional.connection import fan_in
 from eisnn.ops.connection import Connection
 from eisnn.ops.layout import by_position, from_rows, laid_out_like, weight_rows
 from eisnn.ops.weights.matmul import matmul, subtract_product
-from eisnn.ops.weights.op import Kernel
+from eisnn.ops.weights.op import Gradients, Kept, Kernel
 
 
 class StackedKernel(Kernel):
     """`[W; W_IE]` of the paper's circuit, made of `weight_ee`, `weight_ie` and `weight_ei`.
 
-    Two ways back: with `[W; W_IE]` made again, through the products of weights that made it; or with `[W_EE; W_IE]` and
-    the gradients of the currents as they are before folding, `g_I - W_EI^T g_E` for the I neurons, which costs less
+    Two ways back: with `[W; W_IE]`, through the products of weights that made it; or with `[W_EE; W_IE]` and the
+    gradients of the currents as they are before folding, `g_I - W_EI^T g_E` for the I neurons, which costs less
     where a layer has fewer positions than inputs, and in less than float32 loses digits.
     """
 
     @torch.no_grad()
-    def make(self, *sources: Tensor) -> tuple[Tensor, None]:
+    def make(self, *sources: Tensor) -> tuple[Tensor, Kept]:
         weight_ee, weight_ie, weight_ei = sources
         ee, ie, n_e = weight_rows(weight_ee), weight_rows(laid_out_like(weight_ie, weight_ee)), len(weight_ee)
         stacked = ee.new_empty(n_e + len(ie), ee.shape[1])
         _fold_rows(ee, ie, weight_ei, out=stacked[:n_e])
         stacked[n_e:] = ie
-        return from_rows(stacked, weight_ee), None
+        return from_rows(stacked, weight_ee), ()
 
-    def gradients(self, grad: Tensor, made: None, *sources: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(self, grad: Tensor, kernel: Tensor, kept: Kept, *sources: Tensor) -> Gradients:
         """`dW_EE = G_W`, `dW_IE = G_I - W_EI^T G_W`, `dW_EI = -G_W W_IE^T`, with `[G_W; G_I]` that of the kernel."""
         weight_ee, weight_ie, weight_ei = sources
         grad_ee, grad_i = weight_rows(laid_out_like(grad, weight_ee)).split([len(weight_ee), len(weight_ie)])
@@ -39,17 +39,9 @@ class StackedKernel(Kernel):
         few, exact = 2 * currents[:, :, 0].numel() < 3 * fan_in(sources[0]), x.dtype.itemsize >= 4
         return few and exact and currents.shape[2] == len(sources[0]) + len(sources[1])
 
-    def backward(
-        self,
-        grad: Tensor,
-        x: Tensor,
-        currents: Tensor | None,
-        connection: Connection,
-        input_too: bool,
-        *sources: Tensor,
-    ) -> tuple[Tensor | None, ...]:
-        if currents is None:
-            return super().backward(grad, x, currents, connection, input_too, *sources)
+    def backward_by_currents(
+        self, grad: Tensor, x: Tensor, currents: Tensor, connection: Connection, input_too: bool, *sources: Tensor
+    ) -> Gradients:
         weight_ee, weight_ie, weight_ei = sources
         sizes = [len(weight_ee), len(weight_ie)]
         grad_e, grad_i = grad.split(sizes, dim=2)

@@ -41,26 +41,24 @@ class TorchRows:
         self._by_tap(shared).copy_(by_tap).mul_((share / sums)[:, :, None])
         return shared, sums
 
-    def fold(
-        self, weight: Tensor, product: Tensor, total: Tensor, row_norm: Tensor, folded: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Writes into `folded` the rows of `weight`, shared, less those of `product` (which may change), scaled to the
-        norm `row_norm`; returns the sums as `share` does, and the norms before, `[n, 1]`."""
+    def fold(self, weight: Tensor, product: Tensor, total: Tensor, row_norm: Tensor) -> tuple[Tensor, Tensor]:
+        """In place of `product` the rows of `weight`, shared, less its own, scaled to the norm `row_norm`; returns the
+        sums as `share` does, and the norms before, `[n, 1]`."""
         by_tap, share = self._by_tap(weight), self._share(total)
         sums = by_tap.sum(2).clamp_min(LEAST_TOTAL * share)
         self._by_tap(product.neg_()).addcmul_(by_tap, (share / sums)[:, :, None])
         norms = torch.linalg.vector_norm(product, dim=1, keepdim=True).clamp_min(SMALLEST)
-        torch.mul(product, row_norm / norms, out=folded)
+        product.mul_(row_norm / norms)
         return sums, norms
 
     def through_fold(self, grad: Tensor, folded: Tensor, norms: Tensor, row_norm: Tensor) -> Tensor:
-        """From the gradient of the folded rows to that before they got their norm: no part along the row itself."""
+        """From the gradient of the folded rows, in its place, to that before they got their norm: no part along the row
+        itself."""
         unit = folded / row_norm
-        grad_f = torch.addcmul(grad, unit, torch.linalg.vecdot(grad, unit)[:, None], value=-1)
-        return grad_f.mul_(row_norm / norms)
+        return grad.addcmul_(unit, torch.linalg.vecdot(grad, unit)[:, None], value=-1).mul_(row_norm / norms)
 
     def through_share(self, grad: Tensor, weight: Tensor, sums: Tensor, total: Tensor | None) -> Tensor:
-        """From the gradient of the shared rows (which may change) to that of `weight`, as rows."""
+        """From the gradient of the shared rows, in its place, to that of `weight`, as rows."""
         share, by_tap = self._share(total), self._by_tap(grad)
         along = (by_tap * self._by_tap(weight)).sum(2) / sums
         by_tap -= (along * (sums > LEAST_TOTAL * share))[:, :, None]

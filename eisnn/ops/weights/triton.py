@@ -57,7 +57,7 @@ def share_kernel(
 
 @triton.jit
 def fold_kernel(
-    weight, product, total, row_norm, folded, sums, norms, taps, channels, tap_stride, channel_stride,
+    weight, product, total, row_norm, sums, norms, taps, channels, tap_stride, channel_stride,
     LEAST: tl.constexpr, SMALLEST: tl.constexpr, TOTAL: tl.constexpr, C: tl.constexpr, TAPS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):  # fmt: skip
@@ -66,12 +66,12 @@ def fold_kernel(
     f = w - tl.load(product + at, mask=here, other=0).to(C)
     norm = tl.maximum(tl.sqrt(tl.sum(tl.sum(f * f, 1), 0)), SMALLEST)
     tl.store(norms + tl.program_id(0), norm)
-    tl.store(folded + at, f * (tl.load(row_norm).to(C) / norm), mask=here)
+    tl.store(product + at, f * (tl.load(row_norm).to(C) / norm), mask=here)
 
 
 @triton.jit
 def through_fold_kernel(
-    grad, folded, norms, row_norm, grad_f, taps, channels, tap_stride, channel_stride,
+    grad, folded, norms, row_norm, taps, channels, tap_stride, channel_stride,
     LEAST: tl.constexpr, TOTAL: tl.constexpr, C: tl.constexpr, TAPS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     at, here = _tile(taps, channels, tap_stride, channel_stride, TAPS, CHANNELS)
@@ -79,12 +79,12 @@ def through_fold_kernel(
     g = tl.load(grad + at, mask=here, other=0).to(C)
     unit = tl.load(folded + at, mask=here, other=0).to(C) / norm_to
     f = (g - unit * tl.sum(tl.sum(g * unit, 1), 0)) * (norm_to / tl.load(norms + tl.program_id(0)).to(C))
-    tl.store(grad_f + at, f, mask=here)
+    tl.store(grad + at, f, mask=here)
 
 
 @triton.jit
 def through_share_kernel(
-    grad, weight, sums, total, grad_weight, taps, channels, tap_stride, channel_stride,
+    grad, weight, sums, total, taps, channels, tap_stride, channel_stride,
     LEAST: tl.constexpr, TOTAL: tl.constexpr, C: tl.constexpr, TAPS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     at, here = _tile(taps, channels, tap_stride, channel_stride, TAPS, CHANNELS)
@@ -94,4 +94,4 @@ def through_share_kernel(
     w = tl.load(weight + at, mask=here, other=0).to(C)
     share = _share(total, taps, TOTAL, C)
     along = tl.where(s > LEAST * share, tl.sum(g * w, 1) / s, 0.0)
-    tl.store(grad_weight + at, (g - along[:, None]) * (share / s)[:, None], mask=here)
+    tl.store(grad + at, (g - along[:, None]) * (share / s)[:, None], mask=here)
