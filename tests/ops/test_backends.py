@@ -51,8 +51,10 @@ def test_a_network_runs_on_a_back_end_that_has_entered_itself(entered):
     model = nn.Sequential(eisnn.EIConv2d(3, 8, 3, padding=1, neuron=eisnn.LIF(), options=PLUS)).double()
     eisnn.ei_init_(model, x, generator=rng(1))
     entered.clear()
-    model(x)
+    spikes = model(x)
     assert entered == ["rows", "rows", "population"]
+    spikes.sum().backward()
+    assert entered[3:] == []  # the weights are shared out once
     current = torch.rand(4, 2, 3, requires_grad=True, dtype=torch.float64)
     ops.lif(current, LIFConstants())[0].sum().backward()
     assert entered[3:] == ["lif"]

@@ -250,11 +250,11 @@ def test_no_input_is_changed():
         assert torch.equal(leaves[k], x)
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_many_neurons_and_positions(channels_last):
+@pytest.mark.parametrize(("n_i", "channels_last"), [(7, False), (7, True), (2, True), (1, True)])
+def test_many_neurons_and_positions(n_i, channels_last):
     """Beyond one chunk of neurons, one block of positions and one group of images, with a lateral weight that mixes."""
     g = rng(0)
-    n_e, n_i, batch = 300, 7, 2 if interpreted() else 35
+    n_e, batch = 300, 2 if interpreted() else 35
     stack = torch.randn(2, batch, n_e + n_i, 9, 4, generator=g, dtype=torch.float64)
     stack[:, :, n_e:].abs_()
     weight = torch.rand(n_e, n_i, generator=g, dtype=torch.float64)
@@ -286,7 +286,7 @@ def test_many_neurons_and_positions(channels_last):
     seed=st.integers(0, 10**6),
 )
 def test_a_tonic_i_neuron_needs_no_stabilisation(constants, t, n, space, static, state, more, channels_last, seed):
-    """Two I neurons, a pooled and a tonic one, have a path of their own on a GPU; currents beyond them are ignored."""
+    """Two I neurons, a pooled and a tonic one, have a path of their own; currents beyond them are ignored."""
     g = rng(seed)
     n_e, n_i = n
     steps, batch, extra = 1 if static else t, 3, -sum(n) % 8 if more else 0

@@ -52,6 +52,7 @@ def run(
     constants: LIFConstants,
     steps: int,
     maps: dict[str, Tensor | None],
+    tonic: bool = False,
     **arrays: Tensor,
 ) -> None:
     """Call the kernel.
@@ -63,6 +64,7 @@ def run(
         steps: T.
         maps: by field of `Problem`, `balanced` among them; copied where they do not fit the layout, so outputs must.
             The divisive current is either `i_div`, or, with neurons inside, made of `i_ie` by the array `weight`.
+        tonic: whether it is positive, so that `smallest` is neither found nor needed.
         arrays: its other tensors, contiguous.
     """
     loaded = library()
@@ -85,6 +87,7 @@ def run(
         hard_reset=constants.reset == "hard",
         detach_reset=constants.detach_reset,
         surrogate=constants.surrogate_number,
+        tonic=tonic,
         n_i=arrays["weight"].shape[1] if "weight" in arrays else 0,
         groups=len(arrays["grad_weight"]) if "grad_weight" in arrays else balanced.shape[1],
         threads=torch.get_num_threads(),
@@ -117,9 +120,9 @@ class CompiledPopulation(Population):
         layout, shape, maps, arrays = self._start()
         spikes = layout.empty((self.steps, *shape[1:]), self.currents.dtype)
         v_last = layout.empty(shape[1:], self.gain.dtype)
-        smallest = torch.empty(*shape[:2], *(1,) * (len(shape) - 2), dtype=self.gain.dtype)
+        smallest = self.gain.new_full((*shape[:2], *(1,) * (len(shape) - 2)), torch.inf)
         maps |= {"spikes": spikes, "v_last": v_last}
-        run("forward", layout, self.constants, self.steps, maps, smallest=smallest, **arrays)
+        run("forward", layout, self.constants, self.steps, maps, self.tonic, smallest=smallest, **arrays)
         return spikes, v_last, smallest
 
     def backward(
@@ -137,7 +140,7 @@ class CompiledPopulation(Population):
             arrays["grad_weight"] = empty_grad_weight(arrays["weight"], shape[1])
         else:
             maps["grad_i_div"] = layout.empty(shape, self.currents.dtype)
-        run("backward", layout, self.constants, self.steps, maps, smallest=smallest, **arrays)
+        run("backward", layout, self.constants, self.steps, maps, self.tonic, smallest=smallest, **arrays)
         for part, own in zip(parts, written, strict=True):
             if part is not own:
                 part.copy_(own)

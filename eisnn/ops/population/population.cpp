@@ -1,6 +1,7 @@
 // The population operation on a CPU: divisive inhibition, stabilise, divide, gain, bias and LIF over T, in one pass
-// over memory, image by image. The divisive current M u is formed here from the currents of the I neurons and stays in
-// the cache; or it is given as a map (i_div). With neither it is the LIF neuron alone, and balanced its input.
+// over memory, image by image. The divisive current M u is formed here from the currents of the I neurons: of many for
+// some rows at a time, which stay in the cache, of few (one pooled current and a constant) where it divides. Or it is
+// given as a map (i_div). With neither it is the LIF neuron alone, and balanced its input.
 //
 // A map is [steps, batch, rows, inner] with inner contiguous: rows are positions and inner the neurons (channels last,
 // dense layers), or rows are neurons and inner the positions. The arithmetic and its order are those of the readable
@@ -10,6 +11,7 @@
 // Sums of gradients are kept for every image, those of M for every group of images; Python adds them up. So results do
 // not depend on the number of threads.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -36,6 +38,7 @@ struct Problem {
     Map grad_spikes, grad_balanced, grad_i_div;
     Map v, v_last, grad_v_last, grad_v;  // step stride unused
     Map grad_i_ie;  // steps_in
+    int64_t tonic;  // 1: I_div is positive, so that nothing is replaced and smallest not written
     int64_t n_i, groups;  // I neurons, of i_ie; images are worked through in so many groups
     const void *weight;  // M [neurons, n_i]
     void *grad_weight;  // [groups, neurons, n_i padded to whole vectors]
@@ -49,6 +52,7 @@ struct Problem {
 namespace {
 
 constexpr int64_t CHUNK = 256;  // elements whose T steps stay in the first-level cache
+constexpr int64_t FEW = 2;  // I neurons whose divisive current is made where it divides
 
 struct bf16 {
     uint16_t bits;
@@ -91,17 +95,52 @@ template <class C> struct Neurons {
     }
 };
 
-// M and its transpose in panels; the forward pass needs the transpose alone.
+// M and its transpose in panels, of which the forward pass needs the transpose alone; of few I neurons M by columns.
 template <class C> struct Weight {
     int64_t n_e, n_i;
+    bool few, many;
     Packed<C> to_e, to_i;
     int64_t width_e, width_i;
+    std::vector<C> columns;  // [FEW, n_e], zeros for the neurons that there are not
 
     Weight(const Problem &p, bool backward)
-        : n_e(p.inner), n_i(p.n_i), to_e(Packed<C>::transposed(p.i_ie.data ? p.weight : nullptr, n_e, n_i)),
-          to_i(Packed<C>::plain(p.i_ie.data && backward ? p.weight : nullptr, n_e, n_i)), width_e(to_e.width),
-          width_i(to_i.width) {}
+        : n_e(p.inner), n_i(p.n_i), few(p.i_ie.data && n_i <= FEW), many(p.i_ie.data && !few),
+          to_e(Packed<C>::transposed(many ? p.weight : nullptr, n_e, n_i)),
+          to_i(Packed<C>::plain(many && backward ? p.weight : nullptr, n_e, n_i)), width_e(to_e.width),
+          width_i(padded(n_i, LANES<C>)), columns(few ? FEW * n_e : 0) {
+        const C *weight = static_cast<const C *>(p.weight);
+        for (int64_t i = 0; few && i < n_e; ++i)
+            for (int64_t k = 0; k < n_i; ++k) columns[k * n_e + i] = weight[i * n_i + k];
+    }
 };
+
+// Of few I neurons: I_div of n neurons at one step.
+template <class S, class C>
+void few_divide(const Problem &p, const Weight<C> &w, int64_t t, int64_t b, int64_t row, int64_t start, int64_t n,
+                C *i_div) {
+    const S *u = at<S>(p.i_ie, t, b, row);
+    const C x = widen(u[0]), y = w.n_i == FEW ? widen(u[1]) : C(0);
+    const C *m = w.columns.data() + start, *other = m + w.n_e;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) i_div[i] = std::fma(y, other[i], x * m[i]);
+}
+
+// Of few I neurons, with dL/dI_div of n neurons at one step: adds to dL/du [FEW] and to dL/dM [FEW, n_e].
+template <class S, class C>
+void few_backward(const Problem &p, const Weight<C> &w, int64_t t, int64_t b, int64_t row, int64_t start, int64_t n,
+                  const C *to_i_div, C *grad_u, C *grad_weight) {
+    const S *u = at<S>(p.i_ie, t, b, row);
+    for (int64_t k = 0; k < w.n_i; ++k) {
+        const C x = widen(u[k]), *m = w.columns.data() + k * w.n_e + start;
+        C *grad_m = grad_weight + k * w.n_e + start, sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < n; ++i) {
+            sum += to_i_div[i] * m[i];
+            grad_m[i] += to_i_div[i] * x;
+        }
+        grad_u[k] += sum;
+    }
+}
 
 // The currents of the I neurons of some rows of an image, and what is made of them; their own rows are (step, row).
 template <class C> struct Lateral {
@@ -172,12 +211,14 @@ template <class C> Lateral<C> &lateral_of_this_thread() {
 // Of each step of an image; `lateral` holds all its rows, or is null.
 template <class S, class C>
 void find_smallest(const Problem &p, const Weight<C> &w, Lateral<C> *lateral, int64_t b) {
-    if (!p.i_div.data && !lateral) return;
+    if (p.tonic || (!p.i_div.data && !p.i_ie.data)) return;
+    std::vector<C> made(w.few ? w.n_e : 0);
     for (int64_t t = 0; t < p.steps_in; ++t) {
         C smallest = std::numeric_limits<C>::infinity();
         for (int64_t row = 0; row < p.rows; ++row) {
-            if (lateral) {
-                const C *d = lateral->of_row(w, t, row);
+            if (w.few) few_divide<S>(p, w, t, b, row, 0, w.n_e, made.data());
+            if (w.few || lateral) {
+                const C *d = w.few ? made.data() : lateral->of_row(w, t, row);
 #pragma omp simd reduction(min : smallest)
                 for (int64_t i = 0; i < p.inner; ++i) {
                     const C y = d[i] <= 0 ? std::numeric_limits<C>::infinity() : d[i];
@@ -202,8 +243,9 @@ template <class S, class C>
 void divide(const Problem &p, const Weight<C> &w, Lateral<C> *lateral, int64_t t, int64_t b, int64_t row, int64_t start,
             int64_t n, C *q, C *d) {
     const S *N = at<S>(p.balanced, t, b, row) + start;
-    if (lateral) {
-        const C *D = lateral->of_row(w, t, row) + start;
+    if (w.few) few_divide<S>(p, w, t, b, row, start, n, d);
+    if (w.few || lateral) {
+        const C *D = w.few ? d : lateral->of_row(w, t, row) + start;
         const C m = static_cast<const C *>(p.smallest)[t * p.batch + b];
 #pragma omp simd
         for (int64_t i = 0; i < n; ++i) {
@@ -231,7 +273,7 @@ void divide(const Problem &p, const Weight<C> &w, Lateral<C> *lateral, int64_t t
 }
 
 template <class S, class C> void forward_image(const Problem &p, const Weight<C> &w, int64_t b) {
-    Lateral<C> *lateral = p.i_ie.data ? &lateral_of_this_thread<C>() : nullptr;
+    Lateral<C> *lateral = w.many ? &lateral_of_this_thread<C>() : nullptr;
     if (lateral) lateral->template load<S>(p, w, b, 0, p.rows);
     find_smallest<S, C>(p, w, lateral, b);
     const C decay = C(p.decay), theta = C(p.theta);
@@ -291,7 +333,7 @@ template <class S, class C> auto step_back_of(const Problem &p) {
 
 template <class S, class C>
 void backward_image(const Problem &p, const Weight<C> &w, int64_t b, C *grad_weight, bool add) {
-    Lateral<C> *lateral = p.i_ie.data ? &lateral_of_this_thread<C>() : nullptr;
+    Lateral<C> *lateral = w.many ? &lateral_of_this_thread<C>() : nullptr;
     const C decay = C(p.decay), theta = C(p.theta);
     const bool hard = p.hard_reset;
     const auto step_back_by_slope = step_back_of<S, C>(p);
@@ -303,13 +345,15 @@ void backward_image(const Problem &p, const Weight<C> &w, int64_t b, C *grad_wei
     std::vector<C> memory(CHUNK * (2 * p.steps_in + p.steps));
     C *q = memory.data(), *d = q + CHUNK * p.steps_in, *h = d + CHUNK * p.steps_in;
     Neurons<C> neurons;
-    C v[CHUNK], slope[CHUNK];
+    C v[CHUNK], slope[CHUNK], few_to_i_div[CHUNK];
+    std::vector<C> few_grad_u(w.few ? p.steps_in * FEW : 0), few_grad_weight(w.columns.size());
     const S nothing[CHUNK] = {};
     const int64_t block = lateral ? rows_at_once(p, w) : p.rows;
     for (int64_t first = 0; first < p.rows; first += block) {
         const int64_t end = p.rows - first < block ? p.rows : first + block;
         if (lateral) lateral->template load<S>(p, w, b, first, end - first);
-        for (int64_t row = first; row < end; ++row)
+        for (int64_t row = first; row < end; ++row) {
+            std::fill(few_grad_u.begin(), few_grad_u.end(), C(0));
             for (int64_t start = 0; start < p.inner; start += CHUNK) {
                 const int64_t n = p.inner - start < CHUNK ? p.inner - start : CHUNK;
                 neurons.set(p, row, start, n);
@@ -346,14 +390,17 @@ void backward_image(const Problem &p, const Weight<C> &w, int64_t b, C *grad_wei
                         for (int64_t i = 0; i < n; ++i) to_balanced[i] = narrow<S, C>(delta[i]);
                         continue;
                     }
-                    if (lateral) {
-                        C *to_i_div = lateral->of_row(w, t, row) + start;
+                    if (w.few || lateral) {
+                        C *to_i_div = w.few ? few_to_i_div : lateral->of_row(w, t, row) + start;
 #pragma omp simd
                         for (int64_t i = 0; i < n; ++i) {
                             const C g = delta[i] * neurons.gain[i] / dt[i];
                             to_balanced[i] = narrow<S, C>(g);
                             to_i_div[i] = -(g * qt[i]);
                         }
+                        if (w.few)
+                            few_backward<S>(p, w, t, b, row, start, n, to_i_div, few_grad_u.data() + t * FEW,
+                                            few_grad_weight.data());
                     } else {
                         S *to_i_div = at<S>(p.grad_i_div, t, b, row) + start;
 #pragma omp simd
@@ -381,8 +428,17 @@ void backward_image(const Problem &p, const Weight<C> &w, int64_t b, C *grad_wei
                     }
                 }
             }
+            for (int64_t t = 0; w.few && t < p.steps_in; ++t)
+                for (int64_t k = 0; k < w.n_i; ++k)
+                    at<S>(p.grad_i_ie, t, b, row)[k] = narrow<S, C>(few_grad_u[t * FEW + k]);
+        }
         if (lateral) lateral->template backward<S>(p, w, b, grad_weight, add || first > 0);
     }
+    for (int64_t i = 0; w.few && i < w.n_e; ++i)
+        for (int64_t k = 0; k < w.n_i; ++k) {
+            C &sum = grad_weight[i * w.width_i + k];
+            sum = (add ? sum : C(0)) + few_grad_weight[k * w.n_e + i];
+        }
 }
 
 template <class S, class C> void forward(const Problem &p) {
