@@ -67,7 +67,8 @@ class TorchRows:
 
     def _by_tap(self, rows: Tensor) -> Tensor:
         """`[n, taps, channels]` of weights or rows, in the same memory."""
-        rows = rows.as_strided((self.neurons, self.size), (self.size, 1))
+        if rows.ndim > 2:
+            rows = rows.as_strided((self.neurons, self.size), (self.size, 1))
         if self.channels_inside:
             return rows.view(self.neurons, self.taps, -1)
         return rows.view(self.neurons, -1, self.taps).transpose(1, 2)
