@@ -1,9 +1,10 @@
 """What `eisnn explore` computes: the response of a network to one setting of its controls."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class Setting:
         noise: standard deviation of Gaussian noise on the pixels, whose range is 0 to 1.
         layer: the one whose inhibition changes; None is every layer.
         neurons: I neurons of `layer` that are silent besides, by index.
+        silent_e: E neurons (channels) of `layer` that are silent, by index: none of their spikes leaves the layer.
         cells: factors on the output of cells of cortical layers, by kind ("PV", "SST", "VIP"), >= 0.
     """
 
@@ -39,6 +41,7 @@ class Setting:
     noise: float = 0.0
     layer: str | None = None
     neurons: tuple[int, ...] = ()
+    silent_e: tuple[int, ...] = ()
     cells: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -95,6 +98,7 @@ class Laboratory:
         self.layers = list(found)
         circuits = {name: layer for name, layer in found.items() if layer.synapses() is not None}
         self.inhibited = {name: layer.populations()["I"] for name, layer in circuits.items()}
+        self._excited = {name: layer.populations()["E"] for name, layer in circuits.items()}
         kinds = {name: layer.populations() for name, layer in found.items() if isinstance(layer, CorticalLayer)}
         self._cells = {name: [kind for kind in has if kind != "E"] for name, has in kinds.items()}
         self.cells = list(dict.fromkeys(kind for has in self._cells.values() for kind in has))
@@ -126,11 +130,19 @@ class Laboratory:
         """Perturb the model until `changed` is closed."""
         if self.inhibited and setting.perturbation != Setting().perturbation:
             changed.enter_context(perturb(self._model, setting.perturbation, setting.layer))
-        if setting.neurons:
-            if setting.layer is None:
-                raise ValueError("neurons are those of one layer: choose it under 'Inhibition changes in'")
+        if setting.layer is None and (setting.neurons or setting.silent_e):
+            raise ValueError("neurons are those of one layer: choose it under 'Inhibition changes in'")
+        if setting.neurons and setting.layer is not None:
             lesion = Perturbation(activity=0.0, neurons={setting.layer: setting.neurons})
             changed.enter_context(perturb(self._model, lesion, setting.layer))
+        if setting.silent_e and setting.layer is not None:
+            count = self._excited[setting.layer]
+            if setting.silent_e[-1] >= count:
+                raise ValueError(
+                    f"{setting.layer} has {count} E neurons (channels), 0 to {count - 1}; got {setting.silent_e[-1]}"
+                )
+            watched = spiking_layers(self._model)[setting.layer].watched  # that of the perturbed layer, if it is
+            changed.callback(watched.register_forward_hook(_silencer(setting.silent_e)).remove)
         if setting.cells:
             for name, has in self._cells.items():
                 acting = {kind: Stimulus(factor) for kind, factor in setting.cells.items() if kind in has}
@@ -141,6 +153,17 @@ class Laboratory:
         with record(self._model, what=["I_E", "spikes"], neurons=NEURONS) as recorded:
             logits = self._model(images)
         return logits, dict(recorded)
+
+
+def _silencer(neurons: Sequence[int]) -> Callable[[nn.Module, Any, Any], Any]:
+    """A hook that takes the spikes of these neurons (channels) away, `[T, B, n_E, ...]`."""
+
+    def hook(layer: nn.Module, args: Any, output: Any) -> Any:
+        spikes: Tensor = output[0] if isinstance(output, tuple) else output
+        kept = spikes.index_fill(2, torch.tensor(neurons, device=spikes.device), 0)
+        return (kept, *output[1:]) if isinstance(output, tuple) else kept
+
+    return hook
 
 
 def indices(text: str | None) -> tuple[int, ...]:

@@ -98,24 +98,31 @@ def make_app(laboratory: Laboratory, classes: Sequence[str], title: str, subtitl
         Input("layer", "value"),
         Input("changed", "value"),
         Input("neurons", "value"),
+        Input("silent-e", "value"),
         *(Input(slider.name, "value") for slider in sliders),
     )
-    def update(layer: str, changed: str, neurons: str | None, *values: float) -> tuple[Any, ...]:
+    def update(layer: str, changed: str, neurons: str | None, silent_e: str | None, *values: float) -> tuple[Any, ...]:
         given = dict(zip((slider.name for slider in sliders), values, strict=True))
         cells = {kind: given.pop(f"cells-{kind}") for kind in laboratory.cells}
         cells = {kind: factor for kind, factor in cells.items() if factor != 1}
         try:
             where = None if changed == EVERY else changed
-            response = laboratory.respond(Setting(**given, layer=where, neurons=indices(neurons), cells=cells))
+            chosen, silent = indices(neurons), indices(silent_e)
+            setting = Setting(**given, layer=where, neurons=chosen, silent_e=silent, cells=cells)
+            response = laboratory.respond(setting)
         except ValueError as error:
             return _shown(laboratory, None, classes, layer, f"There is no response: {error}")
         return _shown(laboratory, response, classes, layer, "")
 
     @app.callback(
-        Output("changed", "value"), Output("neurons", "value"), Input("reset", "n_clicks"), prevent_initial_call=True
+        Output("changed", "value"),
+        Output("neurons", "value"),
+        Output("silent-e", "value"),
+        Input("reset", "n_clicks"),
+        prevent_initial_call=True,
     )
-    def reset(_: int) -> tuple[str, str]:
-        return EVERY, ""
+    def reset(_: int) -> tuple[str, str, str]:
+        return EVERY, "", ""
 
     return app
 
@@ -147,6 +154,8 @@ def _layout(laboratory: Laboratory, sliders: Sequence[Slider], title: str, subti
         dcc.Dropdown(there, EVERY, id="changed", clearable=False, searchable=False),
         html.Label("Silent I neurons of that layer", htmlFor="neurons"),
         dcc.Input(id="neurons", type="text", value="", debounce=True, placeholder="such as 0, 2, 5-8, then Enter"),
+        html.Label("Silent E neurons (channels) of that layer", htmlFor="silent-e"),
+        dcc.Input(id="silent-e", type="text", value="", debounce=True, placeholder="such as 0, 2, 5-8, then Enter"),
     ]
     hidden = {} if laboratory.inhibited else {"display": "none"}
     controls: list[Any] = [*map(_slider, sliders), html.Div(where, className="control where", style=hidden)]

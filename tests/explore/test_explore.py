@@ -104,6 +104,26 @@ def test_chosen_neurons_of_one_layer_are_silenced(batch):
     assert laboratory.respond(Setting()) == laboratory.intact
 
 
+def test_chosen_e_neurons_of_one_layer_fire_no_more(batch):
+    """As if the layer above had no synapses from them; its own currents are as before, also beside a lesion of I."""
+    model = network()
+    laboratory = Laboratory(model, *batch)
+    for other in ({}, {"neurons": (0,)}):
+        whole = laboratory.respond(Setting(layer="layers.1", **other))
+        lesion = laboratory.respond(Setting(layer="layers.1", silent_e=(0, 3), **other))
+        assert lesion.currents["layers.1"] == whole.currents["layers.1"]
+        assert lesion.rates["layers.0"] == whole.rates["layers.0"]
+        assert 0 < lesion.rates["layers.1"] < whole.rates["layers.1"]
+        assert lesion.currents["layers.2"] != whole.currents["layers.2"]
+    everything = laboratory.respond(Setting(layer="layers.1", silent_e=tuple(range(model.layers[1].n_e))))
+    assert everything.rates["layers.1"] == 0
+    assert laboratory.respond(Setting()) == laboratory.intact
+    with pytest.raises(ValueError, match=rf"layers\.1 has {model.layers[1].n_e} E neurons"):
+        laboratory.respond(Setting(layer="layers.1", silent_e=(model.layers[1].n_e,)))
+    with pytest.raises(ValueError, match="neurons are those of one layer"):
+        laboratory.respond(Setting(silent_e=(0,)))
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"), [("", ()), (None, ()), ("3", (3,)), ("0, 2,5-7", (0, 2, 5, 6, 7)), (" 4 4 ", (4,))]
 )
@@ -152,7 +172,7 @@ def test_a_network_has_the_sliders_that_change_it(batch, options, sliders):
     found = [part for part in app.layout._traverse() if type(part).__name__ == "Slider"]
     assert {slider.id for slider in found} == sliders
     update = next(item for key, item in app.callback_map.items() if "accuracy" in key)
-    assert {item["id"] for item in update["inputs"]} == sliders | {"layer", "changed", "neurons"}
+    assert {item["id"] for item in update["inputs"]} == sliders | {"layer", "changed", "neurons", "silent-e"}
 
 
 @pytest.fixture
