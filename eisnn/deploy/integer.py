@@ -121,7 +121,10 @@ class IntegerNetwork:
         plain = [{k: v for k, v in asdict(s).items() if k not in ARRAYS} for s in self.stages]
         described = {"sample_shape": self.sample_shape, "stages": plain, "time_steps": self.time_steps}
         described |= {"division": asdict(self.division), "logit_scale": self.logit_scale}
-        arrays = {f"{k}.{name}": getattr(s, name) for k, s in enumerate(self.stages) for name in ARRAYS}
+        # safetensors writes buffers as they lie in memory, and kernels of trained networks are channels-last.
+        arrays = {
+            f"{k}.{name}": np.ascontiguousarray(getattr(s, name)) for k, s in enumerate(self.stages) for name in ARRAYS
+        }
         write_atomically(file, save(arrays, {"format": FORMAT, "network": json.dumps(described)}))
 
     @staticmethod

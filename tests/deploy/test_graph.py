@@ -41,7 +41,7 @@ def network(options=None, circuit="ei", model="convnet3", **changes):
     else:  # running statistics as after some training
         for _ in range(20):
             made(images(8, seed=1, dtype=torch.float32))
-    return made.eval()
+    return made.eval().to(memory_format=torch.channels_last)  # as training leaves them
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

@@ -44,7 +44,7 @@ def network(pixels, options=None, circuit="ei", model="convnet3", **changes):
             made(pixels.float() / 255)
         for layer in made.layers:
             layer.norm.bias.data.fill_(0.5)  # so that all layers fire
-    return made.eval()
+    return made.eval().to(memory_format=torch.channels_last)  # as training leaves them
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,12 @@ def test_logits_are_near_those_of_the_float_network(kind, pixels):
         expected = model(pixels.float() / 255)
     found = whole(pixels) * whole.logit_scale
     assert (found - expected).std() < 0.2 * expected.std()
+
+
+def test_networks_of_the_package_are_the_same_when_saved_and_loaded(pixels, tmp_path):
+    whole = integer(eisnn.load("demo-plus"), (3, 16, 16))
+    whole.save(tmp_path / "network.safetensors")
+    assert torch.equal(IntegerNetwork.load(tmp_path / "network.safetensors")(pixels), whole(pixels))
 
 
 def test_rounding():
