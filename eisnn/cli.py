@@ -42,7 +42,6 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxscript": "onnx",
 }  # which extra brings a module
-CALIBRATION = 1000  # training images over which `export` averages divisors
 EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_INTERRUPTED = 2, 3, 130
 
 
@@ -228,7 +227,7 @@ def _evaluate(args: list[str]) -> None:
 def _export(args: list[str]) -> None:
     import tyro
 
-    from eisnn.deploy import EXPORTS
+    from eisnn.deploy import CALIBRATION, EXPORTS
     from eisnn.functional import Division
     from eisnn.interop import load_trained, write_released
 
@@ -266,7 +265,7 @@ def _export(args: list[str]) -> None:
         if format == "authors":
             print(f"written: {write_released(trained.model, trained.config, folder, like)}")
         else:
-            images, classes = trained.training_images(CALIBRATION), trained.dataset.classes
+            images, classes = trained.training_images(CALIBRATION.get(format, 1)), trained.dataset.classes
             own = trained.config.network.circuit_options.division
             kind = division or ("lut" if own.kind == "exact" else own.kind)
             written = EXPORTS[format](trained.model, images, classes, folder, Division(kind, entries or own.entries))

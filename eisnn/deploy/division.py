@@ -36,9 +36,20 @@ def hold(model: nn.Module, images: Tensor, batch: int = 100) -> nn.Module:
         model: initialised; folded or not; it stays as it is.
         images: calibration, what the model takes; `[N, C, H, W]` or `[T, N, C, H, W]`.
         batch: how many of them at a time.
-    Raises: ValueError if nothing in it divides, or a divisor is 0 on all images.
+    Raises: ValueError if nothing in it divides, a divisor is 0 on all images, or the images are none, black, or not in
+        [0, 1] (frames may count more).
     """
     folded = fold(model)
+    if images.numel() == 0 or not images.any():
+        raise ValueError(
+            f"calibration needs images such as those that the network was trained on; got shape {list(images.shape)}, "
+            "nothing but zeros"
+        )
+    if images.ndim == 4 and (largest := float(images.max())) > 1:
+        raise ValueError(
+            f"calibration needs images as the network takes them, in [0, 1]; got values up to {largest:g}: divide "
+            "pixels by 255"
+        )
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = defaultdict(int)
 

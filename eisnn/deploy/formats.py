@@ -12,8 +12,9 @@ from eisnn.deploy.integer import integer
 from eisnn.deploy.nir_graph import write_nir
 from eisnn.functional import Division
 
-# Of a network, training images as it takes them (an example of their sizes, and what divisors are averaged over), the
-# names of its classes, a folder, and how integers divide; returns what was written.
+CALIBRATION = {"nir": 1000}  # over how many training images a format averages divisors; others need one for its size
+# Of a network, training images as it takes them (`CALIBRATION` says how many), the names of its classes, a folder, and
+# how integers divide; returns what was written.
 Export = Callable[[nn.Module, Tensor, Sequence[str], Path, Division], Path]
 
 

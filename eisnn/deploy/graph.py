@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eisnn.deploy.stages import require_trained
 from eisnn.files import require_writable
 from eisnn.functional import EXACT
 from eisnn.nn import fold, layers_of
@@ -48,15 +49,17 @@ def exported(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
 
     Args:
         model: initialised; folded or not.
-        images: an example of what the model takes, `[B, C, H, W]` or `[T, B, C, H, W]`; its values do not matter.
+        images: an example of what the model takes, `[B, C, H, W]` or `[T, B, C, H, W]`, for its shape and dtype. It is
+            traced with zeros: a program keeps its example inputs, and these may be somebody's.
     Returns: a program from images to logits `[B, classes]`. It checks no values: a negative input is no error.
-    Raises: RuntimeError for a network that was never initialised.
+    Raises: RuntimeError for a network that was never initialised; ValueError for one with batch norms that never saw a
+        batch.
     """
-    batch = images.ndim - 4
-    if images.shape[batch] == 1:  # the size 1 would be taken for a constant
-        images = torch.cat([images, images], batch)
+    folded, batch = fold(model), images.ndim - 4
+    require_trained(model)
+    shape = [2 if axis == batch else size for axis, size in enumerate(images.shape)]  # 1 would be a constant
     shapes = {"images": {batch: torch.export.Dim("batch", min=1)}}
-    return torch.export.export(_Classifier(fold(model)), (images,), dynamic_shapes=shapes)
+    return torch.export.export(_Classifier(folded), (images.new_zeros(shape),), dynamic_shapes=shapes)
 
 
 @_quiet()

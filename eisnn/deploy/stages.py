@@ -49,7 +49,8 @@ def stages(model: nn.Module, sample_shape: tuple[int, int, int]) -> list[Stage]:
         model: initialised; folded or not.
         sample_shape: channels, height and width of its images.
     Raises: ValueError for another kind of network, one whose neurons are not `LIF` or whose layers cannot be folded to
-        one projection, or images that it does not take; RuntimeError if it was never initialised.
+        one projection, images that it does not take, or batch norms that never saw a batch; RuntimeError if it was
+        never initialised.
     """
     if not isinstance(model, VGG | MLP):
         raise ValueError(
@@ -66,7 +67,19 @@ def stages(model: nn.Module, sample_shape: tuple[int, int, int]) -> list[Stage]:
     assert isinstance(folded, VGG | MLP)
     pooled = folded.pool_after if isinstance(folded, VGG) else set()
     found = [_stage(f"layers.{k}", layer, k in pooled) for k, layer in enumerate(folded.layers)]
+    require_trained(model)
     return [*found, _stage("readout", folded.readout, False)]
+
+
+def require_trained(model: nn.Module) -> None:
+    """ValueError if batch norms of `model` never saw a batch: it would be merged with statistics of nothing. What is
+    folded already no longer shows it."""
+    batches = {name: getattr(m, "num_batches_tracked", None) for name, m in model.named_modules()}
+    if new := [name for name, seen in batches.items() if seen is not None and int(seen) == 0]:
+        raise ValueError(
+            f"{', '.join(new)} never saw a batch, so that there are no running statistics to merge: train the network, "
+            "or load a checkpoint"
+        )
 
 
 def _stage(name: str, layer: nn.Module, pooled: bool) -> Stage:

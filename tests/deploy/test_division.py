@@ -102,5 +102,13 @@ def test_errors():
             make()
     with pytest.raises(TypeError, match=r"as Division\('shift'\), got 'shift'"):
         divide(small(), "shift")
+    uninhibited = small()
+    uninhibited.layers[0].gain_i.data.zero_()
     with pytest.raises(ValueError, match=r"nothing ever divides in layers\.0"):
-        hold(small(), 0 * images())
+        hold(uninhibited, images())
+    for options in (None, SEMISATURATED):
+        for bad, problem in [(0 * images(), "nothing but zeros"), (images()[:0], r"shape \[0, 3, 8, 8\]")]:
+            with pytest.raises(ValueError, match=problem):
+                hold(small(options), bad)
+        with pytest.raises(ValueError, match=r"in \[0, 1\]; got values up to 25\d\.\d*: divide pixels by 255"):
+            hold(small(options), 255 * images())

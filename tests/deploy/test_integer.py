@@ -166,6 +166,8 @@ def test_errors(pixels, tmp_path):
         integer(eisnn.create_model("resnet18", circuit="bn", width=0.1), (3, 16, 16))
     with pytest.raises(RuntimeError, match="never initialised"):
         integer(eisnn.create_model("convnet3"), (3, 16, 16))
+    with pytest.raises(ValueError, match=r"layers\.0\.\w+, .*never saw a batch.*: train the network, or load"):
+        integer(eisnn.create_model("convnet3", circuit="bn"), (3, 16, 16))
     with pytest.raises(ValueError, match=r"neurons of layers\.0 must be LIF, got PLIF"):
         integer(network(pixels, neuron=eisnn.nn.PLIF()), (3, 16, 16))
     with pytest.raises(ValueError, match=r"layers\.0 is a .*does not fold"):

@@ -85,8 +85,11 @@ def test_live_division_is_refused():
 
 
 def test_an_mlp_and_shapes():
-    model = eisnn.create_model("mlp", circuit="bn", image_size=8, width=0.1).eval()
+    model = eisnn.create_model("mlp", circuit="bn", image_size=8, width=0.1)
+    with pytest.raises(ValueError, match=r"layers\.0\.\w+, .*never saw a batch.*: train the network, or load"):
+        nir_graph(model, (3, 8, 8))
+    model(images(dtype=torch.float32))
     graph = nir_graph(model, (3, 8, 8))
     kinds = [type(node).__name__ for node in graph.nodes.values()]
-    assert kinds[:4] == ["Input", "Flatten", "Linear", "LIF"]
+    assert kinds[:4] == ["Input", "Flatten", "Affine", "LIF"]
     assert list(graph.nodes["output"].output_type["output"]) == [10]
