@@ -5,6 +5,10 @@ needs (Horowitz, ISSCC 2014): a multiply-add 4.6 pJ, an addition 0.9 pJ, a divis
 a word of 32 bits out of 8 KB 5 pJ, out of 32 KB 10 pJ, out of 1 MB 50 pJ, beyond that out of DRAM 640 pJ. Nothing is
 reused: each synaptic operation reads its weight, and reads and writes the sum it adds to; each update of a neuron reads
 and writes its potential. Dense operations are charged the same way.
+
+What all E neurons of a layer share is done once: a pooled divisive current, and where nothing in the divisor is a
+neuron's own (no `sigma`, or the same one) the division too, whose result then multiplies the current of each. The
+constant part of the divisor is an addition, once for each divisor.
 """
 
 from contextlib import ExitStack
@@ -46,6 +50,10 @@ class PathwayCost:
     effective: float
     accumulates: bool
 
+    def memory_accesses(self, effective: bool) -> float:
+        """Words read and written."""
+        return 3 * (self.effective if effective else self.dense)
+
 
 @dataclass(frozen=True)
 class LayerCost:
@@ -56,7 +64,8 @@ class LayerCost:
         pathways: its projections.
         neurons: how many; 0 of a readout.
         updates: of membranes.
-        divisions: of currents, with one multiply-add each for gain and bias.
+        divisions: of currents, or of 1 by a divisor that all E neurons at a position share.
+        scalings: multiply-adds of gains and biases, and multiplications by what was divided for all.
         outputs, spikes: values that it gives, and how many of them are not 0.
         parameters: numbers that it holds.
     """
@@ -66,6 +75,7 @@ class LayerCost:
     neurons: int
     updates: float
     divisions: float
+    scalings: float
     outputs: float
     spikes: float
     parameters: int
@@ -81,14 +91,19 @@ class LayerCost:
         return BYTES * self.neurons
 
     def operations(self, effective: bool) -> tuple[float, float]:
-        """Multiply-adds and additions: of synapses, of gains and decay (one each), and of resets."""
+        """Multiply-adds and additions: of synapses, of gains, of decay, and of resets."""
         synaptic = [(p.effective if effective else p.dense, p.accumulates and effective) for p in self.pathways]
-        macs = sum(count for count, adds in synaptic if not adds) + self.divisions + self.updates
+        macs = sum(count for count, adds in synaptic if not adds) + self.scalings + self.updates
         return macs, sum(count for count, adds in synaptic if adds) + (self.spikes if effective else self.updates)
 
     def memory_accesses(self, effective: bool) -> float:
-        """Words read and written."""
-        return 3 * sum(p.effective if effective else p.dense for p in self.pathways) + 2 * self.updates
+        """Words read and written, by pathways and of potentials."""
+        return sum(p.memory_accesses(effective) for p in self.pathways) + self.potential_accesses
+
+    @property
+    def potential_accesses(self) -> float:
+        """Words of potentials read and written."""
+        return 2 * self.updates
 
     def energy(self, effective: bool) -> tuple[float, float]:
         """pJ of arithmetic and of memory, by the model above."""
@@ -128,10 +143,14 @@ class Cost:
             "membrane_updates": sum(layer.updates for layer in self.layers),
             "neuron_operations": {
                 "divisions": sum(layer.divisions for layer in self.layers),
-                "MACs": sum(layer.divisions + layer.updates for layer in self.layers),
+                "MACs": sum(layer.scalings + layer.updates for layer in self.layers),
                 "ACs": sum(layer.spikes for layer in hidden),
             },
         }
+
+    def memory_accesses(self, effective: bool) -> float:
+        """Words read and written."""
+        return sum(layer.memory_accesses(effective) for layer in self.layers)
 
     def energy(self, effective: bool) -> tuple[float, float]:
         """pJ of arithmetic and of memory, by the model above."""
@@ -141,6 +160,9 @@ class Cost:
     def json(self) -> dict[str, Any]:
         """All of it: NeuroBench's totals, each layer and pathway, memory, and energy in pJ by the stated model."""
         kinds = {"dense": False, "effective": True}
+
+        def accesses(of: "Cost | LayerCost | PathwayCost") -> dict[str, float]:
+            return {kind: of.memory_accesses(effective) for kind, effective in kinds.items()}
 
         def energy(of: "Cost | LayerCost") -> dict[str, dict[str, float]]:
             parts = {kind: of.energy(effective) for kind, effective in kinds.items()}
@@ -155,32 +177,37 @@ class Cost:
                 "firing_rate": layer.spikes / layer.outputs if layer.neurons else None,
                 "parameter_bytes": layer.parameter_bytes,
                 "state_bytes": layer.state_bytes,
-                "pathways": [asdict(pathway) for pathway in layer.pathways],
+                "memory_accesses": accesses(layer),
+                "pathways": [asdict(p) | {"memory_accesses": accesses(p)} for p in layer.pathways],
                 "energy_pJ": energy(layer),
             }
             for layer in self.layers
         ]
-        accesses = {k: sum(layer.memory_accesses(effective) for layer in self.layers) for k, effective in kinds.items()}
-        return self.neurobench() | {"memory_accesses": accesses, "energy_pJ": energy(self), "layers": rows}
+        return self.neurobench() | {"memory_accesses": accesses(self), "energy_pJ": energy(self), "layers": rows}
 
     def table(self) -> str:
-        """As Markdown: thousands of operations an image, and nJ of the effective ones."""
+        """As Markdown: thousands of operations an image, of words that effective ones and updates read and write, and
+        nJ."""
 
         def row(*cells: str | float) -> str:
             return f"| {' | '.join(c if isinstance(c, str) else f'{c / 1e3:,.1f}' for c in cells)} |"
 
-        names = "layer", "pathway", "synapses, k", "dense, k", "effective, k", "kind", "divisions, k", "updates, k"
-        lines = [row(*names, "rate, %", "nJ"), "|" + "---|" * 10]
+        names = "layer", "pathway", "synapses, k", "dense, k", "effective, k", "kind", "accesses, k"
+        names += "divisions, k", "updates, k", "of potentials: accesses, k", "kB", "rate, %", "nJ"
+        lines = [row(*names), "|" + "---|" * len(names)]
         for layer in self.layers:
             rate = f"{100 * layer.spikes / layer.outputs:.1f}" if layer.neurons else ""
-            own: tuple[str | float, ...] = (layer.divisions, layer.updates, rate, sum(layer.energy(True)))
+            potentials = layer.potential_accesses, layer.state_bytes
+            own: tuple[str | float, ...] = layer.divisions, layer.updates, *potentials, rate, sum(layer.energy(True))
             for p in layer.pathways:
-                kind = "AC" if p.accumulates else "MAC"
-                lines.append(row(layer.layer, p.pathway, p.synapses, p.dense, p.effective, kind, *own))
-                own = ("",) * 4
+                counts = p.synapses, p.dense, p.effective, "AC" if p.accumulates else "MAC", p.memory_accesses(True)
+                lines.append(row(layer.layer, p.pathway, *counts, *own))
+                own = ("",) * len(own)
         sums = [sum(getattr(p, name) for p in self.pathways) for name in ("synapses", "dense", "effective")]
-        ends = [sum(getattr(layer, name) for layer in self.layers) for name in ("divisions", "updates")]
-        return "\n".join([*lines, row("all", "", *sums, "", *ends, "", sum(self.energy(True)))])
+        accesses = sum(p.memory_accesses(True) for p in self.pathways)
+        ends = "divisions", "updates", "potential_accesses", "state_bytes"
+        of_layers = [sum(getattr(layer, name) for layer in self.layers) for name in ends]
+        return "\n".join([*lines, row("all", "", *sums, "", accesses, *of_layers, "", sum(self.energy(True)))])
 
 
 @torch.no_grad()
@@ -216,23 +243,55 @@ def cost(model: nn.Module, batch: Tensor) -> Cost:
 
 def _layer(name: str, layer: SpikingLayer, x: Tensor, out: Tensor) -> LayerCost:
     batch, fires = x.shape[1], layer.neuron is not None
-    paths, interneurons = layer.pathways(), _interneurons(layer, x, out)
+    paths, interneurons = _once(layer), _interneurons(layer, x, out)
     neurons = sum(population[0, 0].numel() for population in (out, *interneurons.values())) if fires else 0
     sources = {"E": out, **interneurons}
-    if not interneurons and (inhibitory := _inhibitory(layer, paths, x)) is not None:
-        sources["I"] = inhibitory
+    if not interneurons and (inhibitory := _inhibitory(paths, x, out.shape[2])) is not None:
+        sources |= {"I": inhibitory, "tonic": torch.ones_like(inhibitory[:, :, :1], dtype=x.dtype)}
     steps = len(out) if interneurons else len(x)  # what has no dynamics of its own is computed once for a static input
     products = (PathwayCost(name, p.name, 0, 0, p.dense / batch, p.effective / batch, True) for p in layer.products(x))
+    divided, divisors = 0, 0
+    if "I_div" in layer.quantities():
+        of_divisors = [len(p.weight) for p in paths if p.name.endswith("divisive")]
+        divided = out[0, 0].numel() * steps
+        divisors = max(of_divisors, default=1 if _lateral(layer.pathways()) else out.shape[2])
+    own = divisors == out.shape[2]  # each E neuron divides by itself
     return LayerCost(
         name,
         (*(_pathway(name, pathway, x, sources) for pathway in paths), *products),
         neurons,
         updates=float(neurons * len(out)),
-        divisions=float(out[0, 0].numel() * steps) if "I_div" in layer.quantities() else 0.0,
+        divisions=float(divided * divisors // out.shape[2]),
+        scalings=float(divided if own else 2 * divided),
         outputs=out.numel() / batch,
         spikes=float((out != 0).sum()) / batch,
         parameters=sum(t.numel() for t in (*layer.parameters(), *layer.buffers())),
     )
+
+
+def _lateral(paths: list[Pathway]) -> list[Pathway]:
+    return [p for p in paths if p.connection is None]
+
+
+def _once(layer: SpikingLayer) -> list[Pathway]:
+    """The pathways of `layer`, but for what is no operation or done once: the pooled current of a folded circuit
+    divides as the kernel gives it; the constant part of the divisor is a pathway from "tonic", of one row if all E
+    neurons share the divisor."""
+    tonic, constant = getattr(layer, "tonic", False), getattr(layer.synapses(), "sigma", None)
+    found, shared = [], False
+    for name, weight, connection in layer.pathways():
+        if tonic and connection is not None:
+            weight = weight[:-1]  # its row is 0
+        elif tonic:
+            weight, constant = weight[:, :-1], weight[:, -1]
+        pooled = connection is None and weight.shape[1] == 1 and bool((weight == 1).all())
+        shared = shared or pooled or (name.endswith("divisive") and len(weight) == 1)
+        if not pooled:
+            found.append(Pathway(name, weight, connection))
+    if constant is not None and bool((constant != 0).any()):
+        shared = shared and bool((constant == constant[0]).all())
+        found.append(Pathway("tonic->E, divisive", constant[: 1 if shared else None, None], None))
+    return found
 
 
 def _interneurons(layer: SpikingLayer, x: Tensor, out: Tensor) -> dict[str, Tensor]:
@@ -243,17 +302,13 @@ def _interneurons(layer: SpikingLayer, x: Tensor, out: Tensor) -> dict[str, Tens
     return {name.removeprefix("s_"): measured[name] for name in kinds}
 
 
-def _inhibitory(layer: SpikingLayer, paths: list[Pathway], x: Tensor) -> Tensor | None:
+def _inhibitory(paths: list[Pathway], x: Tensor, n_e: int) -> Tensor | None:
     """Which I neurons are active `[T or 1, B, n_I, ...]`, the sources of lateral pathways; None without any."""
-    lateral = [p.weight for p in paths if p.connection is None]
-    connection = paths[0].connection if lateral else None
+    connection = paths[0].connection if _lateral(paths) else None
     if connection is None:
         return None
-    onto = next((p.weight for p in paths[1:] if p.name == "E->I"), paths[0].weight[len(lateral[0]) :])
-    active = _run(connection, x, onto) != 0
-    if getattr(layer, "tonic", False):
-        active[:, :, -1] = True
-    return active
+    onto = next((p.weight for p in paths[1:] if p.name == "E->I"), paths[0].weight[n_e:])
+    return _run(connection, x, onto) != 0
 
 
 def _pathway(layer: str, pathway: Pathway, x: Tensor, sources: dict[str, Tensor]) -> PathwayCost:

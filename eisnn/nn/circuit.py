@@ -256,7 +256,7 @@ class EILayer(EICircuit):
             Pathway("E->E", s.weight_ee, self.connection),
             Pathway("E->I", s.weight_ie, self.connection),
             Pathway("I->E, subtractive", s.subtractive, None),
-            Pathway("I->E, divisive", s.divisive, None),
+            Pathway("I->E, divisive", s.divisive[:1] if self.options.pooled else s.divisive, None),
         ]
 
 

@@ -24,7 +24,7 @@ class Pathway(NamedTuple):
 
     Args:
         name: such as "E->I".
-        weight: `[targets, sources, ...]`.
+        weight: `[targets, sources, ...]`; one row where all targets share a current.
         connection: how it projects; None is a lateral projection, from one population of the layer to another at the
             same position.
     """

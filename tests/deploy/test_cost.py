@@ -1,5 +1,7 @@
 """Operations counted against a count by loops."""
 
+from collections import Counter
+from itertools import product
 from pathlib import Path
 from runpy import run_path
 
@@ -7,11 +9,12 @@ import pytest
 import torch
 from circuits import rng
 from networks import images, small
+from torch import nn
 
 import eisnn
 from eisnn.cortex import CorticalConv2d, CorticalLinear, CorticalOptions
 from eisnn.deploy import cost, hold
-from eisnn.nn import PLUS
+from eisnn.nn import CircuitOptions
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "operation_counts.py"
 
@@ -105,16 +108,64 @@ def test_zero_weights_do_nothing_and_graded_input_multiplies():
     assert not row.accumulates
 
 
-@pytest.mark.parametrize("options", [None, PLUS])
-def test_a_tonic_neuron_is_always_active(options):
-    """Of a folded circuit, whose last I neuron is the constant part of the divisor."""
-    model, x = small(options, torch.float32), images(dtype=torch.float32)
-    folded = eisnn.fold(model)
-    row = next(r for r in cost(folded, x).pathways if r.pathway == "I->E, divisive")
-    m = folded.layers[0].weight
-    if options is not None:
-        assert m.shape == (8, 2)
-    assert row.effective == row.dense == m.numel() * 64  # every patch of these images has something in it
+def pooled_by_loops(layer, x, folded):
+    """Operations of an image by pathway, dense and effective, and divisions, of a program that does nothing twice; and
+    its currents."""
+    s, divisor_s = layer.synapses(), layer.weights.sigma
+    rows, n = (layer.stacked()[0] if folded else s.weight_ee).detach(), layer.n_e
+    shared = rows[n] if folded else None  # the pooled kernel
+    own = divisor_s is not None and bool((s.sigma != s.sigma[0]).any())
+    counts, currents = Counter(), torch.zeros(*x.shape[:2], n, *x.shape[3:])
+
+    def synapses(name, weight, active, there):
+        counts[name, "dense"] += int(there.sum()) * len(weight)
+        counts[name, "effective"] += int(((weight != 0) & active).sum())
+
+    padded, inside = nn.functional.pad(x, (1,) * 4), nn.functional.pad(torch.ones_like(x[0, 0]), (1,) * 4)
+    for t, b, i, j in product(*map(range, (*x.shape[:2], *x.shape[3:]))):
+        patch, there = padded[t, b, :, i : i + 3, j : j + 3], inside[:, i : i + 3, j : j + 3]
+        if folded:
+            synapses("folded", rows[: n + 1], patch != 0, there)
+            balanced, divisor = (rows[:n] * patch).sum((1, 2, 3)), (shared * patch).sum()[None]
+        else:
+            synapses("E->E", rows, patch != 0, there)
+            synapses("E->I", s.weight_ie, patch != 0, there)
+            u = (s.weight_ie * patch).sum((1, 2, 3))
+            synapses("I->E, subtractive", s.subtractive, u != 0, torch.ones_like(u))
+            synapses("I->E, divisive", s.divisive[:1], u != 0, torch.ones_like(u))
+            balanced, divisor = (rows * patch).sum((1, 2, 3)) - s.subtractive @ u, s.divisive[:1] @ u
+        if s.sigma is not None:
+            divisor = divisor + (s.sigma if own else s.sigma[:1])
+            for kind in ("dense", "effective"):
+                counts["tonic->E, divisive", kind] += len(divisor)
+        counts["divisions"] += len(divisor)
+        counts["scalings"] += n if own else 2 * n
+        currents[t, b, :, i, j] = layer.gain_e * (balanced / divisor if own else balanced * (1 / divisor)) + layer.bias
+    return {key: count / x.shape[1] for key, count in counts.items()}, currents
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("sigma", ["none", "shared", "own"])
+def test_a_pooled_convolution_by_hand(folded, sigma):
+    """Its shared current, and where no neuron has a sigma of its own the division, are done once for all neurons."""
+    options = CircuitOptions(conserved=True, pooled=True, semisaturation=0.0 if sigma == "none" else 0.3)
+    layer = eisnn.EIConv2d(2, 8, 3, padding=1, options=options)
+    x = (torch.rand(3, 2, 2, 6, 5, generator=rng(0)) < 0.6).float()
+    eisnn.ei_init_(layer, x, generator=rng(1))
+    if sigma == "own":
+        layer.weights.sigma.data.uniform_(0.5, 1.5, generator=rng(2))
+    with torch.no_grad():
+        expected, currents = pooled_by_loops(layer, x, folded)
+        torch.testing.assert_close(currents, layer.integrated(x))
+    counted = cost(eisnn.fold(layer) if folded else layer, x)
+    (only,) = counted.layers
+    found = {"divisions": only.divisions, "scalings": only.scalings}
+    for p in counted.pathways:
+        found |= {(p.pathway, "dense"): p.dense, (p.pathway, "effective"): p.effective}
+    assert found == expected
+    assert only.divisions == (720 if sigma == "own" else 90)
+    macs, acs = only.operations(False)
+    assert macs + acs == sum(p.dense for p in counted.pathways) + only.scalings + 2 * only.updates
 
 
 def test_neurobench_s_totals_and_energy():
@@ -136,6 +187,15 @@ def test_neurobench_s_totals_and_energy():
     macs = sum(p.effective for p in first.pathways) + 8 * 64 + first.updates
     assert first.energy(True)[0] == pytest.approx(4.6 * macs + 0.9 * first.spikes + 4 * 4.6 * 8 * 64)
     assert first.energy(True)[1] == 5.0 * (3 * sum(p.effective for p in first.pathways) + 2 * first.updates)
+    accesses = {kind: sum(row["memory_accesses"][kind] for row in found["layers"]) for kind in ("dense", "effective")}
+    assert found["memory_accesses"] == accesses
+    for row in found["layers"]:
+        of_paths = sum(p["memory_accesses"]["effective"] for p in row["pathways"])
+        assert of_paths == 3 * sum(p["effective"] for p in row["pathways"])
+        assert row["memory_accesses"]["effective"] == of_paths + 2 * row["membrane_updates"]
+    (total,) = [line.split(" | ") for line in counted.table().splitlines() if line.startswith("| all")]
+    printed = [float(total[k].replace(",", "")) * 1e3 for k in (6, 9)]  # of synapses, of potentials
+    assert sum(printed) == pytest.approx(accesses["effective"], abs=100)
     assert counted.table().count("\n") == 1 + sum(len(layer.pathways) for layer in counted.layers) + 1
 
 

@@ -112,7 +112,7 @@ def test_a_program_keeps_no_images(tmp_path):
     model, x = network(), torch.rand(1000, 3, 32, 32)
     file = write_torch(model, x, tmp_path / "network.pt2")
     weights = sum(t.nbytes for t in eisnn.fold(model).state_dict().values())
-    assert file.stat().st_size < weights + 300_000  # the graph; the images are 12 MB
+    assert file.stat().st_size < weights + 500_000  # the graph; the images are 12 MB
     ((shown,), _) = torch.export.load(file).example_inputs
     assert shown.shape == (2, 3, 32, 32)
     assert shown.untyped_storage().nbytes() == shown.nbytes
@@ -132,5 +132,5 @@ def test_a_compiled_program_runs_without_this_package(tmp_path):
 def test_what_was_never_initialised_is_not_exported():
     with pytest.raises(RuntimeError, match="never initialised"):
         exported(eisnn.create_model("convnet3"), images(2, dtype=torch.float32))
-    with pytest.raises(ValueError, match=r"layers\.0\.\w+, .*never saw a batch.*: train the network, or load"):
+    with pytest.raises(ValueError, match=r"stem\.norm, .*never saw a batch.*: train the network, or load"):
         exported(eisnn.create_model("resnet18", circuit="bn", width=1 / 16), images(2, dtype=torch.float32))
