@@ -3,6 +3,7 @@ without a few epochs of training through the division, costs, sizes and times. N
 of seed 0 are the ones in the package.
 
     python experiments/deployment.py --seeds 3 --evaluate-epochs 25 --output experiments/results/deployment
+    python experiments/deployment.py --costs --output experiments/results/deployment    # these alone, into its results
     python experiments/deployment.py --other RUN --data-path CIFAR10 --output experiments/results/deployment_vgg8
 """
 
@@ -40,6 +41,7 @@ DIVISIONS = {
     "lut, 64 entries": Division("lut", 64),
 }
 TIMED_NETWORK, TIMED = "demo-plus", 200  # images, one by one
+COUNTED = 256  # training images, for rates
 TUNED = {"exact": Division(), "shift": Division("shift")}  # what a trained network goes on learning through
 EPOCHS, TUNED_LIKE = 5, {"demo": PAPER, "demo-plus": PLUS}
 COMPILERS = {"": "cc", ", 32-bit ARM": "arm-linux-gnueabihf-gcc"}
@@ -144,6 +146,15 @@ def costs(model: nn.Module, images: Tensor) -> dict[str, Any]:
     return {name: {key: v for key, v in found.items() if key != "layers"} for name, found in counted.items()}
 
 
+def counted_again(file: Path) -> None:
+    """Costs of the networks of seed 0, the package's, in the place of those in `file`."""
+    found = json.loads(file.read_text())
+    for name in RECIPES:
+        trained = load_trained(name)
+        found["seed 0"].setdefault(name, {})["costs"] = costs(trained.model, trained.training_images(COUNTED))
+    write_result(file, found | {"costs": provenance()})
+
+
 def tuned(name: str, network: Path, seed: int, args: argparse.Namespace) -> dict[str, Path]:
     """The network after a few more epochs, through exact division (what the epochs alone bring) and through shifts."""
     found = {}
@@ -176,6 +187,9 @@ def summary(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     file, told = args.output / f"{args.output.name}.json", provenance()
+    if args.costs:
+        counted_again(file)
+        return
     if args.other:
         trained = load_trained(args.other, data_path=args.data_path)
         runs = [evaluated(trained, args.images)]
@@ -196,7 +210,7 @@ def main(args: argparse.Namespace) -> None:
                 print(key, seed, {k: round(v, 1) for k, v in found[key][str(seed)].items()}, flush=True)
         if seed == 0 and name not in measured:
             trained = load_trained(network)
-            measured[name] = {"costs": costs(trained.model, trained.training_images(256))}
+            measured[name] = {"costs": costs(trained.model, trained.training_images(COUNTED))}
             if name == TIMED_NETWORK:
                 measured[name] |= sizes_and_times(trained.model, trained.test_pixels())
                 print(measured[name], flush=True)
@@ -207,5 +221,6 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     options = parser(__doc__, runs=Path("runs/deploy"))
     options.add_argument("--other", type=Path, help="another trained network, in the place of the demo's")
+    options.add_argument("--costs", action="store_true", help="count costs again, and keep all else of the results")
     options.add_argument("--images", type=positive, default=1000, help="of its test images")
     run_script(lambda: main(options.parse_args()))

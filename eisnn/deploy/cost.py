@@ -192,8 +192,9 @@ class Cost:
         def row(*cells: str | float) -> str:
             return f"| {' | '.join(c if isinstance(c, str) else f'{c / 1e3:,.1f}' for c in cells)} |"
 
-        names = "layer", "pathway", "synapses, k", "dense, k", "effective, k", "kind", "accesses, k"
-        names += "divisions, k", "updates, k", "of potentials: accesses, k", "kB", "rate, %", "nJ"
+        of_pathways = "layer", "pathway", "synapses, k", "dense, k", "effective, k", "kind", "accesses, k"
+        of_layers = "divisions, k", "updates, k", "accesses of potentials, k", "state, kB", "rate, %", "nJ"
+        names = *of_pathways, *of_layers
         lines = [row(*names), "|" + "---|" * len(names)]
         for layer in self.layers:
             rate = f"{100 * layer.spikes / layer.outputs:.1f}" if layer.neurons else ""
@@ -206,8 +207,8 @@ class Cost:
         sums = [sum(getattr(p, name) for p in self.pathways) for name in ("synapses", "dense", "effective")]
         accesses = sum(p.memory_accesses(True) for p in self.pathways)
         ends = "divisions", "updates", "potential_accesses", "state_bytes"
-        of_layers = [sum(getattr(layer, name) for layer in self.layers) for name in ends]
-        return "\n".join([*lines, row("all", "", *sums, "", accesses, *of_layers, "", sum(self.energy(True)))])
+        own_sums = [sum(getattr(layer, name) for layer in self.layers) for name in ends]
+        return "\n".join([*lines, row("all", "", *sums, "", accesses, *own_sums, "", sum(self.energy(True)))])
 
 
 @torch.no_grad()

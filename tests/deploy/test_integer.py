@@ -65,7 +65,10 @@ def test_c_gives_the_same_bits(kind, division, pixels, tmp_path):
     assert torch.equal(found, whole(shown))
     assert len(found.unique(dim=0)) > 10
     assert torch.equal(IntegerNetwork.load(folder / "integer.safetensors")(shown), found)
-    assert f"| {state_bytes(whole):,} |" in (folder / "README.md").read_text()
+    readme = (folder / "README.md").read_text()
+    assert f"| {state_bytes(whole):,} |" in readme
+    assert "size network.o" in readme
+    assert "time ./classify" in readme
     assert weight_bytes(whole) > 10_000
     text = (folder / "network.c").read_text()
     assert not any(word in text for word in ("float ", "double ", "malloc", "<stdlib.h>", "<math.h>"))
