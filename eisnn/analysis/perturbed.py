@@ -20,6 +20,7 @@ class PerturbedLayer(FoldedLayer):
         inject_i: constant `[n_I]` added to the I neurons' output `s_I`.
     """
 
+    inference_only = False  # for a while only: a network that is being trained may be looked at as well
     offset: Tensor | None
 
     @torch.no_grad()
