@@ -1,7 +1,8 @@
 """Networks in NIR, read by snnTorch: the same spikes."""
 
-import nir
-import nirtorch
+from pathlib import Path
+from runpy import run_path
+
 import pytest
 import snntorch
 import torch
@@ -9,52 +10,19 @@ from networks import images, small
 
 import eisnn
 from eisnn.deploy import hold, nir_graph, write_nir
-from eisnn.deploy.nir_graph import STEP
 
-
-class Leaky(torch.nn.Module):
-    """snnTorch's neuron, as its own reader of NIR makes it, but for the reset that the metadata name."""
-
-    def __init__(self, node):
-        super().__init__()
-        beta = float((1 - STEP / node.tau).flat[0])
-        threshold = float((node.v_threshold / (node.r * STEP / node.tau)).flat[0])
-        reset = node.metadata["reset"]
-        self.neuron = snntorch.Leaky(beta, threshold, reset_mechanism=reset, reset_delay=False)
-        self.spikes = []
-
-    def forward(self, current):
-        spikes, _ = self.neuron(current)
-        self.spikes.append(spikes)
-        return spikes
-
-
-def affine(node):
-    layer = torch.nn.Linear(*node.weight.shape[::-1])
-    layer.load_state_dict({"weight": torch.from_numpy(node.weight), "bias": torch.from_numpy(node.bias)})
-    return layer
-
-
-NODES = {nir.LIF: Leaky, nir.Flatten: lambda node: torch.nn.Flatten(1), nir.Affine: affine}
-
-
-def simulate(file, x, steps):
-    """Spikes of each layer `[T, B, ...]` and mean output of the graph in `file`."""
-    net = nirtorch.nir_to_torch(nir.read(str(file)), NODES)
-    outputs = []
-    with torch.no_grad():
-        for _ in range(steps):
-            out = net(x)
-            outputs.append(out[0] if isinstance(out, tuple) else out)
-    found = {m: torch.stack(m.spikes) for m in net.modules() if isinstance(m, Leaky)}
-    return list(found.values()), torch.stack(outputs).mean(0)
+READER = Path(__file__).parents[2] / "benchmarks" / "nir_reader.py"
 
 
 @pytest.mark.parametrize("circuit", ["ei", "bn"])
-@pytest.mark.parametrize(("reset", "same"), [("hard", 0.999), ("soft", 0.99)])
-def test_snntorch_gives_the_same_spikes(circuit, reset, same, tmp_path):
-    """Where a potential is still above the threshold after one was subtracted, snnTorch subtracts the next one before
-    it fires, and gives fewer spikes than eq. (3)."""
+@pytest.mark.parametrize(
+    ("reset", "kind", "same"), [("hard", "Leaky", 0.999), ("soft", "Leaky", 0.99), ("soft", "Subtracting", 0.999)]
+)
+def test_snntorch_gives_the_same_spikes(circuit, reset, kind, same, tmp_path):
+    """Where a potential is still above the threshold after one was subtracted, snnTorch's own neuron subtracts the next
+    one before it fires, and gives fewer spikes than eq. (3)."""
+    reader = run_path(str(READER))
+    kinds = {"Leaky": snntorch.Leaky, "Subtracting": reader["Subtracting"]}
     x, neuron = images(6, dtype=torch.float32), eisnn.LIF(reset=reset)
     if circuit == "ei":
         model = hold(small(dtype=torch.float32, neuron=neuron), x)
@@ -65,17 +33,14 @@ def test_snntorch_gives_the_same_spikes(circuit, reset, same, tmp_path):
         for layer in model.layers:
             layer.norm.bias.data.fill_(0.5)  # so that all layers fire
         model = eisnn.fold(model).to(memory_format=torch.channels_last)  # as training leaves them
-    ours = []
-    for layer in model.layers:
-        layer.register_forward_hook(lambda m, args, out: ours.append(out[0] if isinstance(out, tuple) else out))
-    with torch.no_grad():
-        expected = model(x)
-    spikes, logits = simulate(write_nir(model, (3, 8, 8), tmp_path / "n.nir"), x, 3)
+    ours, expected = reader["ours"](model, x)
+    file = write_nir(model, (3, 8, 8), tmp_path / "n.nir")
+    spikes, logits = reader["simulate"](file, x, 3, kinds[kind])
     assert len(spikes) == len(ours) == 3
     for theirs, mine in zip(spikes, ours, strict=True):
         assert 0.01 < float(mine.mean()) < 0.99
         assert float((theirs.reshape(mine.shape) == mine).float().mean()) >= same
-    if reset == "hard":
+    if same > 0.99:
         torch.testing.assert_close(logits, expected, atol=1e-3, rtol=0)
 
 
