@@ -15,10 +15,12 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attention
+import cortical_phenomena
 import cutout
 import depth
 import figure6
@@ -502,6 +504,10 @@ TABLES: dict[str, Callable[[], str]] = {
         lambda of: f"{of['divisor']:.2f}; {of['shared'] / of['own']:.1f}",
     ),
     "cortex stability": borne_recurrence,
+    **{
+        f"cortex {name}": partial(cortical_phenomena.table, RESULTS / "cortical_phenomena" / f"{name}.json")
+        for name in cortical_phenomena.PHENOMENA
+    },
 }
 PLACE = re.compile(r"(<!-- table ([^>]+?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 

@@ -278,6 +278,8 @@ def test_checkpoints_hold_everything():
         ({"recurrence": 1.0}, r"recurrence must be a share in \[0, 1\); got 1.0"),
         ({"recurrence": 0.0, "sst": 0.2}, "sst=0.2 needs recurrence > 0"),
         ({"vip": 0.2}, "vip=0.2 needs sst > 0"),
+        ({"feedback_inhibition": 1.0}, r"feedback_inhibition must be a share in \[0, 1\); got 1.0"),
+        ({"recurrence": 0.0, "feedback_inhibition": 0.2}, "feedback_inhibition=0.2 needs recurrence > 0"),
         ({"delay": "1"}, "delay must be a number; got '1'"),
         ({"delay": 3.0}, r"delay must be None \(one step\) or a multiple of dt = 10 ms; got 3.0"),
         ({"delay": 0}, r"delay must be None .* got 0"),
