@@ -54,11 +54,11 @@ def by_steps(
     passed, spikes, below = list(state.history.to(dtype).unbind(1)), [], currents.shape[2]
     once = replace(constants, excitatory=0.0, delay=0)
     for t, feedforward in enumerate(currents):
-        evoked = _evoked(passed[0], within, around)
+        evoked = conv2d(passed[0], within, None, around)
         given = fixed | {f"{name}_start": rows for name, rows in now.items()}
         given["currents"] = rows_of(feedforward + evoked[:, :below], shape)[None]
         if weights.recurrent_se is not None:
-            given["onto_sst"] = rows_of(_evoked(passed[0], weights.recurrent_se, surround), shape)[None]
+            given["onto_sst"] = rows_of(conv2d(passed[0], weights.recurrent_se, None, surround), shape)[None]
         if weights.recurrent_ve is not None:
             from_above = 0 if top_down is None else top_down[min(t, len(top_down) - 1)]
             given["top_down"] = rows_of(evoked[:, below:] + from_above, shape)[None]
@@ -74,13 +74,6 @@ def by_steps(
         for kind, before in ((kind, getattr(state, kind)) for kind in KINDS)
     }
     return torch.stack(spikes), FC.CorticalState(after["v"], torch.stack(passed, 1), currents[-1], **cells)
-
-
-def _evoked(passed: Tensor, weight: Tensor, connection: Conv) -> Tensor:
-    """The convolution; nothing at the start of a sequence, when nothing has been passed on."""
-    if not (passed.requires_grad or passed.any()):
-        return passed.new_zeros(len(passed), len(weight), *passed.shape[2:])
-    return conv2d(passed, weight, None, connection)
 
 
 def rows_of(maps: Tensor, shape: tuple[int, ...]) -> Tensor:
