@@ -29,6 +29,7 @@ import table1
 import table2
 import table3
 from study import slug
+from tasks import SILENCED, TASKS
 from telling import Result, Row, cell, difference, final, markdown, summarize
 
 from eisnn.interop.shared import CARD, IN_PACKAGE, network_names
@@ -431,6 +432,40 @@ def published_recipes() -> str:
     return table(["recipe", "T", "batch", "learning rate", "warm-up, epochs", "epochs", "published, %"], rows)
 
 
+def cognitive_tasks() -> str:
+    """Accuracy of both circuits of each task, of who sums the evidence, and what silencing costs."""
+    looked = read(RESULTS / "tasks" / "inside.json")["rows"]
+    lines = []
+    for task in TASKS:
+        circuit, twin = (runs("tasks", name) for name in (task, f"{task}, unconstrained"))
+        seen = list(looked[task].values())
+        observer = [one["observer"] for one in seen if "observer" in one]
+        lines.append(
+            [
+                f"`{task}`",
+                spread(circuit),
+                spread(twin),
+                f"{statistics.mean(observer):.1f}" if observer else "–",
+                f"{statistics.mean(one['rate_hz'] for one in seen):.1f}",
+                len(circuit),
+            ]
+        )
+    head = ["recipe", "Dale's law, %", "unconstrained, %", "sums the evidence, %", "E cells, spikes/s", "seeds"]
+    return table(head, lines)
+
+
+def silenced_cells() -> str:
+    """Accuracy of the circuit of each task with a kind of cell silenced in a period."""
+    looked = read(RESULTS / "tasks" / "inside.json")["rows"]
+    lines = []
+    for task, periods in SILENCED.items():
+        seen = [one["silenced"] for one in looked[task].values()]
+        for period in periods:
+            each = [[one[f"{kind} x 0 in {period}"] for one in seen] for kind in ("PV", "SST")]
+            lines.append([f"`{task}`", period, *(", ".join(f"{value:.0f}" for value in values) for values in each)])
+    return table(["recipe", "silenced in the", "PV cells, % by seed", "SST cells, % by seed"], lines)
+
+
 def networks() -> str:
     """The trained networks in the package, by their cards."""
     rows = []
@@ -494,6 +529,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "precision": precision,
     "training step": step,
     "recipes": published_recipes,
+    "cognitive tasks": cognitive_tasks,
+    "silenced cells": silenced_cells,
     "networks": networks,
     "cortex rates": lambda: by_time_step(
         ("no recurrence", "rho = 0.1", "rho = 0.1, delay of 10 ms"),

@@ -8,14 +8,17 @@ in a period.
     python experiments/tasks.py --output experiments/results/tasks --table        # tell of those that are there
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from study import begun, budgeted, parser, result_file, run_folder, run_script, tell, train
 from telling import Row
 from torch import Tensor
 
-from eisnn.analysis import choice_probability, fit_psychometric, fraction_by, record
+from eisnn.analysis import choice_probability, fit_psychometric, fraction_by, psth, record, time_course
+from eisnn.analysis import figures as fig
 from eisnn.cortex import Stimulus, stimulate
 from eisnn.data import Loader
 from eisnn.data.tasks import Trials
@@ -91,7 +94,7 @@ def look(task: str, model: SpikingNetwork, split: Trials) -> dict[str, Any]:
     telling = choice_probability((spikes * decision).sum(1), chosen) if len(chosen.unique()) > 1 else torch.zeros(0)
     found["rate_hz"] = float(spikes.mean()) * 1000 / split.dt
     found["choice_selective_cells"] = int(((telling - 0.5).abs() > 0.25).sum())
-    few = slice(0, 500)  # step by step takes long
+    few = slice(0, 250)  # step by step takes long
     for period in SILENCED[task]:
         during = split.during(period)[few].T[..., None]  # [T, B, 1]
         for kind in ("PV", "SST"):
@@ -103,7 +106,7 @@ def look(task: str, model: SpikingNetwork, split: Trials) -> dict[str, Any]:
 
 
 def inside(args: Any) -> None:
-    """`look` at every network that is there, into inside.json."""
+    """`look` at every network that is there, into inside.json; and draw it."""
     found: dict[str, Any] = {}
     for row in rows():
         assert row.config is not None
@@ -116,6 +119,72 @@ def inside(args: Any) -> None:
             assert isinstance(trained.dataset.test, Trials)
             found.setdefault(row.name, {})[seed] = look(task, trained.model.eval(), trained.dataset.test)
     write_result(args.output / "inside.json", {**provenance(), "rows": found})
+    picture(found, args)
+
+
+def activity(file: Path, args: Any) -> None:
+    """Activity over trials of the cortical network of each task, seed 0, by kind of cell and by what was right."""
+    figure = Figure(figsize=(9.5, 6.5), layout="constrained")
+    for row, task in zip(figure.subplots(len(TASKS), 3), TASKS, strict=True):
+        trained = load_trained(run_folder(task, 0, args))
+        split = trained.dataset.test
+        assert isinstance(split, Trials)
+        with torch.no_grad(), record(trained.model.eval(), LAYER, ["spikes", "s_PV", "s_SST"]) as recorded:
+            trained.model(next(Loader(split, len(split)).epoch()).images)
+        seen, odd = recorded[LAYER], torch.arange(len(split)) % 2 == 1
+        counts = (seen["spikes"].transpose(0, 1) * split.during("decision")[..., None]).sum(1)
+        prefer = choice_probability(counts[odd], split.labels[odd]) > 0.5  # decided on trials that are not drawn
+        cells = psth(seen["spikes"][:, ~odd][:, :, prefer], split.dt, split.dt, split.labels[~odd], smooth=split.dt)
+        courses = {f"E cells for {TASKS[task].choices[1]!r} (spikes/s)": cells}
+        for kind in ("PV", "SST"):
+            courses[f"{kind} cells (output)"] = time_course(seen[f"s_{kind}"], split.dt, split.dt, split.labels)
+        for axes, (title, course) in zip(row, courses.items(), strict=True):
+            of_each = zip(TASKS[task].choices, course.values.mean(-1).tolist(), strict=True)
+            lines = {choice: fig.Curve(course.times.tolist(), mean, points=False) for choice, mean in of_each}
+            fig.responses(axes, lines, "time (ms)", "")
+            axes.set_title(f"{task}: {title}", fontsize="x-small")
+        row[0].legend(frameon=False, fontsize="x-small")
+    figure.savefig(file, dpi=130)
+
+
+def picture(found: dict[str, dict[int, dict[str, Any]]], args: Any) -> None:
+    """Accuracy by difficulty, psychometric functions, and what silencing costs: means over seeds, bands of one standard
+    deviation."""
+    figure = Figure(figsize=(9.5, 8), layout="constrained")
+    for row, task in zip(figure.subplots(len(TASKS), 3), TASKS, strict=True):
+        circuit, twin = (list(found.get(name, {}).values()) for name in (task, f"{task}, unconstrained"))
+        if not circuit:
+            continue
+        by_level = {"Dale's law": circuit, "unconstrained": twin}
+        lines = {name: _curve(of, "levels", "accuracy_by_level") for name, of in by_level.items() if of}
+        if "observer" in circuit[0]:
+            lines["sums the evidence"] = _curve(circuit, "levels", "observer_by_level")
+        fig.responses(row[0], lines, TASKS[task].level, "right (%)", 50)
+        row[0].set_title(task, fontsize="small")
+        row[0].legend(frameon=False, fontsize="x-small")
+        if "psychometric" in circuit[0]:
+            curves = {name: [seen["psychometric"] for seen in of] for name, of in by_level.items() if of}
+            lines = {name: _curve(of, "evidence", "second") for name, of in curves.items()}
+            fig.responses(row[1], lines, f"evidence, {TASKS[task].level}", f"chose {TASKS[task].choices[1]!r}", 0.5)
+        else:
+            row[1].set_axis_off()
+        names = list(circuit[0]["silenced"])
+        means = [torch.tensor([seen["silenced"][name] for seen in circuit]).mean() for name in names]
+        row[2].barh(names, means, color=[fig.BLUE if name.startswith("PV") else fig.ORANGE for name in names])
+        row[2].axvline(sum(seen["accuracy"] for seen in circuit) / len(circuit), color=fig.GREY, linestyle=":")
+        row[2].invert_yaxis()
+        row[2].tick_params("y", labelsize="x-small")
+        row[2].set(xlabel="right (%)", xlim=(0, 100))
+        fig.bare(row[2])
+    figure.savefig(args.output / "inside.png", dpi=130)
+    activity(args.output / "activity.png", args)
+
+
+def _curve(seen: list[dict[str, Any]], levels: str, values: str) -> fig.Curve:
+    """Mean and standard deviation over networks."""
+    each = torch.tensor([one[values] for one in seen])
+    spread = each.std(0).tolist() if len(each) > 1 else ()
+    return fig.Curve(seen[0][levels], each.mean(0).tolist(), spread)
 
 
 def main() -> None:

@@ -24,8 +24,9 @@ def kept(request):
     return nbformat.read(request.param, as_version=4)
 
 
-def test_there_are_three():
-    assert [file.stem for file in TUTORIALS] == ["balance-to-bimodality", "drop-in-layers", "optogenetics"]
+def test_there_are_four():
+    names = ["balance-to-bimodality", "decision-task", "drop-in-layers", "optogenetics"]
+    assert [file.stem for file in TUTORIALS] == names
 
 
 def test_they_are_kept_as_run_from_top_to_bottom(kept):

@@ -103,7 +103,8 @@ def trials(task: Task, count: int, dt: int, seed: tuple[int, ...]) -> Trials:
         periods, or a choice that is not made in the decision alone.
     """
     steps = task.steps(dt)
-    neurogym = library("neurogym", "tasks")
+    with library("matplotlib", "tasks").rc_context():  # which the import changes for the whole process
+        neurogym = library("neurogym", "tasks")
     timing = {period: list(given) if isinstance(given, tuple) else given for period, given in task.timing.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about how the environment could be drawn

@@ -1,10 +1,11 @@
 """Trials of tasks: made once and alike, aligned to the decision, encoded without loss; and what cannot be made."""
 
+import os
+import subprocess
 import sys
 import warnings
 from math import erf, sqrt
 
-import neurogym
 import numpy as np
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_on_and_off_rates_are_the_observations(name: str) -> None:
     made = trials(task, 5, 20, (3,))
     timing = {period: list(given) if isinstance(given, tuple) else given for period, given in task.timing.items()}
     with warnings.catch_warnings(action="ignore"):
-        environment = neurogym.make(task.environment, dt=20, timing=timing).unwrapped
+        environment = sys.modules["neurogym"].make(task.environment, dt=20, timing=timing).unwrapped
     environment.seed(int(np.random.SeedSequence((3,)).generate_state(1)[0]))
     assert made.inputs.min() == 0
     on, off = made.inputs.chunk(2, 2)
@@ -138,6 +139,15 @@ def test_tasks_that_do_not_fit(environment: str, timing: dict, message: str) -> 
 def test_a_name_is_given_once() -> None:
     with pytest.raises(ValueError, match="already a task 'delayed-match'"):
         register_task("delayed-match", TASKS["delayed-match"])
+
+
+def test_the_import_of_neurogym_changes_no_figures() -> None:
+    program = "import matplotlib as m; before = dict(m.rcParams); from eisnn.data import load; " + (
+        "load('delayed-match', train_trials=1, test_trials=1); assert dict(m.rcParams) == before"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    )
 
 
 def test_without_neurogym_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
