@@ -1,8 +1,10 @@
-"""A recurrent cortical layer beside the recurrent containers of SpikingJelly and snnTorch, and what each option costs.
+"""What each option of a cortical layer costs, beside the paper's circuit; and beside the recurrent containers of
+SpikingJelly and snnTorch.
 
-512 inputs that fire at random at 20 Hz onto 512 neurons, T = 100 steps of 2 ms, batch 32, fp32; forward and backward
-pass. Processor time of this process (`time.process_time`), medians of alternating steps in one run. All project 512 ->
-512 from below and 512 -> 512 within the layer; ours has 128 PV cells besides.
+Dense layers: 512 inputs that fire at random at 20 Hz onto 512 neurons, T = 100 steps of 2 ms, batch 32. Maps: 32
+channels onto 32 by 3x3 kernels, on 16x16 positions, T = 20, batch 8. fp32, forward and backward pass, processor time of
+this process (`time.process_time`), medians of alternating steps in one run. A peer has no interneurons; ours has a PV
+cell for each four neurons, and half as many SST and VIP cells.
 
     python benchmarks/cortex.py --output benchmarks/results/cortex.json
 
@@ -21,12 +23,14 @@ from torch import Tensor, nn
 
 import eisnn
 from eisnn.bench import saved_bytes
-from eisnn.cortex import CorticalLinear, CorticalOptions
+from eisnn.cortex import CorticalConv2d, CorticalLinear, CorticalOptions
 from eisnn.process import keep_memory
 from eisnn.provenance import provenance, write_result
 
 N, T, B, DT = 512, 100, 32, 2.0
-PLAIN: dict[str, Any] = {"dt": DT, "delay": 2.0, "recurrence": 0.2}
+CHANNELS, SIZE, MAP_STEPS, MAP_BATCH = 32, 16, 20, 8
+PAPER = "the paper's circuit"
+PLAIN: dict[str, Any] = {"dt": DT, "delay": 2.0, "recurrence": 0.1}
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "no recurrence": {"recurrence": 0.0},
@@ -36,7 +40,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "SST": {"sst": 0.1},
     "SST and VIP": {"sst": 0.1, "vip": 0.2},
     "spiking interneurons": {"spiking": True, "tau_gaba": 6.0},
-    "windows of 25 steps": {"window": 25},
+    "a window of a quarter of the steps": {"window": 25},
     "steps of 10 ms": {"dt": 10.0, "delay": 10.0},
 }
 
@@ -72,25 +76,40 @@ class SnnTorch(nn.Module):
         return torch.stack(out)
 
 
-def input_spikes(dt: float) -> Tensor:
-    return (torch.rand(T, B, N, generator=torch.Generator().manual_seed(0)) < 20 * dt / 1000).float()
-
-
-def cortical(options: dict[str, Any], x: Tensor) -> CorticalLinear:
-    layer = CorticalLinear(N, N, options=CorticalOptions(**options))
+def cortical(options: dict[str, Any] | None, maps: bool) -> tuple[nn.Module, Tensor]:
+    """A layer and its input; of the paper's circuit without options."""
+    dt = (options or PLAIN)["dt"]
+    shape = (MAP_STEPS, MAP_BATCH, CHANNELS, SIZE, SIZE) if maps else (T, B, N)
+    x = (torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 20 * dt / 1000).float()
+    layer: nn.Module
+    if options is None:
+        neuron = eisnn.LIF(20 / dt)
+        layer = (
+            eisnn.EIConv2d(CHANNELS, CHANNELS, 3, padding=1, neuron=neuron)
+            if maps
+            else eisnn.EILinear(N, N, neuron=neuron)
+        )
+    else:
+        given = CorticalOptions(**options | {"window": options.get("window", 0) and len(x) // 4})
+        layer = (
+            CorticalConv2d(CHANNELS, CHANNELS, 3, padding=1, options=given)
+            if maps
+            else CorticalLinear(N, N, options=given)
+        )
+    if maps:
+        layer = layer.to(memory_format=torch.channels_last)
+        x = x.movedim(2, -1).contiguous().movedim(-1, 2)
     eisnn.ei_init_(layer, x, generator=torch.Generator().manual_seed(1))
-    return layer
+    return layer, x
 
 
-def subjects(names: list[str]) -> dict[str, tuple[nn.Module, Tensor]]:
-    """Networks and their inputs, by name."""
-    made: dict[str, tuple[nn.Module, Tensor]] = {}
-    for name in names:
-        options = PLAIN | OPTIONS[name]
-        x = input_spikes(options["dt"])
-        made[name] = cortical(options, x), x
-    x = input_spikes(DT)
-    return made | {"SpikingJelly": (SpikingJelly(), x), "snnTorch": (SnnTorch(), x)}
+def subjects(names: list[str], maps: bool) -> dict[str, tuple[nn.Module, Tensor]]:
+    """Layers and their inputs, by name."""
+    made = {PAPER: cortical(None, maps)} | {name: cortical(PLAIN | OPTIONS[name], maps) for name in names}
+    if not maps:
+        x = made[PAPER][1]
+        made |= {"SpikingJelly": (SpikingJelly(), x), "snnTorch": (SnnTorch(), x)}
+    return made
 
 
 def step(module: nn.Module, x: Tensor) -> tuple[float, float, float]:
@@ -110,14 +129,20 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     keep_memory()
-    made = subjects(args.only)
+    results = {kind: measured(subjects(args.only, kind == "maps"), args.repeats) for kind in ("networks", "maps")}
+    if args.output:
+        write_result(args.output, {**provenance(), "n": args.repeats, **results})
+
+
+def measured(made: dict[str, tuple[nn.Module, Tensor]], repeats: int) -> dict[str, dict[str, float]]:
+    """Medians over alternating steps, by name."""
     seen: dict[str, list[tuple[float, float, float]]] = {name: [] for name in made}
-    for repeat in range(args.repeats + 1):
+    for repeat in range(repeats + 1):
         for name, (module, x) in made.items():
             result = step(module, x)
             if repeat:
                 seen[name].append(result)
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
     for name, (module, x) in made.items():
         forward, backward, rate = (statistics.median(values) for values in zip(*seen[name], strict=True))
         rows[name] = {
@@ -128,11 +153,10 @@ def main() -> None:
             "saved_bytes": saved_bytes(module, partial(module, x)),
         }
         print(
-            f"{name:21} {1000 * rows[name]['step_seconds']:6.0f} ms, forward {1000 * forward:5.0f}, kept "
+            f"{name:34} {1000 * rows[name]['step_seconds']:6.0f} ms, forward {1000 * forward:5.0f}, kept "
             f"{rows[name]['saved_bytes'] / 2**20:4.0f} MiB, {rate:.3f} spikes a step"
         )
-    if args.output:
-        write_result(args.output, {**provenance(), "n": args.repeats, "networks": rows})
+    return rows
 
 
 if __name__ == "__main__":

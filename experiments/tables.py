@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import attention
+import cortex_vision
 import cortical_phenomena
 import cutout
 import depth
@@ -420,6 +421,44 @@ def attention_step() -> str:
     return table(["layer", "fastest, ms", "median, ms"], rows)
 
 
+def cortex_step() -> str:
+    """What each option of a cortical layer costs, in dense layers and on maps."""
+    found = read(BENCHMARKS / "cortex.json")
+    paper = "the paper's circuit"
+    titles = {
+        "plain": "plain: E and PV cells, rho = 0.1",
+        "no recurrence": "without recurrence",
+        "delay of 3 steps": "a delay of 3 steps",
+        "synaptic filters": "synaptic filters, 3 and 6 ms",
+        "steps of 10 ms": "steps of 10 ms, so five times the spikes a step",
+        "SpikingJelly": "SpikingJelly, `LinearRecurrentContainer`",
+        "snnTorch": "snnTorch, `RLeaky`",
+    }
+    rows = []
+    for name in found["networks"]:
+        cells = [titles.get(name, name)]
+        for kind in ("networks", "maps"):
+            if of := found[kind].get(name):
+                ratio = of["step_seconds"] / found[kind][paper]["step_seconds"]
+                cells += [f"{1000 * of['step_seconds']:.0f}", f"{ratio:.1f}", f"{of['saved_bytes'] / MEBIBYTE:.0f}"]
+            else:
+                cells += ["", "", ""]
+        rows.append(cells)
+    head = ["", "dense: step, ms", "ratio", "kept, MiB", "maps: step, ms", "ratio", "kept, MiB"]
+    return table(head, rows)
+
+
+def gratings() -> str:
+    """Medians of cell types under gratings."""
+    found = read(RESULTS / "gratings.json")["medians"]
+    rows = []
+    for source, kinds in found.items():
+        for kind, of in kinds.items():
+            cells = [f"{of[part]:.2f}" if of[part] is not None else "" for part in ("osi", "dsi")]
+            rows.append([f"{kind}, {source}", *cells, f"{of['rate']:.1f}" if of["rate"] is not None else ""])
+    return table(["", "OSI", "DSI", "rate, Hz"], rows)
+
+
 def published_recipes() -> str:
     """The recipes of E-I networks, and what the paper has for them."""
     rows = []
@@ -526,6 +565,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "attention": lambda: of_study("attention", attention.rows()),
     "attention at the start": lambda: attention.start_table(RESULTS / "attention"),
     "attention step": attention_step,
+    "cortex step": cortex_step,
+    "cortex vision": lambda: of_study("cortex_vision", cortex_vision.rows()),
+    "cortex changed images": lambda: cortex_vision.changed_table(RESULTS / "cortex_vision"),
+    "gratings": gratings,
     "precision": precision,
     "training step": step,
     "recipes": published_recipes,

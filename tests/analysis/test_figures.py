@@ -1,13 +1,18 @@
 """Figures: where what they draw lies. That they look well no test can say."""
 
+from math import nan
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from circuits import rng
 from matplotlib.figure import Figure
 
+from eisnn.analysis import PUBLISHED_UNITS
 from eisnn.analysis.figures import maps, style, training
 from eisnn.analysis.figures.currents import balance, currents, weights
+from eisnn.analysis.figures.selectivity import selectivity
 
 
 def test_maps_lie_in_rows_with_white_between_them():
@@ -97,3 +102,13 @@ def test_a_pathway_keeps_its_line_where_another_is_closed():
         weights(axes, {"a": ("red", torch.ones(4)), "b": ("green", closed), "c": ("blue", torch.ones(4))})
         styles.append([patch.get_linestyle() for patch in axes.patches])
     assert styles[1] == [styles[0][0], styles[0][2]]
+
+
+def test_selectivity_draws_cells_and_medians_of_the_types_that_there_are():
+    cells = SimpleNamespace(osi=[0.2, 0.4, 0.9], dsi=[nan] * 3, rate=[1.0, 2.0, 3.0])
+    panels = Figure().subplots(1, 3).tolist()
+    selectivity(panels, {"network": {"E": cells}, "units": PUBLISHED_UNITS})
+    osi, dsi, _ = panels
+    assert [label.get_text() for label in osi.get_xticklabels()] == ["E", "PV", "SST"]
+    assert [float(line.get_ydata()[0]) for line in osi.lines if len(line.get_ydata()) == 1] == [0.4, 0.29, 0.14, 0.10]
+    assert len(dsi.lines) == 0
