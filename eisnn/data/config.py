@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from eisnn.config import Config, Positive, require_known
 
@@ -74,6 +74,19 @@ class DataConfig(Config):
         if given:
             raise ValueError(f"the data set {self.dataset!r} has no {' and '.join(given)}; leave out what is given")
         return self
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what the data set does not have: a default that changes must not make runs of others unreadable."""
+        parts = {
+            "frames": FrameSettings.model_fields,
+            "trials": TrialSettings.model_fields,
+            "split_seed": ["split_seed"],
+        }
+        own = self.options.keys()
+        return {
+            name: value for name, value in write(self).items() if name not in parts or not own.isdisjoint(parts[name])
+        }
 
     @model_validator(mode="after")
     def _augmentation_leaves_something(self) -> "DataConfig":

@@ -8,6 +8,7 @@ from typing import Any
 
 from eisnn import __version__
 from eisnn.data.events.recordings import Recordings
+from eisnn.data.tasks import Trials
 from eisnn.files import write_atomically
 from eisnn.interop.shared import CARD, locate
 from eisnn.interop.trained import Trained, load_trained
@@ -102,6 +103,9 @@ def card(name: str, trained: Trained, result: dict[str, Any], license: str | Non
     if isinstance(dataset.test, Recordings):
         task, sample = "video-classification", f"frames)  # [T, B, {dataset.channels}, H, W], counts of events"
         told = "Frames hold counts of events, never\nnegative"
+    elif isinstance(dataset.test, Trials):
+        task, sample = "other", f"inputs)  # [T, B, {dataset.channels}, 1, 1], rates of input neurons"
+        told = "Inputs are rates, never\nnegative"
     else:
         task, sample = "image-classification", f"images)  # [B, {dataset.channels}, H, W] in [0, 1]"
         told = "Images are values in [0, 1], never\nmean-subtracted"
@@ -112,7 +116,7 @@ def card(name: str, trained: Trained, result: dict[str, Any], license: str | Non
             "metrics": [{"type": "accuracy", "value": round(result["test_accuracy"] / 100, 5)}],
         }
     ]
-    wide = f", {config.data.image_size} pixels wide" if config.data.image_size else ""
+    wide = "" if isinstance(dataset.test, Trials) else f", {config.data.image_size} pixels wide"
     about: dict[str, Any] = {
         "library_name": "eisnn",
         "tags": list(TAGS),

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import nn
 
 from eisnn.config import Config, Positive, require_known
@@ -49,6 +49,11 @@ class NetworkConfig(Config):
     stochastic_depth: float = Field(
         0.0, ge=0, lt=1, description="Of a resnet: probability of leaving out the last block for an image in training."
     )
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without options of another circuit: a default that changes must not make networks of others unreadable."""
+        return {name: value for name, value in write(self).items() if name != "cortex" or self.circuit == "cortex"}
 
     @model_validator(mode="after")
     def _known_names(self) -> "NetworkConfig":

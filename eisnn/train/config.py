@@ -104,9 +104,10 @@ class TrainConfig(Config):
         return {name: getattr(getattr(self, part), name) for name, part in PART_OF.items()} | {"seed": self.seed}
 
     def json_fields(self) -> dict[str, Any]:
-        """The same as JSON has them, as results of experiments keep them."""
+        """Those that are written, as JSON has them and results of experiments keep them."""
         parts = self.model_dump(mode="json")
-        return {name: parts[part][name] for name, part in PART_OF.items()} | {"seed": self.seed}
+        written = {name: parts[part][name] for name, part in PART_OF.items() if name in parts[part]}
+        return written | {"seed": self.seed}
 
     @classmethod
     def descriptions(cls) -> dict[str, FieldInfo]:

@@ -215,9 +215,9 @@ class Run:
         changes no result may differ."""
         there = config_of(metadata, self.last).json_fields()
         for name, value in self.config().json_fields().items():
-            if name not in FREE and value != there[name]:
+            if name not in FREE and value != (trained_with := there.get(name)):
                 raise RunError(
-                    f"{self.config_file}: {name} is {value!r}, but {self.last} was trained with {there[name]!r}; put "
+                    f"{self.config_file}: {name} is {value!r}, but {self.last} was trained with {trained_with!r}; put "
                     "that back, or start a new run with another (--run-dir)"
                 )
 

@@ -51,6 +51,17 @@ def test_awkward_floats_survive_json() -> None:
     assert TrainConfig.model_validate_json(config.model_dump_json()) == config
 
 
+def test_options_of_other_data_sets_and_circuits_are_not_written() -> None:
+    """So that their defaults may change."""
+    image, events, trials = (recipe(name).model_dump() for name in ("demo", "nmnist-demo", "perceptual-decision"))
+    assert image["data"].keys() & {"frames", "trials", "split_seed"} == set()
+    assert events["data"].keys() & {"frames", "trials", "split_seed"} == {"frames"}
+    assert trials["data"].keys() & {"frames", "trials", "split_seed"} == {"trials"}
+    assert recipe("cifar10-dvs-vgg8").model_dump()["data"].keys() & {"split_seed"} == {"split_seed"}
+    assert "cortex" not in image["network"]
+    assert "cortex" in trials["network"]
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_values(name: str) -> None:
     config = recipe(name)
