@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -25,9 +26,15 @@ def require_known(**names: tuple[str | None, list[str]]) -> None:
 
 def problems(error: ValidationError) -> list[str]:
     """One line for each of pydantic's errors: field, what would be right, and the value; our own name all three."""
-    return [
-        e["msg"].removeprefix("Value error, ")
-        if e["type"] == "value_error"
-        else f"{'.'.join(map(str, e['loc']))} {e['msg'].replace('Input should be', 'must be')}, got {e['input']!r:.200}"
-        for e in error.errors()
-    ]
+    return [_told(each) for each in error.errors()]
+
+
+def _told(error: ErrorDetails) -> str:
+    field, said = ".".join(map(str, error["loc"])), error["msg"]
+    if error["type"] == "value_error":
+        return said.removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{field} is missing"
+    if said.startswith("Input should"):
+        return f"{field} {said.replace('Input should', 'must', 1)}, got {error['input']!r:.200}"
+    return f"{field}: {said}, got {error['input']!r:.200}"

@@ -147,8 +147,8 @@ def configuration(opened: Opened) -> Section:
 
 
 def _fields(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    for name, field in type(config).model_fields.items():
-        value: Any = getattr(config, name)
+    for name in config.model_dump():  # which leaves out what belongs to another data set or circuit
+        field, value = type(config).model_fields[name], getattr(config, name)
         if isinstance(value, BaseModel):
             yield from _fields(value, f"{prefix}{name}.")
         elif hasattr(value, "__dataclass_fields__"):

@@ -215,8 +215,10 @@ def test_every_activity_starts_alive_and_attention_at_its_rate(options):
 
 @pytest.mark.parametrize(("circuit", "attention"), [("ei", "divisive"), ("bn", "fixed")])
 def test_folded_exported_and_saved_it_answers_the_same(circuit, attention):
-    model = build(circuit, attention).eval()
+    model = build(circuit, attention)
     with torch.no_grad():
+        model(images())  # for running statistics
+        model.eval()
         expected = model(images())
         assert_agree(eisnn.fold(model)(images()), expected, 1e-9)
         assert_agree(exported(model, images()).module()(images()), expected, 1e-9)

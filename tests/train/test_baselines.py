@@ -14,7 +14,7 @@ from eisnn.interop import evaluate
 from eisnn.methods import CIRCUITS
 from eisnn.train import Interrupted, Run, fit, recipe, resume
 
-RATES = {"ei": 0.01, "dann": 0.02, "cortex": 0.02}  # others 0.1
+RATES = {"ei": 0.01, "dann": 0.02, "cortex": 0.01}  # others 0.1
 
 
 @pytest.fixture(scope="module")
