@@ -32,6 +32,7 @@ from eisnn.deploy.division import divides
 from eisnn.interop import Trained, load_trained
 from eisnn.nn import PAPER, PLUS, fold
 from eisnn.provenance import provenance, write_result
+from eisnn.train import recipe
 
 RECIPES = ("demo", "demo-plus", "demo-bn")
 DIVISIONS = {
@@ -160,7 +161,7 @@ def tuned(name: str, network: Path, seed: int, args: argparse.Namespace) -> dict
     found = {}
     for kind, division in TUNED.items():
         row, options = f"{name}, {kind}", replace(TUNED_LIKE[name], division=division)
-        train(row, going_on(name, network, EPOCHS, circuit_options=options), seed, args, keep=True)
+        train(row, going_on(recipe(name), network, EPOCHS, circuit_options=options), seed, args, keep=True)
         found[f"{name}, {EPOCHS} more epochs, {kind}"] = run_folder(row, seed, args)
     return found
 

@@ -207,15 +207,14 @@ def demo_network(name: str, seed: int, args: argparse.Namespace) -> Path:
     return run_folder(name, seed, args)
 
 
-def going_on(name: str, network: Path, epochs: int, **fields: Any) -> TrainConfig:
-    """The recipe `name` for a few more epochs from `network`: from a quarter of its learning rate to 0, no warm-up."""
-    known = recipe(name)
-    return known.changed(
+def going_on(config: TrainConfig, network: Path, epochs: int, **fields: Any) -> TrainConfig:
+    """`config` for a few more epochs from `network`: from a quarter of its learning rate to 0, no warm-up."""
+    return config.changed(
         start_from=str(network),
         epochs=epochs,
         evaluate_epochs=epochs,
         warmup_epochs=0.0,
-        lr=known.optimization.lr / 4,
+        lr=config.optimization.lr / 4,
         **fields,
     )
 
