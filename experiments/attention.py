@@ -4,7 +4,7 @@ Two blocks of 64 channels and four heads on 16 tokens of the sample's images at 
 `-plus` and the batch-norm twin, with attention of each kind of scale (`eisnn.nn.attention`).
 
     python experiments/attention.py --seeds 3      # 2,500 images, 4 epochs: 12 minutes of a core
-    python experiments/attention.py --seeds 3 --subset 5000 --epochs 12 --output runs/results/attention_long
+    python experiments/attention.py --seeds 3 --subset 5000 --epochs 12 --output experiments/results/attention_long
     python experiments/attention.py --start        # activity and gradient by layer
     python experiments/attention.py --maps docs/science/attention.png   # of the networks with seed 0
 """
@@ -36,6 +36,7 @@ def rows() -> list[Row]:
     made: dict[str, TrainConfig] = {
         "plus, divisive": plus,
         "batch norm, fixed": twin,
+        "batch norm, fixed, orthogonalised updates": twin.changed(optimizer="orthogonal", lr=0.05),
         "plus, gain": plus.changed(attention="gain"),
         "plus, fixed": plus.changed(attention="fixed"),
         "paper, fixed": paper,
