@@ -1,4 +1,4 @@
-"""Screening of recipes at small width on real CIFAR-10: each method at its own best rate, chosen on held-out images.
+r"""Screening of recipes at small width on real CIFAR-10: each method at its own best rate, chosen on held-out images.
 
 First every variant runs on a part of the training images and is judged on the rest of them; then each method at its
 best rate trains on all training images, over seeds, and is judged on the test images, once: these results go into a
@@ -8,6 +8,8 @@ of `eisnn train cifar10-vgg8-bn --width 0.25 --epochs 10 --warmup-epochs 1 --bat
     python experiments/screening.py --data-path CIFAR10                         # choose
     python experiments/screening.py --data-path CIFAR10 --final 3 --epochs 1    # report, 3 seeds
     python experiments/screening.py --data-path CIFAR10 --final 3 --epochs 1 --only "plus, tightness 10"
+    python experiments/screening.py --data-path CIFAR10 --final 1 --epochs 10 --evaluate-epochs 1 \
+        --report experiments/results/screening_ten
     python experiments/screening.py --data-path CIFAR10 --table --output experiments/results/screening
 """
 
@@ -118,6 +120,7 @@ def main() -> None:
     made.add_argument(
         "--final", type=positive, metavar="SEEDS", help="report on the test images; all of --only, or the best"
     )
+    made.add_argument("--report", type=Path, metavar="FOLDER", help="of the report, if not the one beside the choice")
     made.add_argument("--teacher", metavar="RUN", help="of the variant with a teacher, which else is left out")
     args = made.parse_args()
     args.epochs = args.epochs or 10
@@ -126,7 +129,7 @@ def main() -> None:
         study(rows(args), args)
         return
     best = best_rates(args.output)
-    args.output, args.seeds = args.output.with_name(f"{args.output.name}_report"), args.final
+    args.output, args.seeds = args.report or args.output.with_name(f"{args.output.name}_report"), args.final
     args.only = args.only or list(best.values())
     study(rows(args), args)
     print(recovered(collect(rows(args), args), best))
