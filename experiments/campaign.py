@@ -6,11 +6,12 @@ machine goes.
 
     python experiments/campaign.py --data-path CIFAR10 --minutes 25 --jobs 5 --mps                 # a whole GPU hour
     python experiments/campaign.py --data-path CIFAR10 --minutes 8 --only 'vgg8, plus*'            # some of it
-    python experiments/campaign.py --list
+    python experiments/campaign.py --list        # simulated events: experiments/simulated_events.py
     python experiments/campaign.py --precision 32 --epochs 2 --subset 200 --width 0.05 --minutes 3  # tried on a CPU
 """
 
 import argparse
+import ctypes
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import table2
 from full_width import METHODS
 from study import budgeted, described, parser, result_file, run_folder, run_script, slug, stored, train
 
@@ -32,6 +34,7 @@ from eisnn.train import Interrupted, Run, TrainConfig, recipe
 
 LOOK_SECONDS = 20.0  # how often what runs in motion have shown is written down
 GRACE_SECONDS = 60.0  # to save and leave
+ALL_METHODS = METHODS | {"cortex": ("-cortex", {})}
 GAIN = 1.5  # how much more several runs at once get done than one
 
 
@@ -40,7 +43,7 @@ class Planned:
     """Runs of one network by one method.
 
     Args:
-        network, method: of `full_width.METHODS`.
+        network, method: of `ALL_METHODS`.
         epochs: of the whole schedule.
         seeds: 0, 1, ...
         minutes: that one run alone takes on an H200, in bf16.
@@ -63,7 +66,7 @@ class Planned:
         return f"{data}{self.network}, {self.method}{self.named}, {self.epochs} epochs"
 
     def config(self) -> TrainConfig:
-        ending, changes = METHODS[self.method]
+        ending, changes = ALL_METHODS[self.method]
         config = recipe(f"{self.dataset}-{self.network}{ending}").changed(**changes)
         warmup = min(config.optimization.warmup_epochs, self.epochs / 10)
         # Looking at the weights and evaluating keep the GPU waiting: once an epoch, and every twentieth.
@@ -75,38 +78,47 @@ def _regularized(named: str, **changes: Any) -> Planned:
     return Planned("resnet18", "plus", 100, (0,), 11, changes, f" with {named}")
 
 
+def _ablated(name: str) -> Planned:
+    return Planned("vgg8", "paper", 300, (0,), 4.5, {"ablation": name}, f", {name}")
+
+
 DECOUPLED = {"decoupled_decay": True}
 PLAN = [
-    Planned("vgg8", "plus", 300, (0,), 6),
-    Planned("vgg8", "batch norm, orthogonal", 300, (0,), 5),
+    Planned("vgg8", "plus", 300, (0, 1, 2), 6),
+    Planned("vgg8", "plus, start rate 0.15", 300, (0, 1, 2), 6),
+    Planned("vgg8", "batch norm, orthogonal", 300, (0, 1, 2), 5),
     Planned("vgg8", "batch norm", 300, (0,), 3.5),
     Planned("vgg8", "paper", 300, (0,), 4.5),
-    Planned("vgg8", "plus", 300, (1,), 6),
-    Planned("vgg8", "batch norm, orthogonal", 300, (1,), 5),
-    Planned("vgg8", "plus, start rate 0.15", 300, (0, 1), 6),
-    Planned("vgg8", "plus", 300, (2,), 6),
-    Planned("vgg8", "batch norm, orthogonal", 300, (2,), 5),
-    Planned("vgg8", "plus, start rate 0.15", 300, (2,), 6),
+    Planned("vgg8", "DANN", 300, (0,), 5),
     Planned("vgg8", "plus", 300, (0,), 6, {"lr": 0.005}, ", rate 0.005"),
     Planned("vgg8", "plus", 300, (0,), 6, DECOUPLED, ", decoupled decay"),
-    Planned("vgg8", "DANN", 300, (0,), 5),
     Planned("resnet18", "plus", 100, (0,), 11),
     Planned("resnet18", "batch norm, orthogonal", 100, (0,), 10),
     Planned("resnet18", "batch norm", 100, (0,), 9),
     Planned("resnet18", "paper", 100, (0,), 10),
+    Planned("resnet18", "plus", 300, (0,), 33),
+    Planned("resnet18", "batch norm, orthogonal", 300, (0,), 30),
+    Planned("resnet18", "batch norm", 300, (0,), 27),
+    Planned("resnet18", "paper", 300, (0,), 30),
     Planned("vgg16", "plus", 100, (0,), 8),
     Planned("vgg16", "batch norm, orthogonal", 100, (0,), 7),
+    Planned("vgg16", "batch norm", 100, (0,), 7),
     Planned("vgg16", "paper", 100, (0,), 7),
+    Planned("vgg16", "plus", 100, (0,), 8, dataset="cifar100"),
+    Planned("vgg16", "batch norm, orthogonal", 100, (0,), 7, dataset="cifar100"),
+    Planned("vgg16", "batch norm", 100, (0,), 7, dataset="cifar100"),
+    Planned("vgg16", "paper", 100, (0,), 7, dataset="cifar100"),
     _regularized("label smoothing", label_smoothing=0.1),
     _regularized("CutMix and Mixup", augmentation={"cutmix": 1.0, "mixup": 0.2}),
     _regularized("TrivialAugment", augmentation={"trivial": True}),
     _regularized("averaged weights", average=0.999),
     _regularized("stochastic depth", stochastic_depth=0.1),
-    Planned("resnet18", "plus", 300, (0,), 33),
-    Planned("resnet18", "batch norm, orthogonal", 300, (0,), 30),
-    Planned("resnet18", "paper", 300, (0,), 30),
-    Planned("vgg16", "plus", 100, (0,), 8, dataset="cifar100"),
-    Planned("vgg16", "batch norm, orthogonal", 100, (0,), 7, dataset="cifar100"),
+    *(_ablated(name) for name in table2.PUBLISHED),
+    # Minutes guessed: nothing like these has run on a GPU.
+    Planned("vgg8", "cortex", 100, (0,), 20),
+    Planned("spikformer", "plus", 100, (0,), 20),
+    Planned("spikformer", "batch norm", 100, (0,), 20),
+    Planned("spikformer", "batch norm, orthogonal", 100, (0,), 20),
 ]
 
 
@@ -133,7 +145,8 @@ class Job:
         return self.args.output / "unfinished" / f"{slug(self.key)}.json"
 
     def run(self) -> None:
-        """In this process; a run that is told to stop saves itself first."""
+        """In this process; a run that is told to stop, or whose campaign is killed, saves itself first."""
+        stop_with_parent(int(os.environ["CAMPAIGN"]))
         try:
             train(self.plan.name, self.config(), self.seed, self.args)
         except Interrupted as stopped:
@@ -141,15 +154,23 @@ class Job:
 
     def start(self) -> subprocess.Popen[bytes]:
         """In a process of its own, whose output goes to a file beside its folder of runs."""
-        log = self.args.runs / f"{slug(self.key)}.log"
+        log = self.log
         log.parent.mkdir(parents=True, exist_ok=True)
         # The options that this process got, and which run: a worker sees the same configuration.
         command = [sys.executable, __file__, *sys.argv[1:], "--one", self.key]
-        environment = {"OMP_NUM_THREADS": "2", **os.environ}
+        environment = {"OMP_NUM_THREADS": "2", **os.environ, "CAMPAIGN": str(os.getpid())}
         with log.open("ab") as out:
             return subprocess.Popen(
                 command, stdout=out, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
+
+    @property
+    def log(self) -> Path:
+        return self.args.runs / f"{slug(self.key)}.log"
+
+    def last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"see {self.log}"
 
     def write_down(self) -> None:
         """What the run has shown so far; nothing once its result is there."""
@@ -176,6 +197,15 @@ class Job:
                 "config": described(self.config().changed(seed=self.seed)),
             },
         )
+
+
+def stop_with_parent(parent: int) -> None:
+    """Have the system send this process SIGTERM when the process `parent`, which started it, is gone."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise SystemExit("the campaign that started this run is gone")
 
 
 def jobs(args: argparse.Namespace) -> list[Job]:
@@ -248,7 +278,8 @@ def _look(running: dict[Job, subprocess.Popen[bytes]]) -> dict[Job, subprocess.P
         if process.poll() is None:
             still[job] = process
         else:
-            print(f"{job.key}: {'finished' if job.finished() else f'failed, code {process.returncode}'}", flush=True)
+            ended = "finished" if job.finished() else f"failed, code {process.returncode}: {job.last_words()}"
+            print(f"{job.key}: {ended}", flush=True)
     return still
 
 

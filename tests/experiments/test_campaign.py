@@ -1,7 +1,11 @@
 """The campaign: what is stopped or killed goes on, and what has been shown is never lost."""
 
 import json
+import os
+import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest.mock import patch
 
@@ -75,13 +79,32 @@ def test_what_a_killed_run_has_shown_is_written_down_and_it_goes_on(
         shown = json.loads(unfinished.read_text())
         assert shown["epochs_asked"] == EPOCHS
         assert 1 <= len(shown["epochs"]) < EPOCHS
-        run(tmp_path)
+        elsewhere = tmp_path / "another machine"
+        shutil.move(tmp_path / "runs", elsewhere / "runs")
+        shutil.move(tmp_path / "out", elsewhere / "out")
+        run(elsewhere)
         assert "finished" in capsys.readouterr().out
-        (result,) = (tmp_path / "out").glob("*.json")
+        (result,) = (elsewhere / "out").glob("*.json")
         assert len(json.loads(result.read_text())["accuracy"]) == EPOCHS
-        assert not unfinished.exists()
-        run(tmp_path)  # nothing is run twice
+        assert not list((elsewhere / "out" / "unfinished").iterdir())
+        run(elsewhere)  # nothing is run twice
         assert capsys.readouterr().out == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the system to be told of a parent's end: Linux")
+def test_a_run_does_not_outlive_a_killed_campaign() -> None:
+    run = "import campaign, os, time; campaign.stop_with_parent(os.getppid()); print(os.getpid()); time.sleep(60)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-u', '-c', {run!r}])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        of_run = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+        end = time.monotonic() + 20
+        while time.monotonic() < end and Path(f"/proc/{of_run}").exists():
+            time.sleep(0.05)
+        assert not Path(f"/proc/{of_run}").exists()
 
 
 def test_a_pattern_that_fits_nothing_is_said(tmp_path: Path) -> None:
