@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 from depth import propagation
+from matplotlib.figure import Figure
 from study import parser, run_script, study, trained
 from telling import Row
 from torch import Tensor
 
 from eisnn.analysis import record, spiking_layers
+from eisnn.analysis.figures import COLORS, bare
 from eisnn.data import load
 from eisnn.init import ei_init_
 from eisnn.nn import layers_of
@@ -27,6 +29,7 @@ from eisnn.nn.attention import SelfAttention
 from eisnn.provenance import provenance, write_result
 from eisnn.train import TrainConfig, initial_model, recipe
 
+ORTHOGONALISED = "batch norm, fixed, orthogonalised updates"
 MAPPED = ("plus, divisive", "batch norm, fixed")
 
 
@@ -36,7 +39,7 @@ def rows() -> list[Row]:
     made: dict[str, TrainConfig] = {
         "plus, divisive": plus,
         "batch norm, fixed": twin,
-        "batch norm, fixed, orthogonalised updates": twin.changed(optimizer="orthogonal", lr=0.05),
+        ORTHOGONALISED: twin.changed(optimizer="orthogonal", lr=0.05),
         "plus, gain": plus.changed(attention="gain"),
         "plus, fixed": plus.changed(attention="fixed"),
         "paper, fixed": paper,
@@ -45,14 +48,26 @@ def rows() -> list[Row]:
     return [Row(name, config) for name, config in made.items()]
 
 
+def deeper() -> list[Row]:
+    """Four blocks and twelve heads, as published, of the same 64 channels."""
+    chosen = ("plus, divisive", "batch norm, fixed", "paper, fixed")
+    return [
+        Row(f"{row.name}, 4 blocks", row.config.changed(model="spikformer", width=1 / 6))
+        for row in rows()
+        if row.name in chosen and row.config
+    ]
+
+
 def start(output: Path, count: int = 64) -> None:
     """What each layer of each network shows for one batch before training."""
     sample = load("cifar10-sample", size=16).train
     chosen = torch.randperm(len(sample), generator=torch.Generator().manual_seed(0))[:count]
     images, labels = sample.pixels[chosen].float() / 255, sample.labels[chosen]
     found: dict[str, Any] = {}
-    for row in rows():
+    for row in (*rows(), *deeper()):
         assert row.config is not None
+        if row.name == ORTHOGONALISED:  # its start is that of the twin
+            continue
         model = initial_model(row.config)
         if row.config.network.circuit == "ei":
             ei_init_(model, images, generator=torch.Generator().manual_seed(0), redraw=True)
@@ -63,7 +78,34 @@ def start(output: Path, count: int = 64) -> None:
         for name, values in seen.items():
             found[row.name][name]["rate_of_four_times_the_tokens"] = float(values["spikes"].mean())
     write_result(output / "start.json", {**provenance(), "images": count, "rows": found})
+    draw_start(output / "start.png", {row.name: found[row.name] for row in deeper()})
     print(start_table(output))
+
+
+def draw_start(file: Path, found: dict[str, Any]) -> None:
+    """Activity and gradient by layer, in order; dots are layers of attention."""
+    told = {
+        "rate": "spikes a step",
+        "between_images": "share of variance between images",
+        "gradient": "gradient, of the last layer's",
+    }
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    panels = figure.subplots(1, len(told))
+    for panel, (key, title) in zip(panels, told.items(), strict=True):
+        for color, (name, layers) in zip(COLORS, found.items(), strict=False):
+            values = [values[key] for values in layers.values()]
+            if key == "gradient":
+                values = [value / values[-1] for value in values]
+            panel.plot(values, color=color, label=name)
+            at = [k for k, layer in enumerate(layers) if layer.endswith("attention")]
+            panel.plot(at, [values[k] for k in at], "o", color=color, markersize=4)
+        panel.set(xlabel="layer", ylabel=title)
+        bare(panel)
+    panels[-1].set_yscale("log")
+    panels[0].set_ylim(0, None)
+    panels[1].set_ylim(0, 1)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    figure.savefig(file, dpi=130)
 
 
 def attentions(model: torch.nn.Module) -> list[str]:
@@ -91,8 +133,6 @@ def start_table(folder: Path) -> str:
 def maps(file: Path, args: Any, count: int = 4) -> None:
     """What the token in the middle of photographs attends to, by the trained networks: the mean over steps and heads of
     the last block's attention, in coincidences, at twice the size that they were trained at."""
-    from matplotlib.figure import Figure
-
     sample = load("cifar10-sample").test
     pixels = sample.pixels[torch.arange(0, len(sample), len(sample) // count)[:count]]
     images = pixels.float() / 255

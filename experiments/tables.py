@@ -79,14 +79,20 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def accuracies(results: Sequence[Result]) -> str:
-    """By seed."""
-    return ", ".join(f"{final(result):.1f}" for result in results)
+    return by_seed([final(result) for result in results])
+
+
+def over(values: Sequence[float]) -> str:
+    """Mean ± standard deviation over seeds."""
+    return cell((statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None))
+
+
+def by_seed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.1f}" for value in values)
 
 
 def spread(results: Sequence[Result]) -> str:
-    """Mean ± standard deviation."""
-    values = [final(result) for result in results]
-    return cell((statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None))
+    return over([final(result) for result in results])
 
 
 def less(results: Sequence[Result], reference: Sequence[Result]) -> str:
@@ -538,6 +544,71 @@ def borne_recurrence() -> str:
     return table(["dt, ms", *STEPS], [[name, *(f"{of[dt]:g}" for dt in STEPS)] for name, of in found.items()])
 
 
+def divided() -> str:
+    """Accuracy of each form of division and of integers, and the share of answers that are those of the network."""
+    found = read(RESULTS / "deployment" / "deployment.json")["runs"]
+    columns = {f"`{name}`": list(found[name].values()) for name in ("demo", "demo-plus")}
+    columns["VGG-8, quarter width, `-plus`"] = read(RESULTS / "deployment_vgg8" / "deployment_vgg8.json")["runs"]
+    kinds = {"float": "exact"} | {f"lut, {n} entries": f"table of {n}" for n in (64, 16, 4)}
+    kinds |= {"shift": "shift", "held": "held"}
+    forms = kinds | {f"integer, {key}": f"integers, {kinds[key]}" for key in ("lut, 64 entries", "shift", "held")}
+    head = ["division", *(cell for title, runs in columns.items() for cell in (f"{title} (n = {len(runs)})", "same"))]
+    rows = []
+    for form, title in forms.items():
+        row = [title]
+        for runs in columns.values():
+            same = "" if form == "float" else f"{statistics.mean(run[f'{form}, same'] for run in runs):.1f}"
+            row += [over([run[form] for run in runs]), same]
+        rows.append(row)
+    return table(head, rows)
+
+
+def tuned() -> str:
+    """What a few epochs through shifts win back, by seed."""
+    found = read(RESULTS / "deployment" / "deployment.json")["runs"]
+    rows = []
+    for name in ("demo", "demo-plus"):
+        for key, title in {
+            name: "as it is",
+            f"{name}, 5 more epochs, exact": "after 5 more epochs of exact division",
+            f"{name}, 5 more epochs, shift": "after 5 more epochs through shifts",
+        }.items():
+            runs = list(found[key].values())
+            numbers = [[run[form] for run in runs] for form in ("float", "shift", "integer, shift")]
+            rows.append([f"`{name}`", title, *(by_seed(values) for values in numbers)])
+    return table(["network", "", "exact division", "divides by shifts", "by shifts, in integers"], rows)
+
+
+def rates() -> str:
+    """Firing rate and accuracy after a few epochs towards a rate."""
+    curves = {
+        **{f"`{name}`": points for name, points in read(RESULTS / "rates" / "curves.json")["curves"].items()},
+        "VGG-8, quarter width": read(RESULTS / "rates_vgg8" / "curves.json")["curves"]["vgg8"],
+    }
+    rows = []
+    for target in (None, 0.12, 0.06, 0.03):
+        row: list[object] = ["no target" if target is None else target]
+        for points in curves.values():
+            at = [p for p in points if p["target"] == target]
+            row += [f"{100 * at[0]['firing_rate']:.1f}", f"{at[0]['accuracy']:.1f}"] if at else ["", ""]
+        rows.append(row)
+    return table(["target", *(cell for title in curves for cell in (f"{title}: rate, %", "accuracy, %"))], rows)
+
+
+def mismatch() -> str:
+    """Accuracy on virtual chips, without and with gains that are calibrated again."""
+    found = read(RESULTS / "mismatch" / "mismatch.json")["summary"]
+    spreads = {"10 %": "0.1", "20 %": "0.2", "30 %": "0.3"}
+    rows = []
+    for name, told in found.items():
+        kinds = [
+            [told[f"{spread}{calibrated}"]["mean"] for calibrated in ("", ", calibrated")]
+            for spread in spreads.values()
+        ]
+        rows.append([f"`{name}`", f"{told['itself']['mean']:.1f}", *(f"{a:.1f}, {b:.1f}" for a, b in kinds)])
+    return table(["", "no mismatch", *spreads], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "cost": cost,
@@ -569,6 +640,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "cortex vision": lambda: of_study("cortex_vision", cortex_vision.rows()),
     "cortex changed images": lambda: cortex_vision.changed_table(RESULTS / "cortex_vision"),
     "gratings": gratings,
+    "divisions": divided,
+    "tuned": tuned,
+    "rates": rates,
+    "mismatch": mismatch,
     "precision": precision,
     "training step": step,
     "recipes": published_recipes,
