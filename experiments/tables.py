@@ -574,9 +574,9 @@ def tuned() -> str:
             f"{name}, 5 more epochs, shift": "after 5 more epochs through shifts",
         }.items():
             runs = list(found[key].values())
-            numbers = [[run[form] for run in runs] for form in ("float", "shift", "integer, shift")]
+            numbers = [[run[form] for run in runs] for form in ("shift", "integer, shift")]
             rows.append([f"`{name}`", title, *(by_seed(values) for values in numbers)])
-    return table(["network", "", "exact division", "divides by shifts", "by shifts, in integers"], rows)
+    return table(["network", "", "divides by shifts", "by shifts, in integers"], rows)
 
 
 def rates() -> str:

@@ -164,7 +164,7 @@ register_task(
         "ContextDecisionMaking-v0",
         {"fixation": 200, "stimulus": 800, "delay": (200, 300, 400, 500, 600), "decision": 200},
         ("left", "right"),
-        "coherence of the pair that counts (%)",
+        "coherence of the cued pair (%)",
         _coherence_that_counts,
         evidence=True,
     ),
