@@ -82,6 +82,13 @@ def accuracies(results: Sequence[Result]) -> str:
     return by_seed([final(result) for result in results])
 
 
+def start_rates() -> str:
+    """Accuracy by the firing rate that E-I Init aims at."""
+    aims = {"unit variance": "unit variance"} | {f"rate {r}": f"{r} spikes a step" for r in (0.1, 0.15, 0.2)}
+    found = {T: [runs("start_rate", f"convnet3, T = {T}, {aim}") for aim in aims] for T in (2, 4)}
+    return table(["accuracy, %", *aims.values()], [[f"T = {T}", *map(accuracies, row)] for T, row in found.items()])
+
+
 def over(values: Sequence[float]) -> str:
     """Mean ± standard deviation over seeds."""
     return cell((statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None))
@@ -640,6 +647,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cortex vision": lambda: of_study("cortex_vision", cortex_vision.rows()),
     "cortex changed images": lambda: cortex_vision.changed_table(RESULTS / "cortex_vision"),
     "gratings": gratings,
+    "start rate": start_rates,
     "divisions": divided,
     "tuned": tuned,
     "rates": rates,
