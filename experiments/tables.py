@@ -164,6 +164,17 @@ def campaign() -> str:
     return table(["method", "seed", *map(str, told)], rows)
 
 
+def quarter_width() -> str:
+    """Accuracy by epoch of the long run at quarter width, as far as it got."""
+    seen = {line["epoch"]: line for line in read(RESULTS / "quarter_width_unfinished.json")["epochs"]}
+    told = [epoch for epoch in (1, 5, 10, 20, 30, 40) if epoch in seen] + [max(seen)]
+    rows = [
+        [title, *(f"{seen[epoch][key]:.1f}" for epoch in told)]
+        for key, title in {"test_accuracy": "test images, %", "train_accuracy": "training images, %"}.items()
+    ]
+    return table(["epoch", *map(str, told)], rows)
+
+
 def _by_epoch(result: Result) -> dict[int, tuple[float, float]]:
     """Test and training accuracy of a result, or of what an unfinished run has shown, by epoch."""
     if "epochs" in result:
@@ -622,6 +633,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": demo,
     "full width": full_width,
     "campaign": campaign,
+    "quarter width": quarter_width,
     "on a CPU": on_a_cpu,
     "recordings of N-MNIST": recordings_of_nmnist,
     "simulated recordings": simulated_recordings,
