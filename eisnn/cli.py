@@ -268,6 +268,8 @@ def _export(args: list[str]) -> None:
             images, classes = trained.training_images(CALIBRATION.get(format, 1)), trained.dataset.classes
             own = trained.config.network.circuit_options.division
             kind = division or ("lut" if own.kind == "exact" else own.kind)
+            if entries is not None and kind != "lut":
+                raise ValueError(f"--entries is of division lut, and would change nothing of division {kind}")
             written = EXPORTS[format](trained.model, images, classes, folder, Division(kind, entries or own.entries))
             print(f"written: {written}")
 

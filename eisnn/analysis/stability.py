@@ -28,13 +28,16 @@ def stability(
         inputs: what it takes.
         layers: one name or several; None takes every cortical layer.
         onset: ms at the start of the sequence that are left out, >= 0, in which layers settle.
-    Raises: ValueError for a name that is no cortical layer's, none of them, or an onset that leaves nothing.
+    Raises: ValueError for a name that is no cortical layer's, none of them, an onset that leaves nothing, or inside of
+        `stimulate`, whose factors and currents the linearisation does not know.
     """
     found = {name: layer for name, layer in spiking_layers(model).items() if isinstance(layer, CorticalLayer)}
     names = list(choose_layers(model, found if layers is None else layers))
     if not names or any(name not in found for name in names):
         there = ", ".join(map(repr, found)) or "none"
         raise ValueError(f"stability is that of cortical layers; there are: {there}, asked for: {names}")
+    if lit := [name for name in names if found[name].stimuli]:
+        raise ValueError(f"stability is that of layers without stimuli; {', '.join(map(repr, lit))} is stimulated")
     with evaluated(model), record(model, names, ["I_E", "I_div"]) as recorded:
         model(inputs)
     eigenvalues = {}

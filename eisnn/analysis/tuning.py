@@ -118,8 +118,14 @@ def direction_tuning(
     if directions % 2:
         raise ValueError(f"directions must be even, so that each orientation has two, got {directions}")
     dt = found.options.dt
-    steps = round(duration / dt) if 0 < duration < inf else 0
-    check_int("direction_tuning", f"steps in a duration of {duration!r} ms", steps)
+    if not (0 < duration < inf and 2 * dt <= duration and abs(duration / dt - round(duration / dt)) < 1e-6):
+        raise ValueError(f"duration must be a multiple of {dt:g} ms, of two steps at least, got {duration!r}")
+    steps = round(duration / dt)
+    if not 0 < temporal_frequency < 500 / dt:
+        raise ValueError(
+            f"temporal_frequency must be above 0 and below {500 / dt:g} Hz, half of the steps a second, so that "
+            f"directions differ; got {temporal_frequency!r}"
+        )
     at = torch.arange(directions, dtype=torch.float64) * 2 * pi / directions
     like = next(model.parameters())
     drawn = [

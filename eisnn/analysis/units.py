@@ -1,6 +1,7 @@
 """Tuning of recorded units by cell type, to stand beside that of a network: a table of your own, as CSV."""
 
 import csv
+from io import StringIO
 from math import inf, nan
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +39,11 @@ def read_units(path: str | Path) -> dict[str, Units]:
     Raises: ValueError that names the file, the line and what would be right; OSError if it cannot be read.
     """
     path = Path(path)
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be text in UTF-8: {error}") from error
+    with StringIO(text, newline="") as file:
         table = csv.DictReader(file)
         columns = table.fieldnames or []
         known = [name for name in LARGEST if name in columns]
@@ -47,9 +52,20 @@ def read_units(path: str | Path) -> dict[str, Units]:
                 f"{path}: the first line must name the columns cell_type and at least one of {', '.join(LARGEST)}; got "
                 f"{', '.join(columns) or 'nothing'}"
             )
+        meant = [column.strip().lower() for column in columns]
+        if wrong := [c for c, name in zip(columns, meant, strict=True) if name in LARGEST and c != name]:
+            raise ValueError(f"{path}: columns are called {', '.join(LARGEST)}, got {', '.join(map(repr, wrong))}")
+        if twice := [name for name in ("cell_type", *LARGEST) if meant.count(name) > 1]:
+            raise ValueError(f"{path}: the column {twice[0]} is there twice")
         found: dict[str, Units] = {}
         for row in table:
             where = f"{path}, line {table.line_num}"
+            if (count := len([name for name in row if row[name] is not None])) != len(columns) or None in row:
+                surplus = len(row.get(None) or [])
+                raise ValueError(
+                    f"{where} has {count - (None in row) + surplus} fields, but there are {len(columns)} columns "
+                    "(fields are separated by commas, and decimals by points)"
+                )
             if (kind := (row["cell_type"] or "").strip()) not in POPULATIONS:
                 raise ValueError(f"{where}: cell_type must be {', '.join(POPULATIONS)}, got {kind!r}")
             units = found.setdefault(kind, Units([], [], []))
@@ -64,7 +80,7 @@ def _number(where: str, name: str, text: str | None) -> float:
     if not (text or "").strip():
         return nan
     try:
-        value = float(text or "")
+        value = nan if "_" in (text or "") else float(text or "")
     except ValueError:
         value = nan
     if not (0 <= value <= LARGEST[name] and value < inf):

@@ -217,6 +217,8 @@ class CorticalLayer(DataDrivenLayer):
         name = type(self).__name__
         if top_down is not None and not self.options.vip:
             raise ValueError(f"{name}: top_down is current onto VIP cells, of which it has none; give options vip > 0")
+        if isinstance(top_down, Tensor) and top_down.device.type == "cpu" and not bool(top_down.isfinite().all()):
+            raise ValueError(f"{name}: top_down must be finite, got NaN or infinite values")
         cells = {"E": start.v, "PV": start.pv.u, "SST": start.sst.u, "VIP": start.vip.u}
         given = {"top_down": ("VIP", top_down)} if top_down is not None else {}
         for kind, stimulus in self.stimuli.items():
@@ -238,6 +240,8 @@ class CorticalLayer(DataDrivenLayer):
         for what, (kind, value) in given.items():
             shape = (steps, *cells[kind].shape)
             fits = isinstance(value, Tensor) and value.ndim == len(shape)
+            if fits and what.startswith("the mask") and set(value.shape[3:]) != {1}:
+                fits = value.shape[3:] == shape[3:]  # of positions: none stands for a row or column of them
             if not fits or any(have not in (1, n) for have, n in zip(value.shape, shape, strict=True)):
                 has = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise ValueError(f"{name}: {what} must be a tensor that broadcasts to {list(shape)}, got {has}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from math import inf
+from math import ceil, inf
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,12 @@ def stimulate(model: nn.Module, stimuli: Mapping[str, Mapping[str, Stimulus]]) -
     Args:
         model: any module that holds cortical layers, or one by itself, whose name is "".
         stimuli: by layer and kind of cell ("E", "PV", "SST", "VIP") a `Stimulus`: `factor` on the output, 0 silences;
-            `current` into the cells; `onset` and `offset`, ms from the start of each sequence, or a `course` `[T]`.
+            `current` into the cells; `onset` and `offset`, ms from the start of each call, or a `course` `[T]`.
             `neurons` are indices, or a boolean mask: `[n]`, in convolutional layers also of positions `[H, W]` (see
             `disc`) or of both `[n, H, W]`. A measure makes one: `neurons=tuning.selectivity > 0.3`.
     Raises: ValueError for a name that is no cortical layer's, a kind of cell that the layer has not or that is
-        stimulated already, no neurons or such as there are not, a factor below 0 or NaN, a current that is not finite,
-        times or a course out of range; from the layer, when it runs, for a tensor, map or course of another size.
+        stimulated already, no neurons or such as there are not, a factor below 0, what is not finite, times or a course
+        out of range or between two steps; from the layer, when it runs, for a tensor, map or course of another size.
     """
     layers = {name: layer for name, layer in layers_of(model).items() if isinstance(layer, CorticalLayer)}
     made: dict[str, dict[str, Stimulus]] = {}
@@ -68,14 +68,22 @@ def disc(height: int, width: int, radius: float, centre: tuple[float, float] | N
 
 def _checked(stimulus: Stimulus, layer: CorticalLayer, kind: str, name: str) -> Stimulus:
     """With a mask and a course as the layer takes them; ValueError for what is out of range."""
-    if not bool((torch.as_tensor(stimulus.factor) >= 0).all()):
-        raise ValueError(f"the factor on the output of {kind} must be >= 0 (0 silences), got {stimulus.factor}")
+    factor = torch.as_tensor(stimulus.factor)
+    if not bool(((factor >= 0) & factor.isfinite()).all()):
+        raise ValueError(
+            f"the factor on the output of {kind} must be finite and >= 0 (0 silences), got {stimulus.factor}"
+        )
     if not bool(torch.as_tensor(stimulus.current).isfinite().all()):
         raise ValueError(f"the current into {kind} must be finite, got {stimulus.current}")
     onset, offset, course, neurons = stimulus.onset, stimulus.offset, stimulus.course, stimulus.neurons
     if not 0 <= onset < (inf if offset is None else offset):
         raise ValueError(
             f"a stimulus of {kind} begins at an onset >= 0 and ends at a later offset, in ms; got {onset!r}, {offset!r}"
+        )
+    dt = layer.options.dt
+    if offset is not None and ceil(onset / dt) * dt >= offset:
+        raise ValueError(
+            f"a stimulus of {kind} must reach a step; no step of {dt:g} ms begins from {onset!r} to {offset!r} ms"
         )
     if course is not None:
         if (onset, offset) != (0, None):

@@ -30,7 +30,7 @@ def _torch(model: nn.Module, images: Tensor, classes: Sequence[str], folder: Pat
 
 def _c(model: nn.Module, images: Tensor, classes: Sequence[str], folder: Path, division: Division) -> Path:
     if images.ndim != 4:
-        raise ValueError("C takes images; this network was trained on recordings of events: export it as onnx or torch")
+        raise ValueError("C takes images; this network takes sequences: export it as onnx or torch")
     channels, height, width = images.shape[1:]
     return write_c(integer(model, (channels, height, width), division), classes, folder)
 

@@ -35,6 +35,11 @@ def chosen_neurons(owner: str, given: Any, count: int, kind: str) -> Tensor:
             f"neurons of {owner} must be indices of its {count} {kind}, 0 to {count - 1}, or a boolean mask "
             f"[{count}], got {given}"
         )
+    if len(found.unique()) < len(found):
+        raise ValueError(
+            f"neurons of {owner} must be indices of its {count} {kind}, each once, got {given} (a mask of 0 and 1? "
+            "make it boolean)"
+        )
     chosen[found.long()] = True
     return chosen
 

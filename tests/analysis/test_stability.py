@@ -6,7 +6,15 @@ from circuits import rng
 
 import eisnn
 from eisnn.analysis import record, stability
-from eisnn.cortex import CorticalConv2d, CorticalLinear, CorticalOptions, OperatingPoint, largest_eigenvalue
+from eisnn.cortex import (
+    CorticalConv2d,
+    CorticalLinear,
+    CorticalOptions,
+    OperatingPoint,
+    Stimulus,
+    largest_eigenvalue,
+    stimulate,
+)
 
 OPTIONS = CorticalOptions(dt=2.0, delay=4.0, recurrence=0.2)
 
@@ -35,6 +43,12 @@ def test_the_eigenvalue_is_that_of_the_layer_linearised_where_it_works(network):
     expected = largest_eigenvalue(currents, layer.weights(), layer.constants, point)
     assert found == {"0": pytest.approx(expected, rel=1e-5), "1": 0.0}
     assert 0.5 < expected < 1
+
+
+def test_a_stimulated_layer_is_refused(network):
+    model, x = network
+    with stimulate(model, {"0": {"E": Stimulus(factor=0.0)}}), pytest.raises(ValueError, match="'0' is stimulated"):
+        stability(model, x)
 
 
 def test_recurrence_brings_a_layer_nearer_to_instability_and_saturation_away_from_it(network):

@@ -113,8 +113,10 @@ def test_directions_that_do_not_fit_are_refused():
         EA.direction_tuning(cortical(), "readout")
     with pytest.raises(ValueError, match="directions must be even, so that each orientation has two, got 7"):
         EA.direction_tuning(cortical(), "layer", directions=7)
-    with pytest.raises(ValueError, match="steps in a duration of 1 ms"):
-        EA.direction_tuning(cortical(), "layer", duration=1)
+    with pytest.raises(ValueError, match="duration must be a multiple of 10 ms, of two steps at least, got 14"):
+        EA.direction_tuning(cortical(), "layer", duration=14)
+    with pytest.raises(ValueError, match="above 0 and below 50 Hz"):
+        EA.direction_tuning(cortical(), "layer", temporal_frequency=50)
 
 
 def test_a_table_of_units_is_read_by_cell_type(tmp_path):
@@ -134,6 +136,11 @@ def test_a_table_of_units_is_read_by_cell_type(tmp_path):
         ("cell_type,osi\n", "holds no unit"),
         ("cell_type,osi\nE,0.1\nLIF,0.1\n", "line 3: cell_type must be E, PV, SST, VIP, got 'LIF'"),
         ("cell_type,osi\nE,1.5\n", r"line 2: osi must be a number in \[0, 1\], got '1.5'"),
+        ("cell_type,osi,rate_hz\nE,0,29,0,7\n", "line 2 has 5 fields, but there are 3 columns"),
+        ("cell_type,osi,rate_hz\nE\n", "line 2 has 1 fields, but there are 3 columns"),
+        ("cell_type, OSI,rate_hz\nE,0.1,1\n", "columns are called osi, dsi, rate_hz, got ' OSI'"),
+        ("cell_type,osi,osi\nE,0.1,0.2\n", "the column osi is there twice"),
+        ("cell_type,rate_hz\nE,1_0\n", "got '1_0'"),
         ("cell_type,rate_hz\nE,fast\n", "line 2: rate_hz must be a number finite and >= 0, got 'fast'"),
     ],
 )

@@ -154,6 +154,10 @@ def test_light_on_a_part_of_the_map_silences_the_cells_there():
         ValueError, match=r"the mask of a stimulus of E must .* to \[60, 2, 8, 9, 9\], got \[1, 1, 1, 5, 5\]"
     ):
         spikes(disc(5, 5, 2.0))
+    with pytest.raises(ValueError, match=r"must .* got \[1, 1, 1, 1, 9\]"):
+        spikes(torch.ones(1, 9, dtype=torch.bool))
+    with pytest.raises(ValueError, match="each once"):
+        spikes(channels.int())
 
 
 def test_nested_stimuli_act_together(circuits):
@@ -183,6 +187,7 @@ def test_nested_stimuli_act_together(circuits):
         ({"onset": -1.0}, "begins at an onset >= 0 and ends at a later offset, in ms; got -1.0, None"),
         ({"onset": 9.0, "offset": 9.0}, "ends at a later offset, in ms; got 9.0, 9.0"),
         ({"onset": float("nan")}, "begins at an onset >= 0"),
+        ({"onset": 0.5, "offset": 1.0}, "must reach a step; no step of 2 ms begins from 0.5 to 1.0 ms"),
         ({"onset": 500.0}, "onset of a stimulus of E must be within the sequence of 20 ms, got 500 ms"),
         ({"course": torch.ones(9)}, "course of a stimulus of E must have a value for each of the 10 steps, got 9"),
         ({"course": torch.full((10,), 1.1)}, r"course of a stimulus of E must be \[T\] values in \[0, 1\]"),
@@ -206,8 +211,10 @@ def test_stimuli_of_what_is_not_there_are_named(circuits):
     model = torch.nn.Sequential(circuits[0][0.05])
     with pytest.raises(ValueError, match="0 has no cells of kind SST; it has: E, PV"):
         stimulate(model, {"0": {"SST": Stimulus()}}).__enter__()
-    with pytest.raises(ValueError, match=r"factor on the output of PV must be >= 0 \(0 silences\), got -1"):
+    with pytest.raises(ValueError, match=r"factor on the output of PV must be finite and >= 0 \(0 silences\), got -1"):
         stimulate(model, {"0": {"PV": Stimulus(factor=-1)}}).__enter__()
+    with pytest.raises(ValueError, match=r"must be finite and >= 0 .* got inf"):
+        stimulate(model, {"0": {"PV": Stimulus(factor=float("inf"))}}).__enter__()
     with pytest.raises(ValueError, match="the current into PV must be finite, got nan"):
         stimulate(model, {"0": {"PV": Stimulus(current=float("nan"))}}).__enter__()
     x = poisson(20.0)

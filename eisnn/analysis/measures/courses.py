@@ -44,6 +44,8 @@ def time_course(
     labels = torch.zeros(trials, dtype=torch.int64) if conditions is None else torch.as_tensor(conditions)
     if labels.shape != (trials,):
         raise ValueError(f"conditions must be one for each of the {trials} trials, got shape {list(labels.shape)}")
+    if labels.is_floating_point() and not bool(labels.isfinite().all()):
+        raise ValueError("conditions must be finite, a number for each trial, got NaN or infinite values")
     if not 0 <= smooth < inf:
         raise ValueError(f"smooth must be finite and >= 0, in ms, got {smooth!r}")
     kinds = labels.unique()

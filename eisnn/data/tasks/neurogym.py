@@ -7,7 +7,7 @@ sign, and input neurons fire at rates: two for each observation, one for what is
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Task:
     environment: str
     timing: Mapping[str, int | tuple[int, ...]]
     choices: tuple[str, ...]
+    _: KW_ONLY
     level: str = ""
     levels: Callable[[Trials], Tensor] = lambda trials: torch.zeros(len(trials))
     evidence: bool = False
@@ -153,8 +154,8 @@ register_task(
         "PerceptualDecisionMaking-v0",
         {"fixation": 200, "stimulus": 1000, "delay": 0, "decision": 200},
         ("left", "right"),
-        "coherence (%)",
-        lambda trials: trials.conditions["coh"],
+        level="coherence (%)",
+        levels=lambda trials: trials.conditions["coh"],
         evidence=True,
     ),
 )
@@ -164,8 +165,8 @@ register_task(
         "ContextDecisionMaking-v0",
         {"fixation": 200, "stimulus": 800, "delay": (200, 300, 400, 500, 600), "decision": 200},
         ("left", "right"),
-        "coherence of the cued pair (%)",
-        _coherence_that_counts,
+        level="coherence of the cued pair (%)",
+        levels=_coherence_that_counts,
         evidence=True,
     ),
 )
@@ -175,7 +176,7 @@ register_task(
         "DelayMatchSample-v0",
         {"fixation": 200, "sample": 400, "delay": (200, 400, 600, 800), "test": 400, "decision": 200},
         ("match", "no match"),
-        "delay (ms)",
-        lambda trials: trials.lasts("delay"),
+        level="delay (ms)",
+        levels=lambda trials: trials.lasts("delay"),
     ),
 )
