@@ -227,6 +227,9 @@ class CorticalLayer(DataDrivenLayer):
             given |= {f"the {part} {said}": (kind, value) for part, value in parts.items() if _is_array(value)}
             if stimulus.neurons is not None:
                 given[f"the mask {said}"] = (kind, stimulus.neurons[None, None])
+                positions, there = stimulus.neurons.shape[1:], start.v.shape[2:]
+                if set(positions) - {1} and positions != there:  # otherwise one would stand for a row or column
+                    raise ValueError(f"{name}: the mask {said} has positions {list(positions)}, the maps {list(there)}")
             if stimulus.course is not None and len(stimulus.course) != steps:
                 raise ValueError(
                     f"{name}: the course {said} must have a value for each of the {steps} steps, got "
@@ -240,8 +243,6 @@ class CorticalLayer(DataDrivenLayer):
         for what, (kind, value) in given.items():
             shape = (steps, *cells[kind].shape)
             fits = isinstance(value, Tensor) and value.ndim == len(shape)
-            if fits and what.startswith("the mask") and set(value.shape[3:]) != {1}:
-                fits = value.shape[3:] == shape[3:]  # of positions: none stands for a row or column of them
             if not fits or any(have not in (1, n) for have, n in zip(value.shape, shape, strict=True)):
                 has = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise ValueError(f"{name}: {what} must be a tensor that broadcasts to {list(shape)}, got {has}")

@@ -18,7 +18,8 @@ def stimulate(model: nn.Module, stimuli: Mapping[str, Mapping[str, Stimulus]]) -
     """Run `model` with stimulated cells inside the `with` block; afterwards, also after an error, it is as before.
 
     `stimulate(model, {"layers.1": {"PV": Stimulus(factor=0, neurons=[0, 3], onset=200, offset=400)}})` silences two PV
-    cells for 200 ms. Nested blocks add up, as long as they stimulate different kinds of cells.
+    cells for 200 ms. Nested blocks add up, as long as they stimulate different kinds of cells. A copy of the model made
+    inside keeps its stimuli.
 
     Args:
         model: any module that holds cortical layers, or one by itself, whose name is "".
@@ -67,13 +68,13 @@ def disc(height: int, width: int, radius: float, centre: tuple[float, float] | N
 
 
 def _checked(stimulus: Stimulus, layer: CorticalLayer, kind: str, name: str) -> Stimulus:
-    """With a mask and a course as the layer takes them; ValueError for what is out of range."""
-    factor = torch.as_tensor(stimulus.factor)
+    """As tensors that the layer takes; ValueError for what is out of range."""
+    factor, current = (torch.as_tensor(v).to(layer.weight_ee) for v in (stimulus.factor, stimulus.current))
     if not bool(((factor >= 0) & factor.isfinite()).all()):
         raise ValueError(
             f"the factor on the output of {kind} must be finite and >= 0 (0 silences), got {stimulus.factor}"
         )
-    if not bool(torch.as_tensor(stimulus.current).isfinite().all()):
+    if not bool(current.isfinite().all()):
         raise ValueError(f"the current into {kind} must be finite, got {stimulus.current}")
     onset, offset, course, neurons = stimulus.onset, stimulus.offset, stimulus.course, stimulus.neurons
     if not 0 <= onset < (inf if offset is None else offset):
@@ -99,4 +100,4 @@ def _checked(stimulus: Stimulus, layer: CorticalLayer, kind: str, name: str) -> 
         if not bool(neurons.any()):
             raise ValueError(f"a stimulus of {kind} must reach at least one cell, got neurons that choose none")
         neurons = neurons.view(*(1,) * (1 + spatial - neurons.ndim), *neurons.shape).to(layer.weight_ee)
-    return stimulus._replace(neurons=neurons, course=course)
+    return stimulus._replace(factor=factor, current=current, neurons=neurons, course=course)

@@ -164,12 +164,13 @@ def integer(model: nn.Module, sample_shape: tuple[int, int, int], division: Divi
     if Division.check(division).kind == "exact":
         raise ValueError("integers divide by shift or lut, not exactly")
     floats = stages(model, sample_shape)
+    channels, height, width = sample_shape
     assert isinstance(model.time_steps, int)
     if model.answer_steps is not None:
         raise ValueError(
             f"integers sum the logits over all T; this network answers by the last {model.answer_steps} steps"
         )
-    size, scale, largest, made = sample_shape, 1 / 255, 255, []
+    size, scale, largest, made = (channels, height, width), 1 / 255, 255, []
     for stage in floats:
         if stage.neuron is None:  # the mean over all positions
             scale, largest = scale / prod(size[1:]), largest * prod(size[1:])
@@ -181,7 +182,9 @@ def integer(model: nn.Module, sample_shape: tuple[int, int, int], division: Divi
         if stage.pooled:
             size, scale, largest = (size[0], size[1] // 2, size[2] // 2), 0.25, 4
     exponent = int(made[-1].exponent[0])
-    return IntegerNetwork(sample_shape, tuple(made), model.time_steps, division, 2.0**-exponent / model.time_steps)
+    return IntegerNetwork(
+        (channels, height, width), tuple(made), model.time_steps, division, 2.0**-exponent / model.time_steps
+    )
 
 
 def _integer(stage: Stage, inputs: tuple[int, int, int], scale: float, largest: int, steps: int) -> IntegerStage:

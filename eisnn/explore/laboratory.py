@@ -1,6 +1,6 @@
 """What `eisnn explore` computes: the response of a network to one setting of its controls."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from threading import Lock
@@ -13,6 +13,7 @@ from eisnn.analysis import Perturbation, perturb, record, spiking_layers
 from eisnn.analysis.stimuli import add_noise, scale_contrast
 from eisnn.cortex.layer import CorticalLayer
 from eisnn.cortex.stimulation import stimulate
+from eisnn.functional.checks import chosen_neurons
 from eisnn.functional.cortex import Stimulus
 
 BINS, NEURONS = 60, 500  # of a histogram; whose currents it counts in each layer
@@ -137,12 +138,9 @@ class Laboratory:
             changed.enter_context(perturb(self._model, lesion, setting.layer))
         if setting.silent_e and setting.layer is not None:
             count = self._excited[setting.layer]
-            if setting.silent_e[-1] >= count:
-                raise ValueError(
-                    f"{setting.layer} has {count} E neurons (channels), 0 to {count - 1}; got {setting.silent_e[-1]}"
-                )
+            silent = chosen_neurons(setting.layer, setting.silent_e, count, "E neurons (channels)")
             watched = spiking_layers(self._model)[setting.layer].watched  # that of the perturbed layer, if it is
-            changed.callback(watched.register_forward_hook(_silencer(setting.silent_e)).remove)
+            changed.callback(watched.register_forward_hook(_silencer(silent)).remove)
         if setting.cells:
             for name, has in self._cells.items():
                 acting = {kind: Stimulus(factor) for kind, factor in setting.cells.items() if kind in has}
@@ -155,12 +153,12 @@ class Laboratory:
         return logits, dict(recorded)
 
 
-def _silencer(neurons: Sequence[int]) -> Callable[[nn.Module, Any, Any], Any]:
-    """A hook that takes the spikes of these neurons (channels) away, `[T, B, n_E, ...]`."""
+def _silencer(silent: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
+    """A hook that takes the spikes `[T, B, n_E, ...]` of the neurons (channels) of a mask `[n_E]` away."""
 
     def hook(layer: nn.Module, args: Any, output: Any) -> Any:
         spikes: Tensor = output[0] if isinstance(output, tuple) else output
-        kept = spikes.index_fill(2, torch.tensor(neurons, device=spikes.device), 0)
+        kept = spikes.movedim(2, -1).masked_fill(silent.to(spikes.device), 0).movedim(-1, 2)
         return (kept, *output[1:]) if isinstance(output, tuple) else kept
 
     return hook

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from eisnn.cortex import CorticalOptions
+from eisnn.functional.checks import check_int
 from eisnn.methods import make_layers
 from eisnn.models.mlp import MLP
 from eisnn.models.network import SpikingNetwork
@@ -64,6 +65,10 @@ def create_model(
     given = {"ei_ratio": ei_ratio, "options": circuit_options, "ablation": ablation}
     given = {option: value for option, value in given.items() if value is not None}
     layers = make_layers(circuit, circuit_of(circuit).default_neuron if neuron is None else neuron, time_steps, **given)
+    if answer_steps is not None:
+        check_int("create_model", "answer_steps", answer_steps)
+        if answer_steps > time_steps:
+            raise ValueError(f"answer_steps is {answer_steps}, more than the time_steps, {time_steps}")
     model = MODELS[name](layers, in_channels, num_classes, time_steps, **options)
     model.answer_steps = answer_steps
     return model

@@ -37,6 +37,7 @@ from eisnn.train.config import OutputConfig, TrainConfig
 from eisnn.train.loss import ObjectiveConfig
 from eisnn.train.optim import OptimizationConfig
 
+COGNITIVE = "perceptual-decision", "context-decision", "delayed-match"  # of `TASKS`; a user's have no recipe
 CIFAR_AUGMENTATION = Augmentation(crop_padding=4, flip=True, cutout="square", cutout_size=16)
 
 
@@ -228,7 +229,7 @@ def recipes() -> dict[str, TrainConfig]:
     named |= {"demo": demo(), "demo-spikformer": demo_spikformer(), "nmnist-demo": nmnist_demo()}
     variants = {"bn": batch_norm_twin, "plus": plus}
     varied = {f"{name}-{end}": change(recipe) for end, change in variants.items() for name, recipe in named.items()}
-    tasks = {task: cognitive(task) for task in TASKS}
+    tasks = {task: cognitive(task) for task in COGNITIVE}
     twins = {f"{task}-unconstrained": unconstrained(recipe) for task, recipe in tasks.items()}
     cortices = {f"{name}-cortex": cortical(named[name]) for name in ("cifar10-vgg8", "demo")}
     return named | varied | to_the_letter | cortices | tasks | twins

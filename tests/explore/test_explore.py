@@ -110,7 +110,7 @@ def test_chosen_e_neurons_of_one_layer_fire_no_more(batch):
     laboratory = Laboratory(model, *batch)
     for other in ({}, {"neurons": (0,)}):
         whole = laboratory.respond(Setting(layer="layers.1", **other))
-        lesion = laboratory.respond(Setting(layer="layers.1", silent_e=(0, 3), **other))
+        lesion = laboratory.respond(Setting(layer="layers.1", silent_e=(3, 0), **other))
         assert lesion.currents["layers.1"] == whole.currents["layers.1"]
         assert lesion.rates["layers.0"] == whole.rates["layers.0"]
         assert 0 < lesion.rates["layers.1"] < whole.rates["layers.1"]
@@ -118,7 +118,7 @@ def test_chosen_e_neurons_of_one_layer_fire_no_more(batch):
     everything = laboratory.respond(Setting(layer="layers.1", silent_e=tuple(range(model.layers[1].n_e))))
     assert everything.rates["layers.1"] == 0
     assert laboratory.respond(Setting()) == laboratory.intact
-    with pytest.raises(ValueError, match=rf"layers\.1 has {model.layers[1].n_e} E neurons"):
+    with pytest.raises(ValueError, match=rf"indices of its {model.layers[1].n_e} E neurons \(channels\)"):
         laboratory.respond(Setting(layer="layers.1", silent_e=(model.layers[1].n_e,)))
     with pytest.raises(ValueError, match="neurons are those of one layer"):
         laboratory.respond(Setting(silent_e=(0,)))

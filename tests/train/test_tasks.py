@@ -23,6 +23,14 @@ def tiny(name: str, **changes: Any) -> TrainConfig:
     return recipe(name).changed(**fields | {"accelerator": "cpu", "checkpoint_seconds": 1e6} | changes)
 
 
+@pytest.mark.parametrize(
+    ("steps", "message"), [(0, "answer_steps must be an int >= 1"), (9, "more than the time_steps, 4")]
+)
+def test_an_answer_is_of_steps_that_there_are(steps: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        eisnn.create_model("mlp-64", time_steps=4, answer_steps=steps)
+
+
 @both
 def test_a_run_is_complete_and_resumes_bit_for_bit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(name)

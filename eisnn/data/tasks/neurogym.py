@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from eisnn.config import problems
 from eisnn.data.catalog import register
 from eisnn.data.dataset import Dataset
 from eisnn.data.errors import DataError
@@ -71,7 +73,6 @@ def register_task(name: str, task: Task) -> None:
     """Enter a task as the data set `name`; ValueError if there is one of this name."""
     if name in TASKS:
         raise ValueError(f"there is already a task {name!r}; give another name")
-    TASKS[name] = task
 
     @register(name, bundled=Path(__file__).parent)  # nothing is read: its trials are made
     def locate(
@@ -82,6 +83,10 @@ def register_task(name: str, task: Task) -> None:
         test_trials: int = DEFAULT.test_trials,
         trial_seed: int = DEFAULT.trial_seed,
     ) -> Source:
+        try:
+            TrialSettings(dt=dt, train_trials=train_trials, test_trials=test_trials, trial_seed=trial_seed)
+        except ValidationError as error:
+            raise DataError(f"{name}: {'; '.join(problems(error))}") from None
         steps = sum(task.steps(dt).values())
         if time_steps not in (None, steps):
             raise DataError(f"trials of {name} take {steps} steps of {dt} ms, got time_steps {time_steps}")
@@ -92,6 +97,8 @@ def register_task(name: str, task: Task) -> None:
             return Dataset(name, task.choices, train, test, made)
 
         return Source(path, (), read)
+
+    TASKS[name] = task
 
 
 def trials(task: Task, count: int, dt: int, seed: tuple[int, ...]) -> Trials:

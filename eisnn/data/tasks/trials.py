@@ -78,17 +78,21 @@ class Trials(Split):
         return self.inputs.nbytes
 
     def lasts(self, period: str) -> Tensor:
-        """How long a period of each trial is, ms, float64 [N]."""
-        start, stop = self.periods[period].T
+        """How long a period of each trial is, ms, float64 [N]; DataError for a period that the task has not."""
+        start, stop = self._bounds(period)
         return (stop - start).double() * self.dt
 
     def during(self, period: str) -> Tensor:
         """Mask of the steps of a period, bool [N, T]; DataError for a period that the task has not."""
-        if period not in self.periods:
-            raise DataError(f"trials have no period {period!r}; they have: {', '.join(self.periods)}")
-        start, stop = self.periods[period].T[..., None]
+        start, stop = self._bounds(period)[..., None]
         steps = torch.arange(self.inputs.shape[1], device=start.device)
         return (start <= steps) & (steps < stop)
+
+    def _bounds(self, period: str) -> Tensor:
+        """First steps of a period, and those after the last, [2, N]."""
+        if period not in self.periods:
+            raise DataError(f"trials have no period {period!r}; they have: {', '.join(self.periods)}")
+        return self.periods[period].T
 
     def _map(self, function: Any) -> "Trials":
         conditions, periods = ({k: function(v) for k, v in of.items()} for of in (self.conditions, self.periods))

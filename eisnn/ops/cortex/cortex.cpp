@@ -2,9 +2,9 @@
 // backward pass, each in one call. Where E cells project by convolutions, a call makes one step, and each position of the
 // map is a sample (maps.py). The equations are those of eisnn/functional/cortex.py, whose names are used here.
 //
-// Arrays are [steps, batch, n], contiguous but where a stride is named. The batch is cut into parts, at
-// least as many as there are threads; each goes through all steps by itself, and no number depends on the cut. Gradients of weights are products
-// over all steps at once, which Python makes of `grad_y` and `grad_div`.
+// Arrays are [steps, batch, n], contiguous but where a stride is named. The batch is cut into parts, at least as many as
+// there are threads; each goes through all steps by itself, and no number depends on the cut. Gradients of weights are
+// products over all steps at once, which Python makes of `grad_y` and `grad_div`.
 
 #include <algorithm>
 #include <cstdint>

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from eisnn.data import DataError, Loader, load
-from eisnn.data.tasks import Trials
+from eisnn.data import DataError, Loader, catalog, load
+from eisnn.data.tasks import Trials, neurogym
 from eisnn.data.tasks.neurogym import TASKS, Task, register_task, trials
+from eisnn.train import recipes
 
 FEW = {"train_trials": 60, "test_trials": 30}
 every_task = pytest.mark.parametrize("name", TASKS)
@@ -110,6 +111,8 @@ def test_parts_keep_what_belongs_to_each_trial() -> None:
     [
         ({"dt": 300}, "dt is 300 ms, but the period 'fixation' takes 200 ms"),
         ({"dt": 15}, "dt is 15 ms, but the period 'fixation' takes 200 ms, which is no multiple of it"),
+        ({"dt": 0}, "delayed-match: dt must be greater than or equal to 1, got 0"),
+        ({"train_trials": 0}, "delayed-match: train_trials must be greater than or equal to 1, got 0"),
         ({"time_steps": 4}, "trials of delayed-match take 100 steps of 20 ms, got time_steps 4"),
         ({"path": "."}, "takes no path"),
         ({"bins": "time"}, r"no options \['bins'\]"),
@@ -136,6 +139,17 @@ def test_tasks_that_do_not_fit(environment: str, timing: dict, message: str) -> 
         trials(Task(environment, timing, ("a", "b")), 20, 20, (0,))
 
 
+def test_a_task_of_ones_own_is_a_data_set_and_changes_no_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neurogym, "TASKS", neurogym.TASKS.copy())
+    monkeypatch.setattr(catalog, "ENTRIES", catalog.ENTRIES.copy())
+    times = {"fixation": 50, "stimulus": 100, "delay": 0, "decision": 50}  # no multiples of the usual 20 ms
+    task = Task("PerceptualDecisionMaking-v0", times, ("left", "right"), options={"cohs": [25, 50]})
+    register_task("easy-decision", task)
+    split = load("easy-decision", dt=10, **FEW).train
+    assert set(split.conditions["coh"].tolist()) == {25, 50}
+    assert "easy-decision" not in recipes()
+
+
 def test_a_name_is_given_once() -> None:
     with pytest.raises(ValueError, match="already a task 'delayed-match'"):
         register_task("delayed-match", TASKS["delayed-match"])
@@ -143,11 +157,11 @@ def test_a_name_is_given_once() -> None:
 
 def test_the_import_of_neurogym_changes_no_figures() -> None:
     program = "import matplotlib as m; before = dict(m.rcParams); from eisnn.data import load; " + (
-        "load('delayed-match', train_trials=1, test_trials=1); assert dict(m.rcParams) == before"
+        "load('delayed-match', train_trials=1, test_trials=1); print(dict(m.rcParams) == before)"
     )
-    subprocess.run(
-        [sys.executable, "-c", program], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    told = subprocess.run([sys.executable, "-c", program], check=True, env=env, stdout=subprocess.PIPE, text=True)
+    assert told.stdout == "True\n"
 
 
 def test_without_neurogym_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
