@@ -435,6 +435,17 @@ def step() -> str:
     )
 
 
+def thread_step() -> str:
+    """A training step of one thread by batch, in CPU time."""
+    rows = []
+    for batch in (16, 32, 128):
+        found = read(BENCHMARKS / f"cpu_thread_vgg8_b{batch}.json")["networks"]
+        times = {name: found[name]["step_cpu_seconds"] for name in ("ei", "plus", "bn", "stock", "spikingjelly")}
+        ratio = times["plus"] / times["bn"]
+        rows.append([f"batch {batch}", *(f"{1000 * time:.0f}" for time in times.values()), f"{ratio:.2f}"])
+    return table(["", "E-I", "`-plus`", TWIN, "stock", "SpikingJelly's neurons", "`-plus` / twin"], rows)
+
+
 def attention_step() -> str:
     """An attention layer beside SpikingJelly's."""
     found = read(BENCHMARKS / "attention_intel.json")["rows"]
@@ -666,6 +677,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "mismatch": mismatch,
     "precision": precision,
     "training step": step,
+    "training step, one thread": thread_step,
     "recipes": published_recipes,
     "cognitive tasks": cognitive_tasks,
     "silenced cells": silenced_cells,
