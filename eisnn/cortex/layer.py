@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from eisnn import functional as EF
 from eisnn import ops
-from eisnn.cortex.options import CorticalOptions, lif_constants
+from eisnn.cortex.options import CorticalOptions, lif_constants, require_options
 from eisnn.functional import cortex as FC
 from eisnn.functional.checks import check_int, check_steps
 from eisnn.nn.circuit import DataDrivenLayer
@@ -18,6 +18,7 @@ from eisnn.nn.layer import Pathway, Size, check_sizes, conv_geometry, copy_neuro
 from eisnn.nn.neurons import LIF, plain_lif
 
 DEFAULT = CorticalOptions()
+FORWARD = ("weight_ee", "weight_pe")  # from the layer below
 DIVIDING = ("weight_ep", "gain_p", "gain_e", "sigma")  # of which the divisor, and the sign of `I_E`, are made
 
 
@@ -40,6 +41,9 @@ class CorticalLayer(DataDrivenLayer):
 
     non_negative = True
     dale_parameters: ClassVar[tuple[str, ...]] = tuple(name for name in FC.CorticalWeights._fields if name != "bias")
+    lateral_parameters: ClassVar[tuple[str, ...]] = tuple(
+        name for name in dale_parameters if name.startswith(("weight_", "recurrent_")) and name not in FORWARD
+    )
     lower_bounds: ClassVar[Mapping[str, float]] = {"sigma": 0.03}
     neuron: LIF
     weight_ee: Tensor
@@ -67,8 +71,7 @@ class CorticalLayer(DataDrivenLayer):
         name = type(self).__name__
         check_sizes(name, "channels" if forward.spatial else "features", inputs[0], n_e)
         check_int(name, "ei_ratio", ei_ratio)
-        if not isinstance(options, CorticalOptions):
-            raise TypeError(f"{name}: options must be eisnn.cortex.CorticalOptions(...), got {options!r}")
+        require_options(options, name)
         neuron = options.lif() if neuron is None else neuron
         lif_constants(neuron, name)
         self.options, self.neuron = options, copy_neuron(neuron)  # type: ignore[assignment]

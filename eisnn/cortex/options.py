@@ -160,6 +160,13 @@ class CorticalOptions:
 LIMIT = CorticalOptions(tau_pv=0.0, recurrence=0.0, semisaturation=0.0)
 
 
+def require_options(options: Any, owner: str) -> CorticalOptions:
+    """`options` as they are; TypeError unless they are a `CorticalOptions`."""
+    if not isinstance(options, CorticalOptions):
+        raise TypeError(f"{owner}: options must be eisnn.cortex.CorticalOptions(...), got {options!r}")
+    return options
+
+
 def lif_constants(neuron: Any, owner: str) -> LIFConstants:
     """Of the E cells; TypeError unless `neuron` is an `LIF` itself, as recurrence needs its steps one by one."""
     if type(neuron) is not LIF:

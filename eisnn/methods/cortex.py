@@ -5,7 +5,7 @@ from functools import partial
 from torch import nn
 
 from eisnn.cortex import CorticalConv2d, CorticalLinear, CorticalOptions
-from eisnn.cortex.options import lif_constants
+from eisnn.cortex.options import lif_constants, require_options
 from eisnn.nn.circuit import EIReadout
 from eisnn.nn.registry import Layers, register
 
@@ -25,7 +25,7 @@ def cortex(
 ) -> Layers:
     """E and PV cells with recurrence; SST and VIP cells by `options`. The time constant of `neuron` is in steps."""
     lif_constants(neuron, "cortex")
-    readout = EIReadout if options.dale else UnconstrainedReadout
+    readout = EIReadout if require_options(options, "cortex").dale else UnconstrainedReadout
     return Layers(
         partial(CorticalConv2d, neuron=neuron, ei_ratio=ei_ratio, options=options),
         partial(CorticalLinear, neuron=neuron, ei_ratio=ei_ratio, options=options),

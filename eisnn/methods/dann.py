@@ -64,6 +64,7 @@ class DANNLayer(SpikingLayer):
 
     non_negative = True
     dale_parameters: ClassVar[tuple[str, ...]] = ("weight_ee", "weight_ie", "weight_ei", "gain_e")
+    lateral_parameters: ClassVar[tuple[str, ...]] = ("weight_ei",)
 
     def __init__(
         self, n_e: int, inputs: tuple[int, ...], connection: ops.Connection, n_i: int, neuron: nn.Module | None

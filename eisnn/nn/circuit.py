@@ -77,6 +77,7 @@ class EICircuit(DataDrivenLayer):
 
     non_negative = True
     dale_parameters: ClassVar[tuple[str, ...]] = ("weight_ee", "weight_ie", "weight_ei")
+    lateral_parameters: ClassVar[tuple[str, ...]] = ("weight_ei",)
 
     def __init__(
         self,

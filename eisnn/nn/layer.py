@@ -87,6 +87,7 @@ class SpikingLayer(nn.Module):
         measured: names of its options whose values E-I Init measures from data, "even_gradients" among them where it
             sets the width of the surrogate.
         dale_parameters: names of the parameters that Dale's law keeps >= 0 (`eisnn.nn.dale`).
+        lateral_parameters: names of the weights from one population of the layer to another, or to itself.
         inference_only: whether it has no weights to train, as a folded layer.
     """
 
@@ -97,6 +98,7 @@ class SpikingLayer(nn.Module):
     initialized: bool = True
     measured: tuple[str, ...] = ()
     dale_parameters: ClassVar[tuple[str, ...]] = ()
+    lateral_parameters: ClassVar[tuple[str, ...]] = ()
     inference_only: ClassVar[bool] = False
 
     @property

@@ -166,6 +166,9 @@ def make_optimizer(model: nn.Module, config: OptimizationConfig, *, recordable: 
 
     readouts = [layer for layer in layers_of(model).values() if not layer.hidden]
     of_readouts = {id(parameter) for layer in readouts for parameter in layer.parameters()}
+    lateral = {
+        id(getattr(layer, name, None)) for layer in layers_of(model).values() for name in layer.lateral_parameters
+    }
 
     def rule(name: str, parameter: nn.Parameter) -> str:
         readout = id(parameter) in of_readouts or name.startswith("readout.")
@@ -175,7 +178,7 @@ def make_optimizer(model: nn.Module, config: OptimizationConfig, *, recordable: 
 
     chosen: dict[tuple[bool, str], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        decays = config.decay == "all" or (parameter.ndim > 1 and not name.endswith("weight_ei"))
+        decays = config.decay == "all" or (parameter.ndim > 1 and id(parameter) not in lateral)
         chosen.setdefault((not decays, rule(name, parameter)), []).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": chosen[free, kind], "weight_decay": 0.0 if free else config.weight_decay, "rule": kind}

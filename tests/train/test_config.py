@@ -183,12 +183,23 @@ def test_ablation_and_ratio_reach_the_network() -> None:
 
 def test_decay_spares_all_but_feedforward_weights() -> None:
     model = eisnn.create_model("convnet3", circuit_options=recipe("demo-plus").network.circuit_options)
-    names = {id(p): name for name, p in model.named_parameters()}
+    assert _decaying(model) == ({"weight_ee", "weight_ie"}, {"weight_ei", "gain_i", "gain_e", "bias", "sigma"})
+
+
+def test_decay_spares_the_weights_within_a_cortical_layer() -> None:
+    options = CorticalOptions(sst=0.4, vip=0.5, sst_pv=0.4)
+    decays, spared = _decaying(eisnn.create_model("convnet3", circuit="cortex", circuit_options=options))
+    assert decays == {"weight_ee", "weight_pe"}
+    assert spared >= {"weight_ep", "weight_es", "weight_ps", "recurrent_ee", "recurrent_se", "gain_p", "bias"}
+
+
+def _decaying(model: torch.nn.Module) -> tuple[set[str], set[str]]:
+    """Names of the parameters that decay by the recipes `-plus`, and of those that do not."""
+    names = {id(p): name.split(".")[-1] for name, p in model.named_parameters()}
     kinds: dict[bool, set[str]] = {True: set(), False: set()}
     for group in make_optimizer(model, recipe("demo-plus").optimization).param_groups:
-        kinds[group["weight_decay"] > 0] |= {names[id(p)].split(".")[-1] for p in group["params"]}
-    assert kinds[True] == {"weight_ee", "weight_ie"}
-    assert kinds[False] == {"weight_ei", "gain_i", "gain_e", "bias", "sigma"}
+        kinds[group["weight_decay"] > 0] |= {names[id(p)] for p in group["params"]}
+    return kinds[True], kinds[False]
 
 
 def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
