@@ -14,7 +14,7 @@ from eisnn.data.events.draw import colours
 from eisnn.interop import load_trained
 from eisnn.interop.shared import locate
 from eisnn.models import SpikingNetwork
-from eisnn.nn import SpikingLayer
+from eisnn.nn import SpikingLayer, layers_of
 from eisnn.train import Run, TrainConfig, initial_model
 from eisnn.train.build import require_same_data
 from eisnn.train.checkpoint import load_checkpoint
@@ -140,7 +140,8 @@ class Opened:
 
     @cached_property
     def ei_layers(self) -> dict[str, SpikingLayer]:
-        """The hidden E-I layers by name; none in a baseline, or where a part of the circuit is ablated."""
+        """The hidden layers with the paper's pathways by name; none in a baseline, in circuits with others, or where a
+        part of the circuit is ablated."""
         found = spiking_layers(self.model).items()
         return {name: layer for name, layer in found if layer.synapses() is not None}
 
@@ -153,6 +154,11 @@ class Opened:
             return (
                 f"A part of these circuits is ablated ({self.config.network.ablation}): their currents are not those "
                 "of their weights, so there is nothing to show here."
+            )
+        if any(layer.lateral_parameters for layer in layers_of(self.model).values()):
+            return (
+                f"The circuits of {self.config.network.circuit!r} have other pathways than the paper's, which this "
+                "section measures, so there is nothing to show here. eisnn.record has their currents."
             )
         return "This network has no E-I circuits, so there is nothing to show here."
 

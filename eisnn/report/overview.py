@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from eisnn.analysis import figures as fig
 from eisnn.analysis import spiking_layers
 from eisnn.nn import dale_violations
+from eisnn.nn.dale import constrained_parameters
 from eisnn.provenance import provenance
 from eisnn.report.opened import Opened
 from eisnn.report.page import Fact, Figure, Key, Panel, Section, Table
@@ -32,8 +33,8 @@ def facts(opened: Opened) -> list[Fact]:
         Fact(f"{opened.chance:.1f} %", "accuracy of guessing"),
         Fact(f"{sum(p.numel() for p in opened.model.parameters()):,}", "parameters"),
     ]
-    if opened.ei_layers:
-        found.append(Fact(f"{sum(dale_violations(opened.model).values())}", "synapses of the wrong sign"))
+    if any(True for _ in constrained_parameters(opened.model)):
+        found.append(Fact(f"{sum(dale_violations(opened.model).values())}", "parameters of the wrong sign"))
     return found
 
 

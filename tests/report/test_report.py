@@ -187,6 +187,15 @@ def test_batch_norm_leaves_out_what_has_no_meaning(runs):
     assert "wrong sign" not in seen.text
 
 
+def test_sections_of_the_paper_circuit_say_so_of_another(images, tmp_path):
+    run = fit(tiny(images, circuit="cortex", evaluate_epochs=2), tmp_path / "run", quiet=True).run_dir
+    seen = outline(report(run, images=12))
+    assert seen.headings[1:] == SECTIONS
+    assert seen.text.count("The circuits of 'cortex' have other pathways than the paper's") == 3
+    assert "no E-I circuits" not in seen.text
+    assert "parameters of the wrong sign" in seen.text
+
+
 def test_a_circuit_that_cannot_be_looked_into(images, tmp_path, capsys):
     """It is reported as far as it goes; also evaluated only at the end."""
     run = fit(tiny(images, circuit="dann", evaluate_epochs=2, average=0.5), tmp_path / "run", quiet=True).run_dir

@@ -188,8 +188,9 @@ def test_decay_spares_all_but_feedforward_weights() -> None:
 
 def test_decay_spares_the_weights_within_a_cortical_layer() -> None:
     options = CorticalOptions(sst=0.4, vip=0.5, sst_pv=0.4)
-    decays, spared = _decaying(eisnn.create_model("convnet3", circuit="cortex", circuit_options=options))
-    assert decays == {"weight_ee", "weight_pe"}
+    network = eisnn.create_model("convnet3", circuit="cortex", circuit_options=options)
+    decays, spared = _decaying(network)
+    assert decays == {"weight_ee", "weight_pe", "weight_ie"}  # that last one is of the readout
     assert spared >= {"weight_ep", "weight_es", "weight_ps", "recurrent_ee", "recurrent_se", "gain_p", "bias"}
 
 
