@@ -121,10 +121,11 @@ def _is_first_process() -> bool:
 
 def _train(args: list[str]) -> None:
     from eisnn.train import fit, recipe, recipes
+    from eisnn.train.recipes import by_ending
 
     if not args or args[0].startswith("-"):
-        known = "\n  ".join(recipes())
-        print(f"usage: eisnn train RECIPE [--run-dir DIR] [--field value ...]\n\nrecipes:\n  {known}")
+        print("usage: eisnn train RECIPE [--run-dir DIR] [--field value ...]\n\nrecipes (and endings of their names):")
+        print("  " + "\n  ".join(by_ending(recipes())))
         if args and args[0] in ("-h", "--help"):
             return
         raise ValueError("train needs the name of a recipe")
@@ -374,6 +375,7 @@ def _list(args: list[str]) -> None:
     from eisnn.methods import ABLATIONS, CIRCUITS
     from eisnn.models import list_models
     from eisnn.train import recipes
+    from eisnn.train.recipes import ENDINGS, by_ending
 
     if args and args[0] in ("-h", "--help"):
         print("usage: eisnn list\n\nPrint the names of all models, circuits, ablations, data sets and recipes.")
@@ -385,10 +387,11 @@ def _list(args: list[str]) -> None:
         "circuits": list(CIRCUITS),
         "ablations": list(ABLATIONS),
         "data sets": list_datasets(),
-        "recipes": list(recipes()),
         "trained networks": network_names(),
     }.items():
         print(f"{title}: {', '.join(names)}")
+    print("recipes (and endings of their names):", *by_ending(recipes()), sep="\n  ")
+    print("endings:", *(f"-{ending}: {meaning}" for ending, meaning in ENDINGS.items()), sep="\n  ")
 
 
 def _bench(args: list[str]) -> None:

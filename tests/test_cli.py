@@ -22,6 +22,7 @@ from eisnn.methods import ABLATIONS, CIRCUITS
 from eisnn.train import Result, Run, TrainConfig, recipe, recipes
 from eisnn.train import loss as objective
 from eisnn.train.checkpoint import load_checkpoint
+from eisnn.train.recipes import by_ending
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -110,15 +111,17 @@ def test_help_is_without_codes_of_the_method(capsys: pytest.CaptureFixture[str])
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["list"]) == 0
-    lines = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
-    assert {k: v.split(", ") for k, v in lines.items()} == {
+    said = capsys.readouterr().out
+    names, listed = said.split("recipes (and endings of their names):")
+    assert {k: v.split(", ") for k, v in (line.split(": ") for line in names.splitlines())} == {
         "models": eisnn.list_models(),
         "circuits": list(CIRCUITS),
         "ablations": list(ABLATIONS),
         "data sets": list_datasets(),
-        "recipes": list(recipes()),
         "trained networks": ["demo", "demo-bn", "demo-plus", "nmnist-demo"],
     }
+    assert "\n  demo (-bn, -plus, -cortex)\n" in listed
+    assert "\n  -bn: the batch-norm twin\n" in listed
     assert run(["list", "models"]) == 2
     assert capsys.readouterr().err == "eisnn: list takes no arguments, got models\n"
     assert run(["list", "--help"]) == 0
@@ -236,15 +239,23 @@ def test_an_unknown_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "cifar10-vgg7"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("eisnn: unknown recipe 'cifar10-vgg7'; did you mean 'cifar10-vgg")
-    assert said.endswith(f"known: {', '.join(recipes())}\n")
+    assert "known: cifar10-vgg8 (-bn, -plus, -published, -bn-published, -cortex), cifar10-vgg11 (" in said
     assert run(["train", "--lr", "1"]) == 2
     assert run(["train"]) == 2
+
+
+def test_names_of_recipes_by_their_endings_are_all_there() -> None:
+    told = []
+    for line in by_ending(recipes()):
+        name, _, endings = line.rstrip(")").partition(" (")
+        told += [name, *(f"{name}{ending}" for ending in endings.split(", ") if ending)]
+    assert sorted(told) == sorted(recipes())
 
 
 def test_train_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "--help"]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in recipes())
+    assert all(line in text for line in by_ending(recipes()))
     assert run(["train", "demo", "--help"]) == 0
     text = capsys.readouterr().out
     for name in {*TrainConfig.descriptions()} - {"augmentation", "circuit_options", "cortex"}:

@@ -20,7 +20,7 @@ Events: T frames of
 equal event count, 48x48 by area, batches of 32, learning rate 0.001.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 
 from eisnn.cortex import CorticalOptions
@@ -38,6 +38,14 @@ from eisnn.train.loss import ObjectiveConfig
 from eisnn.train.optim import OptimizationConfig
 
 COGNITIVE = "perceptual-decision", "context-decision", "delayed-match"  # of `TASKS`; a user's have no recipe
+ENDINGS = {  # of names, and what so departs from the recipe without one
+    "bn": "the batch-norm twin",
+    "plus": "this package's method: exact balance, pooled division, orthogonalised updates",
+    "published": "to the letter of the authors' program",
+    "bn-published": "its batch norm",
+    "cortex": "cortical circuits, with recurrence",
+    "unconstrained": "without Dale's law",
+}
 CIFAR_AUGMENTATION = Augmentation(crop_padding=4, flip=True, cutout="square", cutout_size=16)
 
 
@@ -235,11 +243,18 @@ def recipes() -> dict[str, TrainConfig]:
     return named | varied | to_the_letter | cortices | tasks | twins
 
 
+def by_ending(names: Collection[str]) -> list[str]:
+    """Names of recipes with the endings that each may have, such as `demo (-bn, -plus)`."""
+    found = {name: [end for end in ENDINGS if f"{name}-{end}" in names] for name in names}
+    bases = [name for name in names if not name.endswith(tuple(f"-{end}" for end in ENDINGS))]
+    return [f"{name} ({', '.join(f'-{end}' for end in found[name])})" if found[name] else name for name in bases]
+
+
 def recipe(name: str) -> TrainConfig:
     """The recipe called `name`; ValueError with the known names for any other."""
     known = recipes()
     if name not in known:
         near = get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown recipe {name!r}; {hint}known: {', '.join(known)}")
+        raise ValueError(f"unknown recipe {name!r}; {hint}known: {', '.join(by_ending(known))}")
     return known[name]

@@ -204,7 +204,7 @@ def _decaying(model: torch.nn.Module) -> tuple[set[str], set[str]]:
 
 
 def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
-    said = r"unknown recipe 'cifar10-vgg7'; did you mean 'cifar10-vgg\d+'\? known: cifar10-vgg8, "
+    said = r"unknown recipe 'cifar10-vgg7'; did you mean 'cifar10-vgg\d+'\? known: cifar10-vgg8 \(-bn, "
     with pytest.raises(ValueError, match=said):
         recipe("cifar10-vgg7")
 
