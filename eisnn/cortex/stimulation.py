@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from math import ceil, inf
+from math import ceil, inf, isfinite
 
 import torch
 from torch import Tensor, nn
@@ -57,13 +57,15 @@ def disc(height: int, width: int, radius: float, centre: tuple[float, float] | N
     """Positions of a map within `radius` of `centre` (row, column; None is the middle), a boolean mask
     `[height, width]`: light that is shone on a part of the cortex.
 
-    Raises: ValueError unless the sizes are ints >= 1 and the radius is finite and >= 0.
+    Raises: ValueError unless the sizes are ints >= 1, the radius is finite and >= 0, and the centre is finite.
     """
     check_int("disc", "height", height)
     check_int("disc", "width", width)
     if not 0 <= radius < inf:
         raise ValueError(f"disc: radius must be finite and >= 0, got {radius!r}")
     row, column = ((height - 1) / 2, (width - 1) / 2) if centre is None else centre
+    if not (isfinite(row) and isfinite(column)):
+        raise ValueError(f"disc: centre must be finite, got {centre!r}")
     return (torch.arange(height)[:, None] - row) ** 2 + (torch.arange(width) - column) ** 2 <= radius**2
 
 

@@ -198,7 +198,10 @@ def test_choices_and_times_that_cannot_be_are_named(circuits, stimulus, message)
         model(poisson(20.0))
 
 
-@pytest.mark.parametrize("size", [{"height": 0}, {"width": 1.5}, {"radius": -1.0}, {"radius": float("nan")}])
+SIZES = [{"height": 0}, {"width": 1.5}, {"radius": -1.0}, {"radius": float("nan")}, {"centre": (float("nan"), 1.0)}]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_a_disc_has_a_size(size):
     with pytest.raises(ValueError, match=f"disc: {next(iter(size))} must be"):
         disc(**({"height": 3, "width": 3, "radius": 1.0} | size))
