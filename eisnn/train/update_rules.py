@@ -11,6 +11,7 @@ from eisnn.ops.layout import from_rows, laid_out_like, weight_rows
 # Newton-Schulz: x <- a x + b (x x^T) x + c (x x^T)^2 x moves all singular values in (0, 1] to about 1 in few steps.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+LYING = 1.5  # how many times as wide as high a matrix is worth iterating on its gram
 LEAST_SIDE = 64  # smaller matrices share a batch with those of this size
 
 
@@ -23,17 +24,42 @@ def orthogonalize(matrix: Tensor) -> Tensor:
         matrix: `[n, d]`, or several `[k, n, d]`; a factor of one, or zero, changes nothing: zero stays zero.
     Source: the quintic Newton-Schulz iteration of Muon (Jordan et al. 2024).
     """
-    a, b, c = COEFFICIENTS
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-    multiply = torch.addmm if x.ndim == 2 else torch.baddbmm
     if x.is_cuda and x.dtype == torch.float32:
         x = x.bfloat16()
+    by_gram = x.dtype != torch.bfloat16 and x.shape[-1] > LYING * x.shape[-2]
+    x = _iterate_on_gram(x) if by_gram else _iterate(x)
+    return (x.mT if tall else x).to(matrix.dtype)
+
+
+def _iterate(x: Tensor) -> Tensor:
+    """The iteration, product by product: 20 n²d + 10 n³ operations for `[n, d]`."""
+    a, b, c = COEFFICIENTS
+    multiply = torch.addmm if x.ndim == 2 else torch.baddbmm
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = multiply(x, multiply(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(matrix.dtype)
+    return x
+
+
+def _iterate_on_gram(x: Tensor) -> Tensor:
+    """The same from `x x^T` alone, with which all its factors commute: 4 n²d + 34 n³ operations.
+
+    The factor of an iteration is `p(G) = a + b G + c G²`; it makes `p(G) x` of x, and so `p(G) G p(G)` of its gram.
+    bfloat16 is not exact enough for it: it would lose the singular values below a tenth of the largest.
+    """
+    a, b, c = COEFFICIENTS
+    multiply = torch.addmm if x.ndim == 2 else torch.baddbmm
+    gram, turned = x @ x.mT, x.new_empty(0)
+    for k in range(ITERATIONS):
+        factor = multiply(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        turned = factor @ turned if k else factor
+        if k < ITERATIONS - 1:
+            gram = factor @ gram @ factor
+    return turned @ x
 
 
 def _additive(weights: list[Tensor], momenta: list[Tensor], lr: float | Tensor) -> None:

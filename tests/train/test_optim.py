@@ -137,6 +137,23 @@ def test_orthogonalised_is_near_the_polar_factor(seed, shape, size):
     assert ((singular.diagonal()[seen] > 0.65) & (singular.diagonal()[seen] < 1.2)).all()
 
 
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([(4, 9), (2, 3, 30), (1, 7), (16, 144)]),
+    st.integers(0, 12),
+    st.sampled_from([(torch.float64, 1e-9), (torch.float32, 2e-3)]),
+)
+def test_the_iteration_on_the_gram_is_the_same(seed, shape, decades, kind):
+    """Also for singular values that span many orders of magnitude, and in single precision."""
+    dtype, tolerance = kind
+    u, s, vh = torch.linalg.svd(torch.randn(shape, generator=rng(seed), dtype=torch.float64), full_matrices=False)
+    x = u * torch.logspace(0, -decades, s.shape[-1], dtype=torch.float64) @ vh
+    x = x / torch.linalg.matrix_norm(x, keepdim=True)
+    torch.testing.assert_close(
+        update_rules._iterate_on_gram(x.to(dtype)).double(), update_rules._iterate(x), rtol=0, atol=tolerance
+    )
+
+
 def test_nothing_orthogonalised_is_nothing():
     assert torch.equal(orthogonalize(torch.zeros(3, 4)), torch.zeros(3, 4))
 

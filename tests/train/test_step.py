@@ -104,7 +104,7 @@ def recorded(monkeypatch):
     "changes",
     [
         {},
-        {"optimizer": "orthogonal"},
+        {"optimizer": "orthogonal", "precision": "64"},  # in single precision rounding would grow with the steps
         {"average": 0.8},
         {"augmentation": Augmentation(cutmix=1.0)},
         {"precision": "64"},
