@@ -165,14 +165,22 @@ def campaign() -> str:
 
 
 def quarter_width() -> str:
-    """Accuracy by epoch of the long run at quarter width, as far as it got."""
-    seen = {line["epoch"]: line for line in read(RESULTS / "quarter_width_unfinished.json")["epochs"]}
-    told = [epoch for epoch in (1, 5, 10, 20, 30, 40) if epoch in seen] + [max(seen)]
+    """Accuracy by epoch at quarter width, of 20 epochs by each method, and of the long run as far as it got."""
+    methods = {
+        f"{PAPER}, SGD 0.005": "paper, 0.005",
+        f"{PLUS}, orthogonalised 0.02": "plus, 0.02",
+        f"{TWIN}, SGD 0.05": "batch norm, 0.05",
+        f"{TWIN}, orthogonalised 0.05": "batch norm, orthogonal, 0.05",
+    }
+    runs = {title: RESULTS / "screening_20" / f"{slug(name)}-0.json" for title, name in methods.items()}
+    found = {title: (20, _by_epoch(read(file))) for title, file in runs.items() if file.exists()}
+    found["`-plus`, the same, stopped"] = 100, _by_epoch(read(RESULTS / "quarter_width_unfinished.json"))
+    told = (1, 5, 10, 15, 20, 45)
     rows = [
-        [title, *(f"{seen[epoch][key]:.1f}" for epoch in told)]
-        for key, title in {"test_accuracy": "test images, %", "train_accuracy": "training images, %"}.items()
+        [title, planned, *("{:.1f} ({:.1f})".format(*seen[epoch]) if epoch in seen else "" for epoch in told)]
+        for title, (planned, seen) in found.items()
     ]
-    return table(["epoch", *map(str, told)], rows)
+    return table(["network", "epochs planned", *(f"after {epoch}" for epoch in told)], rows)
 
 
 def _by_epoch(result: Result) -> dict[int, tuple[float, float]]:

@@ -17,7 +17,7 @@ from train_runs import SIZE, assert_same_run, interrupt_at, tiny
 import eisnn
 from eisnn import cli, train
 from eisnn.data import list_datasets
-from eisnn.interop.shared import locate
+from eisnn.interop.shared import locate, network_names
 from eisnn.methods import ABLATIONS, CIRCUITS
 from eisnn.train import Result, Run, TrainConfig, recipe, recipes
 from eisnn.train import loss as objective
@@ -97,7 +97,7 @@ def test_a_name_that_is_nothing_is_answered_by_those_that_are(
     assert said.startswith(
         "eisnn: there is no demo_plus (did you mean demo-plus?): neither a folder or file, nor one of"
     )
-    assert "(demo, demo-bn, demo-plus, nmnist-demo)" in said
+    assert f"({', '.join(network_names())})" in said
     if command == "evaluate":
         assert run([command, "."]) == 2
         assert ". holds no trained network: there is no last.safetensors" in capsys.readouterr().err
@@ -118,7 +118,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         "circuits": list(CIRCUITS),
         "ablations": list(ABLATIONS),
         "data sets": list_datasets(),
-        "trained networks": ["demo", "demo-bn", "demo-plus", "nmnist-demo"],
+        "trained networks": network_names(),
     }
     assert "\n  demo (-bn, -plus, -cortex)\n" in listed
     assert "\n  -bn: the batch-norm twin\n" in listed

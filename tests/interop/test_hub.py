@@ -32,12 +32,14 @@ def run(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
 
 
 def test_every_network_of_the_package_loads_offline_with_what_is_known_of_it() -> None:
+    assert {"demo", "demo-bn", "demo-plus", "nmnist-demo", "cifar10-vgg8-plus-quarter"} <= set(network_names())
     for name in network_names():
         model = eisnn.load(name)
         assert not model.training
         assert model.about.name == name
         assert len(model.about.classes) == 10
-        frames = torch.ones(6, 2, 2, 17, 17) if name == "nmnist-demo" else torch.rand(2, 3, 16, 16)
+        side = model.about.config.data.image_size
+        frames = torch.ones(6, 2, 2, 17, 17) if name == "nmnist-demo" else torch.rand(2, 3, side, side)
         assert model(frames).shape == (2, 10)
         assert eisnn.dale_violations(model) == {}
         assert model.about.accuracy == Run(model.about.file.parent).metrics()[-1]["test_accuracy"]
