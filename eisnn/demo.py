@@ -52,7 +52,7 @@ def demo(out: Path | None = None, epochs: int | None = None, seed: int = 0) -> P
     images = next(Loader(trained.dataset.test, CURRENT_IMAGES, size=trained.config.data.image_size).epoch()).images
     before, after = (_currents(model, images) for model in (initial_model(trained.config), trained.model))
     chance = 100 / len(trained.dataset.classes)
-    picture = _draw(out / "demo.png", curves, BEST, before, after, chance)
+    picture = _draw(out / "demo.png", curves, before, after, chance)
 
     ei, plus, bn = (results[name].accuracy for name in networks)
     violations = sum(dale_violations(trained.model).values())
@@ -96,10 +96,33 @@ def _currents(model: SpikingNetwork, images: torch.Tensor) -> dict[str, torch.Te
     return {name: currents["I_E"] for name, currents in recorded.items()}
 
 
-def _draw(file: Path, *data: object) -> str:
+def _draw(
+    file: Path,
+    curves: dict[str, list[float]],
+    before: dict[str, torch.Tensor],
+    after: dict[str, torch.Tensor],
+    chance: float,
+) -> str:
+    """Learning curves above; below, histograms of the currents of the best network's layers before and after training.
+
+    Returns: what the user is told of the picture.
+    """
     try:
-        from eisnn.analysis.figures import training_summary
+        from matplotlib.figure import Figure
+
+        from eisnn.analysis.figures import accuracy_curves, currents
     except ImportError as error:
         return f"There is no picture, as {error.name} is not installed: pip install 'eisnn[report]'"
-    training_summary(file, *data)  # type: ignore[arg-type]
+    figure = Figure(figsize=(3.2 * max(len(before), 2), 6.6), layout="constrained")
+    (top,), (bottom,) = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.1, 1])
+    accuracy_curves(top.subplots(), {BEST: curves[BEST]} | curves, chance)  # the first is blue, as its currents below
+    bottom.suptitle(f"{BEST}: integrated current $I_E$ of each layer")
+    panels = bottom.subplots(1, len(before), squeeze=False)[0]
+    for axes, name in zip(panels, before, strict=True):
+        currents(axes, before[name], after[name])
+        axes.lines[-1].set_color("black")  # the threshold, as orange is another network above
+        axes.set(title=name, ylabel="density" if axes is panels[0] else "")
+    handles, labels = panels[0].get_legend_handles_labels()
+    bottom.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(labels))
+    figure.savefig(file, dpi=150)
     return f"The learning curves, and the currents of each layer before and after training: {file}"

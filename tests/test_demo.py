@@ -1,10 +1,17 @@
 """The demo as a user runs it, for one epoch of a small network."""
 
+from collections import defaultdict
+from pathlib import Path
+
 import pytest
+import torch
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 from train_runs import interrupt_at
 
 from eisnn.cli import main
+from eisnn.demo import BEST, _draw
 from eisnn.train import recipe
 
 
@@ -26,6 +33,28 @@ def test_demo(short, tmp_path, capsys):
         assert picture.width > 1000
     assert len(colors) > 10
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"demo", "demo-plus", "demo-bn", "demo.png"}
+
+
+def test_a_colour_stands_for_one_thing_and_the_legend_covers_nothing(monkeypatch):
+    figure = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: figure.append(self))
+    curves = {"E-I network": [10.0, 30.0], BEST: [20.0, 50.0], "batch-norm twin": [15.0, 40.0]}
+    layers = {f"layers.{number}": torch.randn(500) for number in range(3)}
+    _draw(Path("demo.png"), curves, layers, layers, 10.0)
+    (drawn,) = figure
+    drawn.draw_without_rendering()
+    panels = drawn.axes[1:]
+    meant = defaultdict(set)
+    for axes in drawn.axes:
+        for artist in [*axes.lines, *axes.patches]:
+            color = artist.get_color() if artist in axes.lines else artist.get_edgecolor()
+            meant[to_hex(color)].add(BEST if artist.get_label() == "after training" else artist.get_label())
+    grey = meant.pop("#666666")  # of what is there before learning
+    assert grey == {"guessing", "at initialization"}
+    assert sorted(map(sorted, meant.values())) == sorted([name] for name in [*curves, "threshold"])
+    (legend,) = drawn.subfigs[1].legends
+    assert not any(legend.get_window_extent().overlaps(axes.get_tightbbox()) for axes in panels)
+    assert all(axes.get_legend() is None for axes in panels)
 
 
 def test_an_interrupted_demo_starts_over(short, tmp_path, capsys, monkeypatch):
