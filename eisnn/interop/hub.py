@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -10,11 +11,11 @@ from eisnn import __version__
 from eisnn.data.events.recordings import Recordings
 from eisnn.data.tasks import Trials
 from eisnn.files import write_atomically
-from eisnn.interop.shared import CARD, locate
+from eisnn.interop.shared import CARD, first_line, locate
 from eisnn.interop.trained import Trained, load_trained
 from eisnn.provenance import versions
 from eisnn.train.build import trained_on
-from eisnn.train.checkpoint import model_tensors, save_checkpoint
+from eisnn.train.checkpoint import CheckpointError, digest, load_checkpoint, model_tensors, save_checkpoint
 from eisnn.train.config import TrainConfig
 from eisnn.train.run import SHARED, Run, RunError
 
@@ -37,15 +38,16 @@ def publish(
     Args:
         run: the run's folder, whose last checkpoint is taken, or a name that `eisnn.load` knows.
         name: OWNER/NAME on the hub.
-        out: the new folder; None is `published` in the run's, of a shared network `NAME-published` here.
+        out: the new folder; None is `published` in the run's, of a shared network `NAME-published` here. One that
+            holds the same already is taken, so that an upload that failed can be tried again.
         dry_run: write the folder, upload nothing.
         private: only the owner can see it.
         license: as the hub calls it, such as "apache-2.0"; None leaves it open.
         data_path: where the data set is, if not where it was at training.
     Returns: the folder.
     Raises: ValueError for a name that is not OWNER/NAME; RunError for a folder that holds no run, or one that was not
-        evaluated at its end, or an `out` that is there already; CheckpointError, DataError; ImportError without
-        huggingface_hub.
+        evaluated at its end, an `out` that holds something else, or an upload that failed; CheckpointError, DataError;
+        ImportError without huggingface_hub.
     """
     if name.count("/") != 1 or not all(name.split("/")):
         raise ValueError(f"name is {name!r}, expected OWNER/NAME, as on the hub")
@@ -56,10 +58,8 @@ def publish(
         raise RunError(f"{run} was not evaluated after its last epoch, so its card would say nothing; let it end first")
     usual = opened.folder / "published" if opened.last.exists() else Path(f"{opened.folder.name}-published")
     folder = usual if out is None else Path(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise RunError(f"{folder} is there already; name another folder (--out) or remove it")
-    if not dry_run:
-        _hub()  # says that it is missing before anything is written
+    there = folder.exists() and any(folder.iterdir())
+    api = None if dry_run else _hub(name)  # says what is wrong before anything is written
     trained = load_trained(opened.folder, data_path=data_path)
     fields = trained.config.model_dump(mode="json")
     fields["data"]["data_path"] = fields["objective"]["teacher"] = fields["network"]["start_from"] = None  # of here
@@ -79,19 +79,55 @@ def publish(
         shared.write_config(config)
         write_atomically(shared.metrics_file, opened.metrics_file.read_bytes())
         write_atomically(shared.folder / CARD, card(name, trained, result, license).encode())
-        shared.folder.rename(folder)
-    if not dry_run:
-        api = _hub()
-        api.create_repo(name, private=private, exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=folder, commit_message=f"A network of eisnn {__version__}")
+        if there:
+            _require_same(folder, shared.folder, name)
+        else:
+            shared.folder.rename(folder)
+    if api is not None:
+        try:
+            api.create_repo(name, private=private, exist_ok=True)
+            api.upload_folder(repo_id=name, folder_path=folder, commit_message=f"A network of eisnn {__version__}")
+        except Exception as error:  # the library lets through those of the network
+            raise RunError(
+                f"{name} could not be uploaded to {api.endpoint}: {first_line(error)}; it is in {folder}, and the same "
+                "command tries again"
+            ) from error
     return folder
 
 
-def _hub() -> Any:
+def _require_same(there: Path, made: Path, name: str) -> None:
+    """RunError if the folder `there` holds something else than the one just made."""
+    ours, theirs = ({file.name: _content(file) for file in folder.iterdir()} for folder in (made, there))
+    others = [file for file in sorted(ours | theirs) if ours.get(file) is None or theirs.get(file) != ours[file]]
+    if others:
+        place = quote(str(there))
+        upload = f"`hf upload {name} {place} .` uploads it as it is; " if (there / SHARED).is_file() else ""
+        raise RunError(
+            f"{there} is there already and differs in {', '.join(others)} from what would be written; {upload}name "
+            f"another folder (--out), or remove this one: rm -r {place}"
+        )
+
+
+def _content(file: Path) -> bytes | str | None:
+    """None if it is a folder or damaged; of weights a digest, as the same may stand in a file in several orders."""
+    if not file.is_file():
+        return None
+    if file.suffix != Path(SHARED).suffix:
+        return file.read_bytes()
+    try:
+        tensors, metadata = load_checkpoint(file)
+    except CheckpointError:
+        return None
+    return digest(tensors, json.dumps(metadata))
+
+
+def _hub(name: str) -> Any:
     try:
         from huggingface_hub import HfApi
+        from huggingface_hub.utils import validate_repo_id
     except ImportError:
         raise ImportError("publish needs huggingface_hub, which is not installed: pip install 'eisnn[hub]'") from None
+    validate_repo_id(name)
     return HfApi(library_name="eisnn", library_version=__version__)
 
 

@@ -123,6 +123,11 @@ def _channels(data: Any, tensors: dict[str, Any], file: Path) -> int:
     return int(kernels[0].shape[1])
 
 
+def first_line(error: Exception) -> str:
+    """What an error of the hub's library or of the network below it says, without what follows for programmers."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _download(name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
@@ -137,8 +142,7 @@ def _download(name: str) -> Path:
     except HFValidationError as error:
         raise CheckpointError(f"{HUB}{name} names no network on the hub, expected hf:OWNER/NAME: {error}") from None
     except Exception as error:  # the library lets through whatever a server's answer breaks in it
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{HUB}{name} could not be loaded: {why}") from error
+        raise CheckpointError(f"{HUB}{name} could not be loaded: {first_line(error)}") from error
     if missing := [file for file in (SHARED, run.config_file.name) if not (folder / file).is_file()]:
         raise CheckpointError(f"{HUB}{name} holds no network of eisnn: there is no {' and no '.join(missing)} in it")
     return folder

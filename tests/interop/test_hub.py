@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import torch
 from train_runs import tiny
 
 import eisnn
+from eisnn.cli import main
 from eisnn.interop import evaluate, load_trained
 from eisnn.interop.hub import publish
 from eisnn.interop.shared import locate, network_names
@@ -80,8 +82,25 @@ def test_a_published_folder_gives_the_same_answers(run: Path, tmp_path: Path) ->
     (index,) = json.loads(front["model-index"])
     assert index["results"][0]["metrics"][0]["value"] == round(theirs.about.accuracy / 100, 5)
     assert json.loads(front["license"]) == "mit"
-    with pytest.raises(RunError, match=r"is there already; name another folder \(--out\)"):
+
+
+def test_a_folder_that_holds_the_same_is_taken_and_another_is_not(run: Path, tmp_path: Path) -> None:
+    folder = publish(run, "me/tiny", out=tmp_path / "of mine", dry_run=True)
+    for _ in range(8):  # the header of the weights has several orders
+        assert publish(run, "me/tiny", out=folder, dry_run=True) == folder
+    (folder / "README.md").write_text("mine")
+    (folder / "notes").mkdir()
+    said = rf"differs in README\.md, notes from .* `hf upload me/tiny '{folder}' \.` uploads .*: rm -r '{folder}'$"
+    with pytest.raises(RunError, match=said):
         publish(run, "me/tiny", out=folder, dry_run=True)
+    assert (folder / "README.md").read_text() == "mine"
+    (folder / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(RunError, match=r"differs in README\.md, model\.safetensors, notes from"):
+        publish(run, "me/tiny", out=folder, dry_run=True)
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "letter").touch()
+    with pytest.raises(RunError, match=r"differs in .*letter.* would be written; name another folder \(--out\)"):
+        publish(run, "me/tiny", out=tmp_path / "documents", dry_run=True)
 
 
 def test_wrong_names_are_refused(run: Path, tmp_path: Path) -> None:
@@ -219,6 +238,28 @@ def test_a_network_goes_to_the_hub_and_comes_back(run: Path, tmp_path: Path, hub
     assert "said: hf:me/other could not be loaded" in said
     assert "said: hf:no name names no network on the hub, expected hf:OWNER/NAME" in said
     assert "Traceback" not in said
+
+
+def test_an_upload_that_failed_is_said_in_one_line_and_the_same_command_tries_again(
+    run: Path,
+    tmp_path: Path,
+    hub: ThreadingHTTPServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    command = ["publish", str(run), "me/tiny", "--out", str(folder := tmp_path / "out")]
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
+    assert main(command) == 2
+    said = f"eisnn: me/tiny could not be uploaded to http://127.0.0.1:9: .*; it is in {folder}, and the same command"
+    assert re.fullmatch(f"{said} tries again\n", capsys.readouterr().err)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
+    assert main(command) == 0
+    assert Hub.files == {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(ValueError, match="Repo id must"):
+        publish(run, "me/no name", out=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_download_that_breaks_off_or_holds_something_else_is_said(
