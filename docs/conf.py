@@ -14,6 +14,7 @@ from typing import Any
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 
 DOCS = Path(__file__).parent
@@ -146,7 +147,7 @@ def as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[s
     `Returns:` on a line with what it is."""
     text = "\n".join(lines)
     if what == "data" and text.strip() == inspect.getdoc(type(obj)):
-        text = ""  # that of its type
+        text = written_below(name, obj)  # rather than that of its type
     made: list[str] = []
     for paragraph in text.split("\n\n"):
         if made and made[-1].endswith(":") and indented(paragraph):
@@ -157,6 +158,14 @@ def as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[s
             paragraph = markup(paragraph)
         made.append(paragraph)
     lines[:] = "\n\n".join(made).split("\n")
+
+
+def written_below(name: str, value: Any) -> str:
+    """The docstring below a constant, in the module of its type; "" if there is none."""
+    module = type(value).__module__
+    if module.partition(".")[0] != "eisnn":
+        return ""
+    return "\n".join(ModuleAnalyzer.for_module(module).find_attr_docs().get(("", name.rpartition(".")[2]), ()))
 
 
 def indented(paragraph: str) -> bool:

@@ -69,9 +69,13 @@ class CircuitOptions:
 
 
 PAPER = CircuitOptions()
-PLUS = CircuitOptions(  # of the recipes -plus
+"""The paper's circuit, without any departure. Layers have it unless told otherwise."""
+PLUS = CircuitOptions(
     conserved=True, semisaturation=0.3, pooled=True, tapwise=True, unit_variance=True, even_gradients=True
 )
+"""Our best circuit, that of the recipes -plus. It has exact balance at each position of the receptive field, pooled
+division, a semisaturation of 0.3, unit variance and even gradients. To change one of them:
+`dataclasses.replace(eisnn.PLUS, semisaturation=0.1)`."""
 
 
 def check_options(options: CircuitOptions) -> CircuitOptions:

@@ -1,6 +1,7 @@
 """What the site makes by itself: the API reference, from docstrings that are plain text."""
 
 import importlib.util
+import inspect
 import re
 from pathlib import Path
 
@@ -38,6 +39,14 @@ def test_a_docstring_becomes_markup(conf, written, read):
     lines = written.split("\n")
     conf.as_rst(None, "function", "f", None, None, lines)
     assert read in "\n".join(lines)
+
+
+def test_a_constant_has_the_text_below_it_rather_than_that_of_its_type(conf):
+    for name, value, begins in (("PLUS", eisnn.PLUS, "Our best circuit"), ("COLORS", ("blue",), "")):
+        lines = inspect.getdoc(type(value)).split("\n")
+        conf.as_rst(None, "data", f"eisnn.{name}", value, None, lines)
+        assert lines[0].startswith(begins)
+        assert bool("".join(lines)) == bool(begins)
 
 
 def test_links_to_folders_become_their_names(conf):
