@@ -29,7 +29,7 @@ usage: eisnn COMMAND ...
                                      watch a network watch them
   bench [--model vgg8 ...]           step time and memory of an E-I network against its batch-norm twin
   list                               models, circuits, ablations, data sets and recipes
-  demo                               train a small E-I network and its batch-norm twin on bundled images
+  demo                               train two small E-I networks and their batch-norm twin on bundled images
 
 `eisnn COMMAND --help` explains a command. Where a run is asked for to be looked at, the name of a trained network does
 as well: one in the package, as demo-plus, or hf:OWNER/NAME on the Hugging Face hub.
