@@ -4,11 +4,11 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import make_dataclass
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from eisnn.names import did_you_mean
 from eisnn.process import keep_memory, subnormals_flushed
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         print(__version__)
         return 0
     if args[0] not in COMMANDS:
-        near = get_close_matches(args[0], COMMANDS, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = did_you_mean(args[0], COMMANDS)
         return _fail(f"unknown command {args[0]!r}; {hint}known: {', '.join(COMMANDS)}", EXIT_USER_ERROR)
     return guarded(args[0], partial(COMMANDS[args[0]], args[1:]))
 

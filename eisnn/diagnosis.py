@@ -87,7 +87,7 @@ def check(model: nn.Module, batch: Tensor, *, images: int | None = None) -> Diag
         findings += _of_activity(name or type(layers[name]).__name__, layers[name], x, spikes)
         if x.untyped_storage().data_ptr() == batch.untyped_storage().data_ptr():
             findings += _of_scale(name or type(layers[name]).__name__, layers[name], x)
-    if images is not None and isinstance(out, Tensor) and (out.ndim == 0 or out.shape[0] != images):
+    if images is not None and isinstance(out, Tensor) and images not in _answers(out, batch):
         findings.append(
             f"{images} images give an output of shape {list(out.shape)}: the axes are mixed up. Layers take sequences "
             f"[T, B, ...], time first; the batch has shape {list(batch.shape)} (is it [B, T, ...]?)"
@@ -100,6 +100,15 @@ def check(model: nn.Module, batch: Tensor, *, images: int | None = None) -> Diag
     if isinstance(out, Tensor) and not bool(out.isfinite().all()):
         findings.append("the output is not finite")
     return Diagnosis(tuple(findings), {name: float(spikes.abs().mean()) for name, (_, spikes) in seen.items()})
+
+
+def _answers(out: Tensor, batch: Tensor) -> list[int]:
+    """How many answers there may be in an output, `[B, classes]`, or `[T, B, classes]` where the mean over time stands
+    outside of the model."""
+    if out.ndim < 3:
+        return list(out.shape[:1])
+    kept = batch.ndim in (3, 5) and out.shape[:2] == batch.shape[:2]  # the axes of a sequence: time is the first
+    return [out.shape[1]] if kept else list(out.shape[:2])
 
 
 def _looks_batch_first(batch: Tensor) -> bool:

@@ -35,6 +35,7 @@ METHODS: dict[str, tuple[str, dict[str, Any], tuple[float, ...]]] = {
 REPORTED = ("paper", "plus", "batch norm", "batch norm, orthogonal")
 # A method, and the fields that are changed besides; of a field that has fields of its own, those named.
 CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "paper, 0.001": ("paper", {"lr": 0.001}),  # the rate of its recipe, which has batches of 128
     "paper, orthogonal": ("paper", {"optimizer": "orthogonal", "lr": 0.005}),
     "paper, orthogonal 0.002": ("paper", {"optimizer": "orthogonal", "lr": 0.002}),
     "paper, orthogonal 0.01": ("paper", {"optimizer": "orthogonal", "lr": 0.01}),

@@ -84,7 +84,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["trian"]) == 2
     err = capsys.readouterr().err
-    assert err == f"eisnn: unknown command 'trian'; did you mean train? known: {', '.join(cli.COMMANDS)}\n"
+    assert err == f"eisnn: unknown command 'trian'; did you mean 'train'? known: {', '.join(cli.COMMANDS)}\n"
 
 
 @pytest.mark.parametrize("command", ["report", "evaluate", "explore", "cost", "publish"])
@@ -94,9 +94,7 @@ def test_a_name_that_is_nothing_is_answered_by_those_that_are(
     monkeypatch.chdir(tmp_path)
     assert run([command, "demo_plus", *(["me/net"] if command == "publish" else [])]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(
-        "eisnn: there is no demo_plus (did you mean demo-plus?): neither a folder or file, nor one of"
-    )
+    assert said.startswith("eisnn: there is no demo_plus; did you mean 'demo-plus'? give a folder or file, one of")
     assert f"({', '.join(network_names())})" in said
     if command == "evaluate":
         assert run([command, "."]) == 2

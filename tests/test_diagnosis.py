@@ -107,6 +107,23 @@ def test_axes_in_the_wrong_order():
     assert findings(net(), sequence.transpose(0, 1), images=6) == ""
 
 
+class Unaveraged(nn.Module):
+    """The mean of the logits over time stands outside: `[T, B, classes]`."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x):
+        return self.net.readout(self.net.hidden(self.net.conv(x).flatten(2)))
+
+
+def test_logits_of_each_step_are_answers_too():
+    sequence = torch.rand(6, 3, 3, 6, 6, generator=rng(3))  # [B, T, C, H, W]
+    assert "the axes are mixed up" in findings(Unaveraged(), sequence, images=6)
+    assert findings(Unaveraged(), sequence.transpose(0, 1), images=6) == ""
+
+
 def test_axes_in_the_wrong_order_of_as_many_steps_as_images():
     start = torch.rand(4, 1, 3, 6, 6, generator=rng(3))
     sequence = start + 0.1 * torch.rand(4, 4, 3, 6, 6, generator=rng(4)).cumsum(1)  # [B, T, C, H, W]: drifts slowly

@@ -26,7 +26,7 @@ def assess(
 
     Args:
         model: returns logits `[B, classes]`; it is evaluated, and left in the mode it was in.
-        images: `[N, C, H, W]` or `[T, N, C, H, W]`, as the model takes them.
+        images: `[N, C, H, W]` or `[T, N, C, H, W]`, as the model takes them; a tensor, or a NumPy array, as `labels`.
         labels: `[N]`, int64.
         batch_size: images at a time.
         what: which of `spikes`, `I_E` and `undivided` to look at; None takes those that every layer has, `()` leaves
@@ -38,6 +38,7 @@ def assess(
     Raises: ValueError if images and labels do not match, or there are none.
     """
     check_int("assess", "batch_size", batch_size)
+    images, labels = torch.as_tensor(images), torch.as_tensor(labels)
     axis = images.ndim - 4
     if images.ndim not in (4, 5) or labels.shape != images.shape[axis : axis + 1] or len(labels) == 0:
         raise ValueError(

@@ -97,6 +97,9 @@ class Loader:
         """Steps an epoch; the last, smaller batch counts."""
         return -(-len(self.images) // self.batch_size)
 
+    def __iter__(self) -> Iterator[Batch]:
+        raise TypeError("a Loader gives batches by epoch, which seeds their order: for batch in loader.epoch(k)")
+
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from step `start` on, exactly those an iteration from 0 would give.
 

@@ -173,7 +173,8 @@ def convert(
     the same geometry, the last `Linear` an `EIReadout`. Weights are new: signed ones cannot be taken over. A neuron of
     SpikingJelly in step mode "m" goes into the circuit, with its constants, where `eisnn.LIF` spikes exactly as it; any
     other neuron stays where it is, with its constants, and receives the circuit's current. Either no longer divides its
-    input by tau (`decay_input` of SpikingJelly): E-I Init scales the current.
+    input by tau (`decay_input` of SpikingJelly): E-I Init scales the current. Neurons behind a projection that stays
+    divide as before.
 
     Args:
         model: written with SpikingJelly, snnTorch, Norse or torch. It is not changed, but the potentials that its
@@ -193,7 +194,10 @@ def convert(
     if not isinstance(model, nn.Module):
         raise TypeError(f"convert takes a model and a sample, got {type(model).__name__} as the model")
     if next(tensors(sample), None) is None and run is None:
-        raise TypeError(f"sample must be what model(sample) takes, a batch of images, got {sample!r}")
+        kind = type(sample).__name__
+        raise TypeError(f"sample must be what model(sample) takes, a batch of images as a tensor, got {kind}")
+    if isinstance(keep, str):
+        raise TypeError(f"keep must be a collection of names, such as keep=[{keep!r}], got the string {keep!r}")
     run = run or (lambda network, x: network(x))
     reset(model)
     check_options(options)
@@ -235,6 +239,7 @@ def _replace(
     circuits: dict[SpikingLayer, Seen] = {}
     unconverted = list(model.modules())
     gone: set[str] = set()
+    as_before: set[str] = set()  # what hands on spikes, or currents that no circuit makes
     unseen = {name: module for name, module in parts_of(model).items() if name not in seen and has_weights(module)}
     modules = {name: model.get_submodule(name) for name in seen} | unseen
     projections = [name for name in seen if isinstance(modules[name], nn.Linear | _ConvNd)]
@@ -244,8 +249,12 @@ def _replace(
         kind = type(module).__name__
         if name in gone or isinstance(module, SpikingLayer):
             continue
+        sources = seen[name].sources if name in seen else set()
+        driven = bool(circuits) and not (sources and sources <= as_before)
+        if is_neuron(module) or not driven:
+            as_before.add(name)
         if is_neuron(module) or isinstance(module, NORMS):
-            parts.append(Part(name, "kept", kind, _and(_outside(name, seen), _kept(module, seen[name], kind))))
+            parts.append(Part(name, "kept", kind, _and(_outside(name, seen), _kept(module, seen[name], kind, driven))))
             continue
         if name not in projections and not has_weights(module):
             if isinstance(module, ACTIVATIONS):
@@ -253,7 +262,9 @@ def _replace(
             continue
         if why := "it is in keep" if name in keep else refusal(module, seen.get(name, Seen())):
             parts.append(Part(name, "refused", kind, why))
+            as_before.add(name)
             continue
+        as_before.discard(name)
         norm = _only_reader(name, seen, modules, lambda m: isinstance(m, NORMS))
         neuron = _only_reader(norm or name, seen, modules, is_neuron)
         last = name == projections[-1] and isinstance(module, nn.Linear)
@@ -279,7 +290,8 @@ def _replace(
         if neuron and not lif:
             gone.add(neuron)
             kind = type(modules[neuron]).__name__
-            parts.append(Part(neuron, "kept", kind, _and(str(inner), _kept(modules[neuron], seen[neuron], kind))))
+            parts.append(Part(neuron, "kept", kind, _and(str(inner), _kept(modules[neuron], seen[neuron], kind, True))))
+        as_before |= {neuron} if neuron else set()
     spiking = any(is_neuron(module) or isinstance(module, SpikingLayer) for module in unconverted)
     return circuits, Report(tuple(parts), "" if spiking else NO_SPIKES)
 
@@ -302,10 +314,11 @@ def _outside(name: str, seen: dict[str, Seen]) -> str:
     return f"it reads {sources[0]}, which is no projection that was replaced"
 
 
-def _kept(module: nn.Module, seen: Seen, kind: str) -> str:
-    """What else to say of a neuron that stays; its division of a current by tau is switched off."""
+def _kept(module: nn.Module, seen: Seen, kind: str, driven: bool) -> str:
+    """What else to say of a neuron that stays; where a circuit drives it, its division of the current by tau is
+    switched off."""
     said = []
-    if getattr(module, "decay_input", False) and seen.smallest < 0:
+    if driven and getattr(module, "decay_input", False) and seen.smallest < 0:
         module.decay_input = False  # type: ignore[assignment]
         said.append("decay_input=False now, as E-I Init scales the current")
     if is_neuron(module) and any(p.ndim > 1 for p in module.parameters()):

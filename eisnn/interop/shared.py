@@ -5,12 +5,12 @@ A shared network is a folder like that of a run, without what is needed to conti
 """
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from eisnn.interop.authors import read_released, released_folder
 from eisnn.models import SpikingNetwork
+from eisnn.names import did_you_mean
 from eisnn.train.build import build_model
 from eisnn.train.checkpoint import CheckpointError, load_model
 from eisnn.train.config import TrainConfig
@@ -70,10 +70,9 @@ def locate(path: str | Path) -> Path:
     names = network_names()
     if text in names:
         return IN_PACKAGE / text
-    near = get_close_matches(text, names, 1)
     raise CheckpointError(
-        f"there is no {text}{f' (did you mean {near[0]}?)' if near else ''}: neither a folder or file, nor one of the "
-        f"networks in the package ({', '.join(names)}); those on the hub are called {HUB}OWNER/NAME"
+        f"there is no {text}; {did_you_mean(text, names)}give a folder or file, one of the networks in the package "
+        f"({', '.join(names)}), or {HUB}OWNER/NAME on the hub"
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -14,6 +15,7 @@ from eisnn.models.network import SpikingNetwork
 from eisnn.models.resnet import BLOCKS, SEWResNet
 from eisnn.models.transformer import TRANSFORMERS, SpikingTransformer
 from eisnn.models.vgg import PLANS, VGG
+from eisnn.names import did_you_mean
 from eisnn.nn import CircuitOptions
 from eisnn.nn.registry import circuit_of
 
@@ -24,6 +26,9 @@ MODELS: dict[str, Callable[..., SpikingNetwork]] = {
     "mlp": partial(MLP, (512, 256)),
     "mlp-64": partial(MLP, (64,)),
 }
+
+
+_OF_ALL = ("layers", "in_channels", "num_classes", "time_steps")  # arguments of every class of models
 
 
 def list_models() -> list[str]:
@@ -69,6 +74,10 @@ def create_model(
         check_int("create_model", "answer_steps", answer_steps)
         if answer_steps > time_steps:
             raise ValueError(f"answer_steps is {answer_steps}, more than the time_steps, {time_steps}")
+    known = [option for option in signature(MODELS[name]).parameters if option not in _OF_ALL]
+    if unknown := [option for option in options if option not in known]:
+        hint = did_you_mean(unknown[0], [*known, *_OF_ALL])
+        raise TypeError(f"the model {name!r} has no option {unknown[0]!r}; {hint}its options: {', '.join(known)}")
     model = MODELS[name](layers, in_channels, num_classes, time_steps, **options)
     model.answer_steps = answer_steps
     return model

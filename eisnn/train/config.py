@@ -17,6 +17,7 @@ from eisnn.data.config import DataConfig
 from eisnn.data.tasks.neurogym import TASKS
 from eisnn.methods import CIRCUITS
 from eisnn.models.config import NetworkConfig
+from eisnn.names import did_you_mean
 from eisnn.train.loss import ObjectiveConfig
 from eisnn.train.machine import MachineConfig
 from eisnn.train.optim import OptimizationConfig
@@ -121,9 +122,13 @@ class TrainConfig(Config):
         Args:
             **fields: by name, without their part; None leaves a field as it is, a dict changes what it names of a field
                 that has fields of its own, and paths become absolute.
+        Raises: ValueError for a field that there is not; pydantic.ValidationError, as `TrainConfig`.
         """
         given = {name: value for name, value in fields.items() if value is not None}
         own = self.fields()
+        if unknown := [name for name in fields if name not in own]:
+            hint = did_you_mean(unknown[0], own) or "`eisnn train RECIPE --help` names them all"
+            raise ValueError(f"a training run has no field {unknown[0]!r}; {hint.rstrip()}")
         for name in {"data_path", "teacher", "start_from"} & given.keys():
             given[name] = str(Path(os.path.expanduser(given[name])).absolute())
         for name, value in given.items():

@@ -56,6 +56,8 @@ def fit(config: TrainConfig, run_dir: str | Path, *, quiet: bool = False) -> Res
     Returns: the last epoch's accuracy and, beside it, the best.
     Raises: RunError, DataError, Diverged, Interrupted (after Ctrl-C, with everything saved).
     """
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"fit takes a configuration and a folder: fit(recipe('demo'), 'runs/a'), got {config!r:.99}")
     if not str(run_dir):
         raise RunError("the run's folder is ''; name one (--run-dir), such as runs/NAME")
     paths = {"data_path": config.data.data_path, "teacher": config.objective.teacher}

@@ -21,7 +21,6 @@ equal event count, 48x48 by area, batches of 32, learning rate 0.001.
 """
 
 from collections.abc import Callable, Collection
-from difflib import get_close_matches
 
 from eisnn.cortex import CorticalOptions
 from eisnn.data.augment import Augmentation
@@ -32,6 +31,7 @@ from eisnn.data.tasks.neurogym import TASKS
 from eisnn.data.tasks.trials import TrialSettings
 from eisnn.models.config import NetworkConfig
 from eisnn.models.transformer import TRANSFORMERS
+from eisnn.names import did_you_mean
 from eisnn.nn.options import PLUS
 from eisnn.train.config import OutputConfig, TrainConfig
 from eisnn.train.loss import ObjectiveConfig
@@ -254,7 +254,5 @@ def recipe(name: str) -> TrainConfig:
     """The recipe called `name`; ValueError with the known names for any other."""
     known = recipes()
     if name not in known:
-        near = get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown recipe {name!r}; {hint}known: {', '.join(by_ending(known))}")
+        raise ValueError(f"unknown recipe {name!r}; {did_you_mean(name, known)}known: {', '.join(by_ending(known))}")
     return known[name]

@@ -1,6 +1,7 @@
 """SGD with momentum whose groups may turn the momentum into another kind of step: multiplicative, or orthogonalised."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from eisnn.ops.layout import from_rows, laid_out_like, weight_rows
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 LYING = 1.5  # how many times as wide as high a matrix is worth iterating on its gram
+COSTLY = 2e12  # operations a step, some 15 s of a CPU core
 LEAST_SIDE = 64  # smaller matrices share a batch with those of this size
 
 
@@ -32,6 +34,12 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     by_gram = x.dtype != torch.bfloat16 and x.shape[-1] > LYING * x.shape[-2]
     x = _iterate_on_gram(x) if by_gram else _iterate(x)
     return (x.mT if tall else x).to(matrix.dtype)
+
+
+def operations(shape: Sequence[int]) -> float:
+    """How many operations `orthogonalize` takes for the rows of a weight of this shape, in float32 on a CPU."""
+    n, d = sorted((shape[0], prod(shape[1:])))
+    return 4 * n**2 * d + 34 * n**3 if d > LYING * n else 20 * n**2 * d + 10 * n**3
 
 
 def _iterate(x: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ def test_assess_counts_what_there_is():
     model, labels = small(), torch.arange(6)
     whole, parts = assess(model, X, labels), assess(model, X, labels, batch_size=4)
     assert json.loads(json.dumps(whole)) == whole
+    assert assess(model, X.numpy(), labels.numpy()) == whole
     logits = model(X)
     assert whole["accuracy"] == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
     assert whole["loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item())

@@ -94,6 +94,13 @@ def test_histograms_are_told_apart_and_hold_what_they_count():
     assert one.get_path().vertices[:, 1].max() < 1  # parts of all weights
 
 
+@pytest.mark.parametrize(("values", "seen"), [(np.array([0.5, nan]), "2 values, 1 of"), (torch.ones(0), "0 values")])
+def test_currents_are_finite_numbers_as_tensors_or_arrays(values, seen):
+    currents(Figure().subplots(), None, np.array([0.5, 1.0]))
+    with pytest.raises(ValueError, match=f"what is drawn must be finite, got {seen}"):
+        currents(Figure().subplots(), None, values)
+
+
 def test_a_pathway_keeps_its_line_where_another_is_closed():
     """The legend of a page names line styles by pathway."""
     styles = []

@@ -36,6 +36,11 @@ def labels(batches: list[Batch]) -> list[int]:
     return torch.cat([batch.labels for batch in batches]).tolist()
 
 
+def test_a_loader_is_asked_for_an_epoch():
+    with pytest.raises(TypeError, match=r"for batch in loader.epoch\(k\)"):
+        next(iter(Loader(numbered(8), 4)))
+
+
 def test_plain_epoch_gives_every_image_once_in_order_scaled_to_1() -> None:
     images = numbered(10)
     loader = Loader(images, 4)

@@ -341,6 +341,30 @@ def test_what_else_reads_a_current_keeps_the_neuron_outside():
     assert model.project.neuron is None
 
 
+@pytest.mark.parametrize("why", ["keep", "refused"])
+def test_what_stays_answers_as_before(why):
+    """A part that no circuit drives: its neurons divide their input as they did; those behind a circuit do not."""
+    neurons = [neuron.LIFNode(step_mode="m", v_threshold=0.1, v_reset=to) for to in (0.0, 0.05)]  # one stays outside
+    shared = {"step_mode": "m"}
+    first = [layer.Conv2d(3, 4, 3, padding=1, **shared), layer.BatchNorm2d(4, **shared), layer.AvgPool2d(2, **shared)]
+    net = nn.Sequential(*first, neurons[0], layer.Conv2d(4, 8, 3, **shared), layer.BatchNorm2d(8, **shared), neurons[1])
+    x = torch.rand(4, 2, 3, 8, 8) * 4 - 2 * (why == "refused")
+    model, report = eisnn.convert(net, x, keep=["0"] if why == "keep" else [])
+    assert [part.name for part in report.parts if part.fate == "refused"] == ["0"]
+    functional.reset_net(model)
+    functional.reset_net(net)
+    before, after = net[:4](x), model[:4](x)
+    assert before.any()
+    assert torch.equal(before, after)
+    assert model[3].decay_input
+    assert not model[6].decay_input
+
+
+def test_names_to_keep_are_not_one_string():
+    with pytest.raises(TypeError, match=r"keep must be a collection of names, such as keep=\['01'\], got the string"):
+        eisnn.convert(nn.Linear(3, 3), torch.rand(2, 3), keep="01")
+
+
 def test_the_model_given_stays_as_it_was_and_no_potential_is_left():
     net = nn.Sequential(layer.Linear(8, 16), neuron.LIFNode(), nn.Dropout(), layer.Linear(16, 4))
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -405,7 +429,7 @@ def test_pixels_up_to_255_are_scaled_for_and_said(top):
     ("sample", "error", "message"),
     [
         (images(4, 8, 8).mul(99).byte(), TypeError, r"conv1 receives torch.uint8.*x / 255"),
-        (None, TypeError, "sample must be what model.sample. takes, a batch of images, got None"),
+        (None, TypeError, "sample must be what model.sample. takes, a batch of images as a tensor, got NoneType"),
         ([], TypeError, "sample must be what"),
         (torch.zeros(0, 4, 8, 8), ValueError, r"conv1 receives an empty tensor, \[0, 4, 8, 8\]"),
         (images(4, 8, 8) * torch.nan, ValueError, "NaN|finite"),

@@ -108,9 +108,9 @@ def test_wrong_names_are_refused(run: Path, tmp_path: Path) -> None:
         publish(run, "tiny", dry_run=True)
     with pytest.raises(RunError, match="holds no run"):
         publish(tmp_path, "me/tiny", dry_run=True)
-    with pytest.raises(CheckpointError, match="did you mean demo-plus"):
+    with pytest.raises(CheckpointError, match="did you mean 'demo-plus'"):
         eisnn.load("demo-pluss")
-    with pytest.raises(CheckpointError, match="neither a folder or file, nor one of the networks in the package"):
+    with pytest.raises(CheckpointError, match="give a folder or file, one of the networks in the package"):
         eisnn.load("nothing-like-it")
     with pytest.raises(TypeError, match="a trained network has a name or a path, got None"):
         eisnn.load(None)

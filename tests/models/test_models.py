@@ -381,6 +381,8 @@ def test_names_that_nobody_knows():
     assert eisnn.list_models() == list(MODELS)
     with pytest.raises(ValueError, match="unknown model 'vgg9'; known: vgg8, vgg11"):
         eisnn.create_model("vgg9")
+    with pytest.raises(TypeError, match="'vgg8' has no option 'widht'; did you mean 'width'"):
+        eisnn.create_model("vgg8", widht=0.5)
     with pytest.raises(ValueError, match=r"unknown circuit 'xy'; known: .*bn, .*ei, "):
         eisnn.create_model("vgg8", circuit="xy")
 

@@ -285,7 +285,7 @@ def test_a_run_before_its_first_epoch_has_no_curves(images, tmp_path, monkeypatc
 def test_what_is_no_run(runs, tmp_path, capsys):
     cases = {
         tmp_path: "holds no run: there is no config.json in it",
-        tmp_path / "nowhere": "nor one of the networks in the package (cifar10-vgg8-bn-quarter, ",
+        tmp_path / "nowhere": "one of the networks in the package (cifar10-vgg8-bn-quarter, ",
         runs["paper"] / "best.safetensors": "is a file; give the folder of the run",
     }
     for folder, message in cases.items():

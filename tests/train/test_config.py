@@ -254,6 +254,20 @@ def test_a_wrong_value_is_named_with_its_field_and_what_would_be_right(field: st
     assert re.search(right, message), message
 
 
+@pytest.mark.parametrize(
+    ("field", "right"), [("weight_decays", "did you mean 'weight_decay'"), ("qqq", "`eisnn train RECIPE --help` names")]
+)
+def test_a_field_that_there_is_not(field: str, right: str) -> None:
+    with pytest.raises(ValueError, match=f"a training run has no field '{field}'; {right}"):
+        recipe("demo").changed(**{field: 0.1})
+
+
+def test_what_trains_is_a_configuration(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"fit takes a configuration and a folder: .* got 'demo'"):
+        eisnn.fit("demo", tmp_path / "run")  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_largest_seed_is_one_that_torch_takes() -> None:
     seed = TrainConfig(seed=2**64 - 1).seed
     assert torch.Generator().manual_seed(seed).initial_seed() == seed

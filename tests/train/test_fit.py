@@ -475,7 +475,7 @@ def test_quiet_is_quiet(images: Path, tmp_path: Path, capfd: pytest.CaptureFixtu
 
 
 def test_evaluate_names_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"there is no .*nothing.*: neither a folder or file"):
+    with pytest.raises(CheckpointError, match=r"there is no .*nothing.*; give a folder or file"):
         evaluate(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match=r"holds no trained network: there is no last\.safetensors and no model"):
         evaluate(tmp_path)

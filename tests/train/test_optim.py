@@ -154,6 +154,13 @@ def test_the_iteration_on_the_gram_is_the_same(seed, shape, decades, kind):
     )
 
 
+def test_what_takes_long_on_a_cpu_is_said():
+    large = nn.Linear(1, 1)
+    large.weight = nn.Parameter(torch.empty(4096, 25088))  # of memory that nothing touches
+    with pytest.warns(UserWarning, match=r"take 4e12 .* for large.weight \[4096, 25088\]: about 31 s"):
+        make_optimizer(nn.ModuleDict({"large": large}), OptimizationConfig(optimizer="orthogonal"))
+
+
 def test_nothing_orthogonalised_is_nothing():
     assert torch.equal(orthogonalize(torch.zeros(3, 4)), torch.zeros(3, 4))
 

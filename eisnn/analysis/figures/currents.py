@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -87,4 +88,8 @@ def weights(axes: Axes, pathways: dict[str, tuple[str, Tensor]]) -> None:
 
 
 def _flat(values: Tensor) -> np.ndarray:
-    return np.asarray(values.detach().float().cpu()).ravel()
+    flat = np.asarray(torch.as_tensor(values).detach().float().cpu()).ravel()
+    finite = int(np.isfinite(flat).sum())
+    if not 0 < finite == flat.size:
+        raise ValueError(f"what is drawn must be finite, got {flat.size} values, {finite} of them finite")
+    return flat
