@@ -8,7 +8,7 @@ from eisnn.analysis.figures.movie import current_movie
 from eisnn.analysis.figures.responses import Curve, responses
 from eisnn.analysis.figures.selectivity import selectivity
 from eisnn.analysis.figures.style import BLUE, COLORS, GREEN, GREY, LINES, ORANGE, PINK, SKY, YELLOW, bare, svg
-from eisnn.analysis.figures.training import accuracy_curves, progress, spread, training_summary
+from eisnn.analysis.figures.training import accuracy_curves, progress, spread
 
 __all__ = [
     "BLUE",
@@ -37,6 +37,5 @@ __all__ = [
     "selectivity",
     "spread",
     "svg",
-    "training_summary",
     "weights",
 ]

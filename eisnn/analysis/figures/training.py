@@ -1,15 +1,11 @@
-"""Learning curves, and the figure of the demo."""
+"""Learning curves."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
 
-from eisnn.analysis.figures.currents import currents
 from eisnn.analysis.figures.style import COLORS, GREY, LINES, bare
 
 
@@ -45,35 +41,3 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
     for lower, upper in pairwise(order):
         placed[upper] = max(placed[upper], placed[lower] + gap)
     return placed
-
-
-def training_summary(
-    file: Path,
-    curves: Mapping[str, Sequence[float]],
-    network: str,
-    before: Mapping[str, Tensor],
-    after: Mapping[str, Tensor],
-    chance: float,
-) -> Path:
-    """Learning curves above, histograms of the integrated current I_E of each layer before and after training below.
-
-    Args:
-        file: the picture to write; its suffix names the format.
-        curves: test accuracy (%) after each epoch, by network.
-        network: whose currents are drawn.
-        before, after: its I_E by layer, any shape.
-        chance: accuracy (%) of guessing.
-    Returns: `file`.
-    """
-    figure = Figure(figsize=(3.2 * max(len(before), 2), 6.4), layout="constrained")
-    (top,), (bottom,) = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.15, 1])
-    accuracy_curves(top.subplots(), curves, chance)
-    bottom.suptitle(f"{network}: integrated current $I_E$ of each layer")
-    panels = bottom.subplots(1, len(before), squeeze=False)[0]
-    for axes, name in zip(panels, before, strict=True):
-        currents(axes, before[name], after[name])
-        axes.set_title(name)
-    panels[0].set_ylabel("density")
-    panels[0].legend(frameon=False, fontsize="x-small", loc="upper right")
-    figure.savefig(file, dpi=150)
-    return file
