@@ -8,8 +8,9 @@ of `eisnn train cifar10-vgg8-bn --width 0.25 --epochs 10 --warmup-epochs 1 --bat
     python experiments/screening.py --data-path CIFAR10                         # choose
     python experiments/screening.py --data-path CIFAR10 --final 3 --epochs 1    # report, 3 seeds
     python experiments/screening.py --data-path CIFAR10 --final 3 --epochs 1 --only "plus, tightness 10"
-    python experiments/screening.py --data-path CIFAR10 --final 1 --epochs 10 --evaluate-epochs 1 \
-        --report experiments/results/screening_ten
+    python experiments/screening.py --data-path CIFAR10 --final 1 --epochs 20 --evaluate-epochs 1 \
+        --report experiments/results/screening_20 \
+        --only "plus, 0.02" "batch norm, orthogonal, 0.05" "batch norm, 0.05" "paper, 0.001"
     python experiments/screening.py --data-path CIFAR10 --table --output experiments/results/screening
 """
 

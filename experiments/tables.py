@@ -167,7 +167,7 @@ def campaign() -> str:
 def quarter_width() -> str:
     """Accuracy by epoch at quarter width, of 20 epochs by each method, and of the long run as far as it got."""
     methods = {
-        f"{PAPER}, SGD 0.005": "paper, 0.005",
+        f"{PAPER}, SGD 0.001": "paper, 0.001",
         f"{PLUS}, orthogonalised 0.02": "plus, 0.02",
         f"{TWIN}, SGD 0.05": "batch norm, 0.05",
         f"{TWIN}, orthogonalised 0.05": "batch norm, orthogonal, 0.05",

@@ -174,5 +174,6 @@ def _find(name: str, entry: Entry, path: str | Path | None, fetch: bool, options
                 return source
     raise DataError(
         f"{name} was not found in {', '.join(map(str, places))}. Give the path of {entry.expected}, or download it "
-        "(download=True; in a shell --download); the environment variable EISNN_DATA names another data folder."
+        f"once: eisnn.data.load('{name}', download=True), or eisnn train with --download. The environment variable "
+        "EISNN_DATA names another data folder."
     )
