@@ -96,7 +96,10 @@ def _run(command: str, run: Callable[[], None]) -> int:
         return _fail(
             f"{command} needs {module}, which is not installed: pip install 'eisnn[{EXTRAS[module]}]'", EXIT_USER_ERROR
         )
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        named = error.filename is not None and error.strerror is not None  # the system's: it is without a subject
+        return _fail(f"{error.filename} cannot be used: {error.strerror}" if named else str(error), EXIT_USER_ERROR)
+    except ValueError as error:
         return _fail(str(error), EXIT_USER_ERROR)
     return 0
 

@@ -233,6 +233,15 @@ def test_a_wrong_option_is_one_clear_message(
     assert len(err.splitlines()) <= 20
 
 
+def test_a_place_that_cannot_be_used(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(args: list[str]) -> None:
+        raise PermissionError(13, "Permission denied", args[0])
+
+    monkeypatch.setitem(cli.COMMANDS, "train", refuse)
+    assert run(["train", "far/run"]) == 2
+    assert capsys.readouterr().err == "eisnn: far/run cannot be used: Permission denied\n"
+
+
 def test_an_unknown_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "cifar10-vgg7"]) == 2
     said = capsys.readouterr().err
