@@ -172,8 +172,11 @@ def quarter_width() -> str:
         f"{TWIN}, SGD 0.05": "batch norm, 0.05",
         f"{TWIN}, orthogonalised 0.05": "batch norm, orthogonal, 0.05",
     }
-    runs = {title: RESULTS / "screening_20" / f"{slug(name)}-0.json" for title, name in methods.items()}
-    found = {title: (20, _by_epoch(read(file))) for title, file in runs.items() if file.exists()}
+    stopped = read(RESULTS / "screening_20_unfinished.json")["runs"]
+    found = {}
+    for title, name in methods.items():
+        file = RESULTS / "screening_20" / f"{slug(name)}-0.json"
+        found[title] = 20, _by_epoch(read(file) if file.exists() else stopped[name])
     found["`-plus`, the same, stopped"] = 100, _by_epoch(read(RESULTS / "quarter_width_unfinished.json"))
     told = (1, 5, 10, 15, 20, 45)
     rows = [
