@@ -119,8 +119,7 @@ def _draw(
     bottom.suptitle(f"{BEST}: integrated current $I_E$ of each layer")
     panels = bottom.subplots(1, len(before), squeeze=False)[0]
     for axes, name in zip(panels, before, strict=True):
-        currents(axes, before[name], after[name])
-        axes.lines[-1].set_color("black")  # the threshold, as orange is another network above
+        currents(axes, before[name], after[name], threshold="black")  # orange is another network above
         axes.set(title=name, ylabel="density" if axes is panels[0] else "")
     handles, labels = panels[0].get_legend_handles_labels()
     bottom.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(labels))

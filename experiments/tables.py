@@ -177,7 +177,7 @@ def quarter_width() -> str:
     for title, name in methods.items():
         file = RESULTS / "screening_20" / f"{slug(name)}-0.json"
         found[title] = 20, _by_epoch(read(file) if file.exists() else stopped[name])
-    found["`-plus`, the same, stopped"] = 100, _by_epoch(read(RESULTS / "quarter_width_unfinished.json"))
+    found[f"{PLUS}, orthogonalised 0.02, stopped"] = 100, _by_epoch(read(RESULTS / "quarter_width_unfinished.json"))
     told = (1, 5, 10, 15, 20, 45)
     rows = [
         [title, planned, *("{:.1f} ({:.1f})".format(*seen[epoch]) if epoch in seen else "" for epoch in told)]

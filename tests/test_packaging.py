@@ -61,7 +61,8 @@ def test_the_packages_hold_every_file_of_the_program(built):
 
 def test_the_registry_would_take_them(built):
     pytest.importorskip("twine")
-    python("-m", "twine", "check", "--strict", *built.glob("eisnn-*"))
+    told = python("-m", "twine", "check", "--strict", *built.glob("eisnn-*"))
+    assert told.count("PASSED") == 2
 
 
 def test_the_wheel_runs_by_itself(built, tmp_path):

@@ -251,7 +251,7 @@ def _replace(
             continue
         sources = seen[name].sources if name in seen else set()
         driven = bool(circuits) and not (sources and sources <= as_before)
-        if is_neuron(module) or not driven:
+        if is_neuron(module) or not (driven or name in projections):
             as_before.add(name)
         if is_neuron(module) or isinstance(module, NORMS):
             parts.append(Part(name, "kept", kind, _and(_outside(name, seen), _kept(module, seen[name], kind, driven))))
@@ -264,7 +264,6 @@ def _replace(
             parts.append(Part(name, "refused", kind, why))
             as_before.add(name)
             continue
-        as_before.discard(name)
         norm = _only_reader(name, seen, modules, lambda m: isinstance(m, NORMS))
         neuron = _only_reader(norm or name, seen, modules, is_neuron)
         last = name == projections[-1] and isinstance(module, nn.Linear)

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from eisnn.config import Config, Positive, problems
 from eisnn.nn import layers_of
 from eisnn.nn.dale import constrained_parameters, require_trainable
-from eisnn.train.update_rules import COSTLY, RuledSGD, operations
+from eisnn.train.update_rules import RuledSGD, operations
 
 ADAM_BETA_2 = 0.999
 RULED = ("exponentiated", "orthogonal")
+CORE, LONG = 1.3e11, 15.0  # operations a second of a fast CPU core; seconds a step that are worth a warning
 
 
 class OptimizationConfig(Config):
@@ -150,11 +151,11 @@ def plus_optimizer(
 def _warn_of_cost(matrices: dict[str, nn.Parameter]) -> None:
     """Warn where a step of orthogonalised updates takes long on a CPU, rather than be silent for minutes."""
     each = {name: operations(matrix.shape) for name, matrix in matrices.items()}
-    if (total := sum(each.values())) > COSTLY:
+    if (total := sum(each.values())) > LONG * CORE:
         name = max(each, key=each.__getitem__)
         warnings.warn(
             f"orthogonalised updates of this network take {total / 1e12:.0f}e12 operations a step, at any batch size, "
-            f"most of them for {name} {list(matrices[name].shape)}: about {total / 1.3e11:.0f} s of a fast CPU core. "
+            f"most of them for {name} {list(matrices[name].shape)}: about {total / CORE:.0f} s of a fast CPU core. "
             "Make that layer smaller, train on a GPU, or take another optimizer, such as torch.optim.SGD",
             stacklevel=3,
         )

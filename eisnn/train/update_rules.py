@@ -12,8 +12,7 @@ from eisnn.ops.layout import from_rows, laid_out_like, weight_rows
 # Newton-Schulz: x <- a x + b (x x^T) x + c (x x^T)^2 x moves all singular values in (0, 1] to about 1 in few steps.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-LYING = 1.5  # how many times as wide as high a matrix is worth iterating on its gram
-COSTLY = 2e12  # operations a step, some 15 s of a CPU core
+LYING = 1.5  # times as wide as high: from there on the iteration on the gram takes fewer operations
 LEAST_SIDE = 64  # smaller matrices share a batch with those of this size
 
 
@@ -39,7 +38,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 def operations(shape: Sequence[int]) -> float:
     """How many operations `orthogonalize` takes for the rows of a weight of this shape, in float32 on a CPU."""
     n, d = sorted((shape[0], prod(shape[1:])))
-    return 4 * n**2 * d + 34 * n**3 if d > LYING * n else 20 * n**2 * d + 10 * n**3
+    return min(20 * n**2 * d + 10 * n**3, 4 * n**2 * d + 34 * n**3)
 
 
 def _iterate(x: Tensor) -> Tensor:
@@ -58,16 +57,21 @@ def _iterate_on_gram(x: Tensor) -> Tensor:
     The factor of an iteration is `p(G) = a + b G + c G²`; it makes `p(G) x` of x, and so `p(G) G p(G)` of its gram.
     bfloat16 is not exact enough for it: it would lose the singular values below a tenth of the largest.
     """
-    a, b, c = COEFFICIENTS
-    multiply = torch.addmm if x.ndim == 2 else torch.baddbmm
-    gram, turned = x @ x.mT, x.new_empty(0)
-    for k in range(ITERATIONS):
-        factor = multiply(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        turned = factor @ turned if k else factor
-        if k < ITERATIONS - 1:
-            gram = factor @ gram @ factor
+    gram = x @ x.mT
+    turned = factor = _factor(gram)
+    for _ in range(ITERATIONS - 1):
+        gram = factor @ gram @ factor
+        factor = _factor(gram)
+        turned = factor @ turned
     return turned @ x
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """`p(G)`."""
+    a, b, c = COEFFICIENTS
+    factor = (torch.addmm if gram.ndim == 2 else torch.baddbmm)(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal(dim1=-2, dim2=-1).add_(a)
+    return factor
 
 
 def _additive(weights: list[Tensor], momenta: list[Tensor], lr: float | Tensor) -> None:

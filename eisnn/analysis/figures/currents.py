@@ -10,13 +10,15 @@ from torch import Tensor
 from eisnn.analysis.figures.style import BLUE, GREY, ORANGE, bare
 
 
-def currents(axes: Axes, before: Tensor | None, after: Tensor) -> None:
+def currents(axes: Axes, before: Tensor | None, after: Tensor, threshold: str = ORANGE) -> None:
     """Histograms of the integrated current `I_E` of a layer, in units of the threshold, and the threshold (Fig. 4).
 
     Args:
         axes: to draw on.
         before: at initialization, any shape; None leaves it out.
         after: after training, any shape.
+        threshold: colour of the threshold.
+    Raises: ValueError for currents that are not finite, or none.
     """
     drawn = [(BLUE, "-", "after training", _flat(after))]
     if before is not None:
@@ -33,7 +35,7 @@ def currents(axes: Axes, before: Tensor | None, after: Tensor) -> None:
             "label": label,
         }
         axes.hist(values, bins=80, range=(low, high), density=True, **style)
-    axes.axvline(1, color=ORANGE, linewidth=1.2, linestyle=":", label="threshold")
+    axes.axvline(1, color=threshold, linewidth=1.2, linestyle=":", label="threshold")
     axes.set(xlabel="$I_E$ (threshold: 1)", ylabel="density")
     bare(axes)
 

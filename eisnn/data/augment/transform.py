@@ -27,7 +27,7 @@ class RandomTransform(BaseModel):
         Returns:
             CPU tensors with first axis n, to be indexed by sample and given to `apply`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no draw()")
 
     def apply(self, pixels: Any, draws: dict[str, Tensor], size: int | None) -> Tensor:
         """Makes a batch, up to mixing.
@@ -40,7 +40,7 @@ class RandomTransform(BaseModel):
         Returns:
             What a network takes, float32: the B samples lie along the split's `batch_axis`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no apply()")
 
     @property
     def mixes(self) -> bool:
@@ -49,4 +49,4 @@ class RandomTransform(BaseModel):
 
     def mix(self, inputs: Tensor, labels: Tensor, draws: dict[str, Tensor]) -> tuple[Tensor, Mixture]:
         """Mixes the samples of a whole batch with each other, after `apply`, if it `mixes`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no mix()")
